@@ -1,0 +1,1 @@
+"""Control plane of Milepost: what runs in the operator and api processes."""

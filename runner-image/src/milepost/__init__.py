@@ -1,0 +1,1 @@
+"""Milepost for authors of tasks: the SDK, the runner and the sidecar."""
