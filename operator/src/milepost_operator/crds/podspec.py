@@ -246,6 +246,11 @@ class PodSettings(Model):
             "pod.volumeMounts: every name must be one of pod.volumes",
             ".volumeMounts",
         ),
+        rule(
+            "!has(self.runAsUser) || self.runAsUser != 65530",
+            "pod.runAsUser: 65530 is the sidecar's",
+            ".runAsUser",
+        ),
     )
 
     service_account_name: Name | None = None
