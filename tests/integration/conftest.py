@@ -35,7 +35,7 @@ def template(postgres_uri: str) -> str:
         admin = await asyncpg.connect(postgres_uri)
         await admin.execute("create database milepost_template")
         await admin.close()
-        applied = await migrate(_with_database(postgres_uri, "milepost_template"))
+        applied = await migrate(Settings(database_url=_with_database(postgres_uri, "milepost_template")))
         assert applied
 
     asyncio.run(make())

@@ -1,6 +1,5 @@
 """Connections: the pool, transactions that retry, and the wake-up channel."""
 
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import orjson
 
 from milepost_operator.adapters.postgres.errors import retrying, translated
 from milepost_operator.adapters.postgres.migrate import SCHEMA
+from milepost_operator.adapters.postgres.tls import tls_arguments
 from milepost_operator.settings import Settings
 
 T = TypeVar("T")
@@ -79,12 +79,6 @@ class Database:
             await self.fetch("select pg_notify('milepost', $1)", f"{self.cluster}/{name}")
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.database_ca_file is None:
-        return None
-    return ssl.create_default_context(cafile=str(settings.database_ca_file))
-
-
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Database]:
     """Open the pool. UnavailableError when Postgres can't be reached now."""
@@ -97,7 +91,7 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
             timeout=5,
             max_inactive_connection_lifetime=60,
             server_settings=_SERVER_SETTINGS,
-            **({"ssl": tls} if (tls := _tls(settings)) else {}),
+            **tls_arguments(settings),
         )
     try:
         yield Database(pool, settings)

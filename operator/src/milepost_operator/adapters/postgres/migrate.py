@@ -8,7 +8,10 @@ from typing import Final
 
 import asyncpg
 
+from milepost_operator.adapters.postgres.errors import translated
+from milepost_operator.adapters.postgres.tls import tls_arguments
 from milepost_operator.domain.errors import MilepostError
+from milepost_operator.settings import Settings
 
 SCHEMA: Final = "milepost"
 _LOCK: Final = 0x6D696C65  # "mile"
@@ -45,9 +48,19 @@ def migrations() -> list[Migration]:
     return found
 
 
-async def migrate(dsn: str) -> list[str]:
+async def migrate(settings: Settings) -> list[str]:
     """Bring the schema to this release; returns the names applied now. SchemaError when it is newer or was changed."""
-    connection = await asyncpg.connect(dsn, server_settings={"search_path": SCHEMA})
+    with translated():
+        return await _migrate(settings)
+
+
+async def _migrate(settings: Settings) -> list[str]:
+    connection = await asyncpg.connect(
+        settings.dsn,
+        timeout=5,
+        server_settings={"search_path": SCHEMA},
+        **tls_arguments(settings),
+    )
     try:
         await connection.execute(f"create schema if not exists {SCHEMA}")
         await connection.execute(
