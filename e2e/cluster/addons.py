@@ -45,7 +45,7 @@ def dns(binaries: Path, pki: Pki) -> tuple[Daemon, list[str | Path], Path]:
   cache 5
 }}
 """)
-    command = [*FIRST.in_network(), binaries / "coredns", "-conf", corefile]
+    command: list[str | Path] = [*FIRST.in_network(), binaries / "coredns", "-conf", corefile]
     return Daemon("coredns", STATE / "run", STATE / "log"), command, corefile
 
 
