@@ -35,7 +35,7 @@ def ensure_objects(kubectl: Kubectl) -> None:
 def dns(binaries: Path, pki: Pki) -> tuple[Daemon, list[str | Path], Path]:
     """CoreDNS: the daemon, its command line and its Corefile. No forwarder: names outside the cluster do not exist."""
     corefile = STATE / "Corefile"
-    corefile.write_text(f""".:53 {{
+    corefile.write_text(f"""cluster.local:53 in-addr.arpa:53 {{
   bind {FIRST.ip}
   errors
   kubernetes cluster.local in-addr.arpa {{
@@ -43,6 +43,12 @@ def dns(binaries: Path, pki: Pki) -> tuple[Daemon, list[str | Path], Path]:
     tls {pki.crt("coredns")} {pki.key("coredns")} {pki.crt("ca")}
   }}
   cache 5
+}}
+.:53 {{
+  bind {FIRST.ip}
+  template ANY ANY {{
+    rcode NXDOMAIN
+  }}
 }}
 """)
     command: list[str | Path] = [*FIRST.in_network(), binaries / "coredns", "-conf", corefile]
