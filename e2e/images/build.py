@@ -59,7 +59,7 @@ def build_task(directory: Path, name: str, builder: str = "buildah") -> BuiltIma
 def build(image: Image | TaskImage, builder: str) -> BuiltImage:
     """Build one image unless its archive is there."""
     started = time.monotonic()
-    archive = cache_directory("images") / builder / f"{image.name}-{image.key}.tar"
+    archive = cache_directory(f"images/{builder}") / f"{image.name}-{image.key}.tar"
     if not archive.exists():
         with locked(f"images-{builder}"):
             if not archive.exists():
@@ -76,7 +76,6 @@ def _build(image: Image | TaskImage, builder: Builder, archive: Path) -> None:
         context = Path(scratch)
         image.write_context(context)
         builder.build(context, image.ref, image.arguments)
-    archive.parent.mkdir(parents=True, exist_ok=True)
     partial = archive.with_name(f".{archive.name}.partial")
     partial.unlink(missing_ok=True)
     builder.save(image.ref, partial)
