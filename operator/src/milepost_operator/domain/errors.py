@@ -1,0 +1,62 @@
+"""The one family of errors. Adapters translate what they catch into these; the api turns these into problem+json."""
+
+
+class MilepostError(Exception):
+    """Base of all. `code` is stable and machine-readable."""
+
+    code = "internal"
+
+
+class InvalidInputError(MilepostError):
+    """The caller's value can't be taken. `path` (JSON path) says where."""
+
+    def __init__(self, code: str, message: str, path: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.path = path
+
+
+class TooLargeError(InvalidInputError):
+    """A value is over its limit; `path` names its biggest part."""
+
+
+class NotFoundError(MilepostError):
+    code = "not-found"
+
+
+class UnauthenticatedError(MilepostError):
+    code = "unauthenticated"
+
+
+class ForbiddenError(MilepostError):
+    code = "forbidden"
+
+
+class ConflictError(MilepostError):
+    """The state has moved on: `fenced`, `settled`, `step-exists`, `idempotency-mismatch`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class GoneError(MilepostError):
+    """The pod's row is closed: the pod should end."""
+
+    code = "gone"
+
+
+class UnavailableError(MilepostError):
+    """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeposedError(MilepostError):
+    """This operator is no longer the leader of the current epoch: it must not act."""
+
+    code = "deposed"

@@ -1,0 +1,212 @@
+"""Records that cross the ports: what is known of tasks, runs and pods. Plain data; JSON of users stays JSON text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from milepost_operator.domain.states import Reason, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Budget and backoff of a run: delay before attempt n+1 is min·factorⁿ⁻¹ seconds, at most max, with full jitter."""
+
+    max_attempts: int = 3
+    factor: float = 2.0
+    min_seconds: float = 1.0
+    max_seconds: float = 60.0
+    randomize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: one attempt's tenure; the whole run less suspension."""
+
+    attempt_seconds: int = 3600
+    run_seconds: int = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIntake:
+    """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    shape: Mapping[str, object]
+    queue: str
+    retry: Retry
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class QueueIntake:
+    """`concurrency` None: no limit of its own."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    concurrency: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to insert. `intent_uid`: uid of the Run CR it was made with (kubectl), which makes intake idempotent.
+
+    `name`: the CR's name, or None for a generated one. `input`: JSON text, already checked.
+    `adopt_run_id`: the CR names a run it already had (annotation): adopted when it is of this namespace and task.
+    """
+
+    namespace: str
+    task: str
+    input: str
+    name: str | None = None
+    intent_uid: str | None = None
+    adopt_run_id: UUID | None = None
+    idempotency_key: str | None = None
+    tags: Sequence[str] = ()
+    origin: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """`duplicate`: the idempotency key, or the CR, already had this run; nothing was inserted."""
+
+    run_id: UUID
+    name: str
+    state: RunState
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodOrder:
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+
+    pod_id: str
+    namespace: str
+    task: str
+    version: int
+    template_hash: str
+    shape: Mapping[str, object]
+    image_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPod:
+    """A pods row that is not closed. `state`: wanted, creating, created, bound, closing."""
+
+    pod_id: str
+    namespace: str
+    state: str
+    job_uid: str | None
+    pod_uid: str | None
+    run_id: UUID | None
+    attempt: int | None
+    age_seconds: float
+    grace_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, as decided by rule (architecture, "how an attempt ended").
+
+    `counted`: it spends one of `max_attempts`. `infra`: it spends the infrastructure budget instead. `final`: no
+    further attempt (fatal, config, cancelled). `started`: user code may have run.
+    """
+
+    reason: Reason
+    message: str
+    counted: bool = True
+    infra: bool = False
+    final: bool = False
+    started: bool = True
+    error: Mapping[str, object] | None = None
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """A transition to tell as a Kubernetes Event, once. `warning` picks its type."""
+
+    seq: int
+    reason: str
+    message: str
+    warning: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run as the API and the projector show it. `rev` grows with each change that a view should show."""
+
+    run_id: UUID
+    namespace: str
+    name: str
+    task: str
+    queue: str
+    state: RunState
+    reason: str | None
+    message: str | None
+    rev: int
+    attempt: int
+    attempts_counted: int
+    max_attempts: int
+    version: int | None
+    origin: str
+    intent_uid: str | None
+    tags: Sequence[str]
+    idempotency_key: str | None
+    pod_id: str | None
+    pod_name: str | None
+    last_seq: int
+    last_key: str | None
+    resumed_after: int | None
+    progress: float | None
+    progress_message: str | None
+    input: str
+    result: str | None
+    error: Mapping[str, object] | None
+    dead_lettered: bool
+    created_at: datetime
+    ready_at: datetime | None
+    admitted_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    attempt: int
+    cause: str
+    state: str
+    reason: str | None
+    message: str | None
+    counted: bool
+    pod_id: str
+    resumed_after: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    evidence: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A run whose CR is behind: write `view`, emit `events`, then tell the store. `cr_uid` None: no CR is known."""
+
+    view: RunView
+    cr_uid: str | None
+    projected_rev: int
+    events: Sequence[RunEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class PodSession:
+    """A sidecar's proven identity: row, namespace and uid of its pod."""
+
+    pod_id: str
+    namespace: str
+    pod_uid: str

@@ -1,0 +1,79 @@
+"""The states of a run, and which changes of state there are: the one table that SQL, CRDs and docs agree with."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class RunState(StrEnum):
+    """`held` waits for something outside (a missing task or queue); `admitted` has a slot but no pod at work yet."""
+
+    DELAYED = "delayed"
+    QUEUED = "queued"
+    ADMITTED = "admitted"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    BACKOFF = "backoff"
+    HELD = "held"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timedOut"
+    EXPIRED = "expired"
+
+
+TERMINAL: Final = frozenset(
+    {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.TIMED_OUT, RunState.EXPIRED},
+)
+HOLDS_SLOT: Final = frozenset({RunState.ADMITTED, RunState.RUNNING, RunState.CANCELLING})
+
+_WAITING: Final = frozenset({RunState.DELAYED, RunState.QUEUED, RunState.BACKOFF, RunState.HELD, RunState.SUSPENDED})
+_ENDS_WAITING: Final = frozenset({RunState.CANCELLED, RunState.EXPIRED, RunState.TIMED_OUT})
+_AFTER_ATTEMPT: Final = frozenset(
+    {RunState.SUCCEEDED, RunState.FAILED, RunState.TIMED_OUT, RunState.BACKOFF, RunState.QUEUED, RunState.CANCELLED},
+)
+
+TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
+    RunState.DELAYED: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
+    RunState.QUEUED: frozenset({RunState.ADMITTED, RunState.HELD}) | _ENDS_WAITING,
+    RunState.HELD: frozenset({RunState.QUEUED, RunState.DELAYED}) | _ENDS_WAITING,
+    RunState.BACKOFF: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
+    RunState.SUSPENDED: frozenset({RunState.QUEUED, RunState.HELD, RunState.FAILED}) | _ENDS_WAITING,
+    RunState.ADMITTED: frozenset({RunState.RUNNING, RunState.CANCELLING, RunState.HELD}) | _AFTER_ATTEMPT,
+    RunState.RUNNING: frozenset({RunState.CANCELLING, RunState.SUSPENDED, RunState.HELD}) | _AFTER_ATTEMPT,
+    RunState.CANCELLING: frozenset({RunState.CANCELLED}),
+} | {state: frozenset() for state in TERMINAL}
+
+
+class Reason(StrEnum):
+    """Why a run waits or ended, and why an attempt ended: an API of its own, in CamelCase as conditions want it."""
+
+    # waiting
+    TASK_NOT_FOUND = "TaskNotFound"
+    QUEUE_NOT_FOUND = "QueueNotFound"
+    QUEUE_FULL = "ConcurrencyLimit"
+    RETRY_BACKOFF = "RetryBackoff"
+    POD_STARTING = "PodStarting"
+    POD_REFUSED = "PodCreationRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    CANCEL_REQUESTED = "CancelRequested"
+    # how an attempt or a run ended
+    SUCCEEDED = "Succeeded"
+    USER_FAILURE = "TaskFailed"
+    FATAL = "FatalError"
+    CRASHED = "ProcessCrashed"
+    OOM = "OOMKilled"
+    STORAGE = "EphemeralStorageExceeded"
+    TIMEOUT = "AttemptTimeout"
+    RUN_TIMEOUT = "RunTimeout"
+    CANCELLED = "Cancelled"
+    LOST_RESULT = "LostResult"
+    CONFIG = "ConfigError"
+    IMAGE_PULL = "ImagePullFailed"
+    POD_LOST = "PodLost"
+    EVICTED = "Evicted"
+    NODE_LOST = "NodeLost"
+    LEASE_EXPIRED = "LeaseExpired"
+    SIDECAR_LOST = "SidecarLost"
+    POISONED = "InfrastructureBudgetSpent"
+    EXPIRED = "Expired"

@@ -1,0 +1,181 @@
+"""The store, by who uses it. Every method is one transaction; all times are the database's clock.
+
+All raise UnavailableError when Postgres can't answer or commit (nothing was acknowledged then).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from milepost.wire.pod import (
+    Fence,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    Record,
+    RecordKind,
+    RecordsRequest,
+    SettleRequest,
+    Start,
+)
+from milepost_operator.domain.errors import MilepostError
+from milepost_operator.domain.runs import (
+    AttemptView,
+    Created,
+    Ending,
+    NewRun,
+    OpenPod,
+    PodOrder,
+    PodSession,
+    Projection,
+    QueueIntake,
+    RunView,
+    TaskIntake,
+)
+
+
+class Intake(Protocol):
+    """Manifests and triggers become rows."""
+
+    async def apply_task(self, task: TaskIntake) -> int:
+        """Mirror a Task; release runs held for it. Returns the version's number."""
+
+    async def remove_task(self, namespace: str, name: str) -> None:
+        """The Task is gone: queued runs are held, live attempts finish."""
+
+    async def apply_queue(self, queue: QueueIntake) -> None:
+        """Mirror a Queue; release runs held for it."""
+
+    async def remove_queue(self, namespace: str, name: str) -> None:
+        """The Queue is gone: its queued runs are held (`default` has limits of its own)."""
+
+    async def create_run(self, run: NewRun) -> Created:
+        """Insert a run once. ConflictError `idempotency-mismatch`: same key, another input."""
+
+    async def cancel_run(self, run_id: UUID, who: str) -> None:
+        """Ask for the end: at once when nothing runs, through `cancelling` else; terminal runs stay as they are."""
+
+    async def forget_cr(self, namespace: str, name: str, cr_uid: str) -> None:
+        """A Run CR is gone: cancels the live run that it was the intent of; a projection is written anew."""
+
+    async def known_intents(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
+        """(namespace, CR name, CR uid) of live runs made with kubectl, for the sweep of absent CRs."""
+
+
+class Launches(Protocol):
+    """The operator's leader: pods rows become Jobs, and pods' ends become rows."""
+
+    async def take_epoch(self, holder: str) -> int:
+        """Begin a new epoch; every launch of an older one is refused from now on."""
+
+    async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
+        """Pods to launch now, marked `creating` by this epoch. DeposedError when the epoch is over."""
+
+    async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
+        """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job."""
+
+    async def open_pods(self) -> Sequence[OpenPod]:
+        """All rows that aren't closed, `closing` ones first."""
+
+    async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
+        """Why a launched pod does not run yet (shown as the run's reason)."""
+
+    async def pod_digest(self, pod_id: str, digest: str) -> None:
+        """The image digest that the version's first pod reports."""
+
+    async def pod_ended(self, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
+        """The pod is gone or finished: end its attempt by `ending` unless it was settled, and let the row close."""
+
+    async def close_pod(self, pod_id: str) -> None:
+        """No Job or pod of this row is left."""
+
+
+class Projections(Protocol):
+    """Rows become Run CRs."""
+
+    async def due(self, limit: int, progress_seconds: float) -> Sequence[Projection]:
+        """Runs whose CR is behind; mere progress only when the last write is `progress_seconds` old."""
+
+    async def projected(self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int) -> None:
+        """The CR shows `rev` and the Events up to a seq are out."""
+
+    async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
+        """CRs (by uid) that a complete list no longer has: forget them, so that they are projected anew."""
+
+    async def queue_stats(self) -> Sequence[tuple[str, str, int, int, int | None]]:
+        """(namespace, queue, waiting, running, limit) for Queue status."""
+
+
+class PodStore(Protocol):
+    """What sidecars do, fenced."""
+
+    async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
+        """Bind the pod's uid to its row (compare-and-set). ForbiddenError, GoneError, NotFoundError."""
+
+    async def start(self, session: PodSession) -> Start:
+        """Start the reserved attempt, or give it again to the same pod. GoneError, ConflictError."""
+
+    async def check_fence(self, session: PodSession, fence: Fence) -> None:
+        """ForbiddenError for another pod's attempt, ConflictError `fenced`/`settled`."""
+
+    def records(self, fence: Fence, after: int) -> AsyncIterator[Record]:
+        """Stream the records with seq > after in commit order, without holding them all."""
+
+    async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
+        """The newest version of a checkpoint, or a step's record."""
+
+    async def append(
+        self, requests: Sequence[tuple[PodSession, RecordsRequest]]
+    ) -> Sequence[list[int] | MilepostError]:
+        """Commit many sidecars' records in one statement; per request its seqs or why not."""
+
+    async def beat(
+        self,
+        requests: Sequence[tuple[PodSession, HeartbeatRequest]],
+    ) -> Sequence[HeartbeatAnswer | MilepostError]:
+        """Renew leases."""
+
+    async def settle(self, session: PodSession, request: SettleRequest) -> str:
+        """Record the end of an attempt and what follows for its run. Idempotent. Returns the run's state."""
+
+
+class Duties(Protocol):
+    """Periodic work, safe from any replica at any time."""
+
+    async def pulse(self) -> None:
+        """Say that heartbeats are acceptable now; a gap restarts the grace that leases have."""
+
+    async def promote(self, limit: int) -> int:
+        """Delayed and backed-off runs whose time has come are queued."""
+
+    async def admit(self, limit: int) -> int:
+        """Admit queued runs within their limits; returns how many."""
+
+    async def reap(self, limit: int) -> int:
+        """End attempts whose lease, timeout or grace is over, and runs past their deadline."""
+
+    async def violations(self) -> dict[str, int]:
+        """Invariant name to the number of rows that break it."""
+
+
+class Reads(Protocol):
+    async def get_run(self, namespace: str, run: str) -> RunView:
+        """By name or id. NotFoundError."""
+
+    async def get_attempts(self, run_id: UUID) -> Sequence[AttemptView]: ...
+
+    async def list_runs(
+        self,
+        namespace: str | None,
+        *,
+        task: str | None = None,
+        queue: str | None = None,
+        state: str | None = None,
+        tag: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+        limit: int = 50,
+    ) -> Sequence[RunView]:
+        """Newest first, by keyset (created_at, run_id)."""
+
+    async def ready(self) -> None:
+        """Postgres answers and its schema is the one we know."""

@@ -1,0 +1,37 @@
+"""The local protocol: HTTP/1.1 over the unix socket `SOCKET`, between the task container and its sidecar.
+
+The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOCKET http://milepost/v1/attempt`.
+
+| route | body | answer |
+|---|---|---|
+| GET /v1/attempt | – | 200 Start less `token`, as JSON, `input` a JSON value; waits until the attempt has started |
+| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value |
+| GET /v1/checkpoints/KEY | – | 200 the newest value, header Milepost-Seq; 404 none |
+| PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
+| GET /v1/steps/KEY | – | 200 the recorded value; 404 none |
+| PUT /v1/steps/KEY | any JSON | 200 {"seq": N}; first write wins, a second one: 409 `step-exists` |
+| PUT /v1/progress | {"fraction": 0.4, "message": "…"} | 204; passed on with the next heartbeat |
+| PUT /v1/result | any JSON | 200 {"state": …} once the run's result is committed |
+| PUT /v1/failure | {"type", "message", "traceback", "retryable", "kind"} | 200 {"state": …} |
+| GET /v1/control | – | waits; 200 {"directive": "cancel" or "stop", "reason": …} |
+| GET /v1/healthz | – | 200 |
+
+KEY is percent-encoded, 1 to 512 bytes. Optional request headers: Milepost-Write-Id (unique string; repeat it when a
+PUT is sent again), Milepost-Types, Milepost-Fingerprint. Errors are problem+json with `code`, `detail` and, for a value
+that can't be kept, `path` (a JSON path such as `$.items[3].when`).
+"""
+
+from typing import Final
+
+SOCKET_ENV: Final = "MILEPOST_SOCKET"
+SOCKET: Final = "/run/milepost/sidecar.sock"
+WRITE_ID: Final = "Milepost-Write-Id"
+TYPES: Final = "Milepost-Types"
+FINGERPRINT: Final = "Milepost-Fingerprint"
+SEQ: Final = "Milepost-Seq"
+
+EXIT_CONFIG: Final = 64
+EXIT_SIDECAR: Final = 65
+EXIT_FENCED: Final = 75
+EXIT_FAILED: Final = 70
+"""Exit codes of the runner: the task can't be loaded; no sidecar; fenced or told to stop; failed and settled."""

@@ -1,0 +1,179 @@
+"""The pod protocol: HTTPS with JSON bodies between a pod's sidecar and the api, below `/pod/v1`.
+
+Every request but the first carries `Authorization: Bearer <session token>`. Every write names its attempt by
+`Fence(run_id, attempt, token)`; the api checks it in the statement that writes. JSON values of users travel as JSON
+*text* inside a string field, so that what was written is what is read, to the byte.
+
+| route | body | answer |
+|---|---|---|
+| POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
+| POST /start | – | Start, the same again for a restarted sidecar |
+| GET /records?run_id&attempt&token&after | – | NDJSON of Record in commit order |
+| GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
+| POST /records | RecordsRequest | RecordsAnswer |
+| POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
+| POST /settle | SettleRequest | SettleAnswer |
+
+Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
+`code`: `fenced`, `settled`, `step-exists`), 410 the pod's row is closed, 413 too large, 422 not a value we can keep
+(members `code`, `path`), 503 with Retry-After when Postgres cannot commit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+PREFIX: Final = "/pod/v1"
+AUDIENCE: Final = "milepost"
+
+RecordKind = Literal["step", "checkpoint"]
+Cause = Literal["first", "retry", "resume", "infra"]
+Outcome = Literal["succeeded", "failed"]
+FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result"]
+Directive = Literal["continue", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    pod_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`token` is valid for `expires_in_seconds` and renewed by a new session; it outlives an outage of Kubernetes."""
+
+    token: str
+    expires_in_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """One attempt's right to write: `token` grows with each attempt of the run and only the newest is accepted."""
+
+    run_id: str
+    attempt: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that an attempt needs to know. `input` is JSON text. Times are seconds; sizes are bytes.
+
+    `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none).
+    """
+
+    run_id: str
+    run_name: str
+    namespace: str
+    task: str
+    version: int
+    attempt: int
+    token: int
+    cause: Cause
+    input: str
+    tags: list[str]
+    entrypoint: str | None
+    command: list[str] | None
+    source: str | None
+    max_attempts: int
+    attempt_seconds: int
+    lease_seconds: float
+    beat_seconds: float
+    max_record_bytes: int
+    max_result_bytes: int
+    grace_seconds: int
+    on_partition: Literal["continue", "stop"]
+    records: int
+    last_seq: int
+    last_key: str | None
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None."""
+
+    seq: int
+    kind: RecordKind
+    key: str
+    value: str
+    types: str | None = None
+    fingerprint: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWrite:
+    """`write_id` (any unique string of the writer) makes a retransmission harmless."""
+
+    write_id: str
+    kind: RecordKind
+    key: str
+    value: str
+    types: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsRequest:
+    fence: Fence
+    records: list[RecordWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsAnswer:
+    """Commit sequence of each record, in the order of the request."""
+
+    seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatRequest:
+    fence: Fence
+    progress: float | None = None
+    progress_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatAnswer:
+    directive: Directive
+    grace_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed. `retryable` is the task's own word; None leaves it to the kind."""
+
+    kind: FailureKind
+    type: str
+    message: str
+    traceback: str = ""
+    retryable: bool | None = None
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the runner's parent saw of its own container: cgroup `oom_kill` since start, peak memory, child's exit."""
+
+    oom_kills: int = 0
+    peak_bytes: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRequest:
+    """`result` (JSON text) goes with `succeeded`, `failure` with `failed`."""
+
+    fence: Fence
+    outcome: Outcome
+    result: str | None = None
+    failure: Failure | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class SettleAnswer:
+    """The run's state after it."""
+
+    state: str
