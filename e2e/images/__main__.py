@@ -1,4 +1,4 @@
-"""Build the images: `python -m e2e.images build|context|task`."""
+"""Build the images and load them: `python -m e2e.images build|load|task|context`."""
 
 import argparse
 import json
@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from e2e.images.build import BuiltImage, build_all, build_task
+from e2e.cluster.provider import choose
+from e2e.cluster.shell import Problem
+from e2e.images.build import BuiltImage, build_all, build_task, ensure_loaded
 from e2e.images.builder import BuildError
 from e2e.images.catalog import IMAGES
 
@@ -19,9 +21,13 @@ def main() -> int:
             IMAGES[arguments.image].write_context(arguments.directory)
         elif arguments.command == "task":
             _show([build_task(arguments.directory, arguments.name, arguments.builder)], as_json=arguments.json)
+        elif arguments.command == "load":
+            built = build_all(arguments.builder, arguments.only)
+            loaded = ensure_loaded(choose(), built.values())
+            print("\n".join(loaded) or "the cluster has them all")
         else:
             _show(build_all(arguments.builder, arguments.only).values(), as_json=arguments.json)
-    except BuildError as error:
+    except (BuildError, Problem) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -33,12 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build the repository's images into archives in the cache")
-    build.add_argument("--only", nargs="+", choices=sorted(IMAGES), default=[], metavar="NAME")
+    load = commands.add_parser("load", help="build, and bring onto the cluster what it has not got")
+    for command in (build, load):
+        command.add_argument("--only", nargs="+", choices=sorted(IMAGES), default=[], metavar="NAME")
     task = commands.add_parser("task", help="build a task's image from a directory with a Dockerfile")
     task.add_argument("directory", type=Path)
     task.add_argument("name", help="becomes milepost.local/NAME")
-    for command in (build, task):
+    for command in (build, load, task):
         command.add_argument("--builder", choices=["buildah", "docker"], default="buildah")
+    for command in (build, task):
         command.add_argument("--json", action="store_true", help="print JSON")
     context = commands.add_parser("context", help="write an image's build context into a new directory")
     context.add_argument("image", choices=sorted(IMAGES))

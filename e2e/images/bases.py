@@ -3,12 +3,12 @@
 Each carries the very name that the Dockerfiles use by default, so one Dockerfile serves both kinds of machine.
 """
 
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.cluster import packages
 from e2e.images import oci
 from e2e.images.store import cache_directory, key
 
@@ -80,8 +80,7 @@ def archive(base: Base) -> Path:
 
 
 def _bootstrap(base: Base, rootfs: Path) -> None:
-    if not shutil.which("mmdebstrap"):
-        install_debian("mmdebstrap")
+    packages.ensure({"mmdebstrap": "mmdebstrap"}, cache_directory("log") / "packages.log")
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in DROPPED]
     command += [f"--aptopt={line}" for line in _machine_apt_options()]
@@ -97,10 +96,3 @@ def _machine_apt_options() -> list[str]:
     dump = subprocess.run(["apt-config", "dump", "Acquire"], check=True, capture_output=True, text=True).stdout
     wanted = ("::Proxy", "::Check-Date", "::Check-Valid-Until", "::CaInfo")
     return [line for line in dump.splitlines() if any(word in line.split(" ", 1)[0] for word in wanted)]
-
-
-def install_debian(*packages: str) -> None:
-    """Install Debian packages on this machine; asks for root."""
-    quiet = ["-qq", "-o", "Dpkg::Use-Pty=0"]
-    subprocess.run(["apt-get", "update", *quiet], check=True)
-    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *quiet, *packages], check=True)

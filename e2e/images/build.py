@@ -1,13 +1,17 @@
 """Build images into archives that are kept by content, and bring them onto a cluster."""
 
 import json
+import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.cluster.binaries import binaries
+from e2e.cluster.kubectl import Kubectl
+from e2e.cluster.provider import Cluster
 from e2e.images import bases
 from e2e.images.buildah import Buildah
 from e2e.images.builder import Builder
@@ -65,6 +69,23 @@ def build(image: Image | TaskImage, builder: str) -> BuiltImage:
             if not archive.exists():
                 _build(image, builder_named(builder), archive)
     return BuiltImage(image.name, image.ref, archive, _digest(archive), time.monotonic() - started)
+
+
+def ensure_loaded(cluster: Cluster, images: Iterable[BuiltImage]) -> list[str]:
+    """Bring onto every running node the images that it does not hold; gives the names of those that were loaded."""
+    held = [set(names) for names in _held(cluster)]
+    missing = [image for image in images if any(image.ref not in names for names in held)]
+    for image in missing:
+        cluster.load_images(image.archive)
+    return [image.ref for image in missing]
+
+
+def _held(cluster: Cluster) -> Iterator[list[str]]:
+    kubectl = Kubectl(shutil.which("kubectl") or binaries() / "kubectl", cluster.kubeconfig)
+    for node, _ in enumerate(kubectl.items("nodes")):
+        listed = cluster.node_exec(node, ["ctr", "--namespace=k8s.io", "images", "ls", "--quiet"])
+        if listed.returncode == 0:  # a node that is off takes its images when it is back
+            yield listed.stdout.split()
 
 
 def _build(image: Image | TaskImage, builder: Builder, archive: Path) -> None:

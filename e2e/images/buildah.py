@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from e2e.images.bases import install_debian
+from e2e.cluster import packages
 from e2e.images.builder import BuildError
 from e2e.images.store import cache_directory
 
@@ -21,8 +20,7 @@ class Buildah:
     name = "buildah"
 
     def __init__(self) -> None:
-        if not shutil.which("buildah"):
-            install_debian("buildah")
+        packages.ensure({"buildah": "buildah"}, cache_directory("log") / "packages.log")
         home = cache_directory("buildah")
         self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": self._driver(home)}
         self._command = ["buildah", "--root", str(home / "root"), "--runroot", str(home / "run")]

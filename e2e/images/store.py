@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from e2e.cluster import toolchain
+
 ROOT = Path(__file__).resolve().parents[2]
 JUNK = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist", "build", "wheels"}
 
 
 def cache_directory(name: str) -> Path:
     """Give the directory `name` of the cache (MILEPOST_CACHE, by default ~/.cache/milepost), made if missing."""
-    path = Path(os.environ.get("MILEPOST_CACHE") or Path.home() / ".cache" / "milepost") / name
+    path = toolchain.cache() / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
