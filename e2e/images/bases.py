@@ -65,6 +65,7 @@ POSTGRES = Base(
     before=POSTGRES_USER,
     after=POSTGRES_TRIM,
 )
+ALL = (PYTHON, DEBIAN, POSTGRES)
 
 
 def archive(base: Base) -> Path:

@@ -15,7 +15,7 @@ from e2e.cluster.provider import Cluster
 from e2e.images import bases
 from e2e.images.buildah import Buildah
 from e2e.images.builder import Builder
-from e2e.images.catalog import IMAGES, RUNNER, Image, TaskImage, runner_names
+from e2e.images.catalog import IMAGES, Image, TaskImage, runner_names
 from e2e.images.docker_engine import DockerEngine
 from e2e.images.store import cache_directory, locked
 
@@ -56,8 +56,10 @@ def build_all(builder: str = "buildah", only: Iterable[str] = ()) -> dict[str, B
 
 def build_task(directory: Path, name: str, builder: str = "buildah") -> BuiltImage:
     """Build a task's image from any directory with a Dockerfile; `name` becomes milepost.local/<name>."""
-    build(RUNNER, builder)
-    return build(TaskImage(directory.resolve(), name, RUNNER), builder)
+    image = TaskImage(directory.resolve(), name)
+    if image.runner:
+        build(image.runner, builder)
+    return build(image, builder)
 
 
 def build(image: Image | TaskImage, builder: str) -> BuiltImage:
@@ -89,10 +91,10 @@ def _held(cluster: Cluster) -> Iterator[list[str]]:
 
 
 def _build(image: Image | TaskImage, builder: Builder, archive: Path) -> None:
-    if isinstance(image, TaskImage):
-        _provide_runner(image.parent, builder, archive.parent)
-    else:
-        _provide_base(image.base, builder)
+    for base in image.bases:
+        _provide_base(base, builder)
+    if isinstance(image, TaskImage) and image.runner:
+        _provide_runner(image.runner, builder, archive.parent)
     with tempfile.TemporaryDirectory(prefix="milepost-context-") as scratch:
         context = Path(scratch)
         image.write_context(context)

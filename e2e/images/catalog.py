@@ -41,6 +41,11 @@ class Image:
         return f"{REGISTRY}/{self.name}:{self.tag_prefix}{self.key}"
 
     @property
+    def bases(self) -> tuple[Base, ...]:
+        """The base images to have at hand."""
+        return (self.base,)
+
+    @property
     def arguments(self) -> Mapping[str, str]:
         """Build arguments: the Dockerfiles' own default base, spelt out so that builder and Dockerfile agree."""
         return {"BASE": self.base.name}
@@ -58,16 +63,32 @@ class Image:
 
 @dataclass(frozen=True)
 class TaskImage:
-    """A task's image: any directory with a Dockerfile, usually FROM milepost/runner."""
+    """A task's image: any directory with a Dockerfile, FROM milepost/runner or from a base image."""
 
     directory: Path
     name: str
-    parent: Image
+
+    @property
+    def dockerfile(self) -> str:
+        """The text of its Dockerfile."""
+        return (self.directory / "Dockerfile").read_text()
+
+    @property
+    def runner(self) -> Image | None:
+        """The runner image, if this one is built on it."""
+        return RUNNER if "milepost/runner" in self.dockerfile else None
+
+    @property
+    def bases(self) -> tuple[Base, ...]:
+        """The base images that its Dockerfile names."""
+        return tuple(base for base in bases.ALL if base.name in self.dockerfile)
 
     @property
     def key(self) -> str:
-        """Identify the directory's content and the runner below it."""
-        return key(self.name, self.parent.key, files=sources(self.directory))
+        """Identify the directory's content and what is below it."""
+        below = [self.runner.key] if self.runner else []
+        below += [base.key for base in self.bases]
+        return key(self.name, *below, files=sources(self.directory))
 
     @property
     def ref(self) -> str:
@@ -77,8 +98,7 @@ class TaskImage:
     @property
     def arguments(self) -> Mapping[str, str]:
         """Give the exact runner to a Dockerfile that declares `ARG RUNNER`; others name milepost/runner:<version>."""
-        declared = "ARG RUNNER" in (self.directory / "Dockerfile").read_text()
-        return {"RUNNER": self.parent.ref} if declared else {}
+        return {"RUNNER": self.runner.ref} if self.runner and "ARG RUNNER" in self.dockerfile else {}
 
     def write_context(self, target: Path) -> None:
         """Copy the directory."""
@@ -122,5 +142,4 @@ POSTGRES = Image(
     files=("Dockerfile", "docker-entrypoint.sh"),
     tag_prefix="15-",
 )
-PLAIN = Image(name="plain-example", directory="e2e/images/plain", base=bases.DEBIAN)
-IMAGES: Mapping[str, Image] = {image.name: image for image in (CONTROL_PLANE, RUNNER, POSTGRES, PLAIN)}
+IMAGES: Mapping[str, Image] = {image.name: image for image in (CONTROL_PLANE, RUNNER, POSTGRES)}
