@@ -35,7 +35,7 @@ def ensure_objects(kubectl: Kubectl) -> None:
 def dns(binaries: Path, pki: Pki) -> tuple[Daemon, list[str | Path], Path]:
     """CoreDNS: the daemon, its command line and its Corefile. No forwarder: names outside the cluster do not exist."""
     corefile = STATE / "Corefile"
-    corefile.write_text(f""".:53 {{
+    corefile.write_text(f"""cluster.local:53 in-addr.arpa:53 {{
   bind {FIRST.ip}
   errors
   kubernetes cluster.local in-addr.arpa {{
@@ -44,8 +44,14 @@ def dns(binaries: Path, pki: Pki) -> tuple[Daemon, list[str | Path], Path]:
   }}
   cache 5
 }}
+.:53 {{
+  bind {FIRST.ip}
+  template ANY ANY {{
+    rcode NXDOMAIN
+  }}
+}}
 """)
-    command = [*FIRST.in_network(), binaries / "coredns", "-conf", corefile]
+    command: list[str | Path] = [*FIRST.in_network(), binaries / "coredns", "-conf", corefile]
     return Daemon("coredns", STATE / "run", STATE / "log"), command, corefile
 
 

@@ -95,7 +95,6 @@ def _linked(programs: tuple[Program, ...]) -> Path:
         scratch = Path(tempfile.mkdtemp(dir=home.parent))
         for name, path in links.items():
             (scratch / name).symlink_to(os.path.relpath(path, home))
-        scratch.chmod(0o755)
         _publish(scratch, home)
     return home
 
@@ -124,7 +123,6 @@ def _build(program: Program) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=f"{program.name}-", dir=home.parent))
         try:
             run_loudly(f"build {program.name}", *_command(program, scratch, log))
-            scratch.chmod(0o755)
             _publish(scratch, home)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -144,6 +142,7 @@ def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path
 
 
 def _publish(scratch: Path, home: Path) -> None:
+    scratch.chmod(0o755)
     try:
         scratch.rename(home)
     except OSError:

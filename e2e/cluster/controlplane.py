@@ -45,7 +45,7 @@ class ControlPlane:
 
     def ensure_apiserver(self) -> None:
         """Run etcd and the API server, and return when it is ready."""
-        etcd = ["--data-dir", STATE / "etcd", "--unsafe-no-fsync", "--log-level", "warn"]
+        etcd: list[str | Path] = ["--data-dir", STATE / "etcd", "--unsafe-no-fsync", "--log-level", "warn"]
         client = ["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]
         peer = ["--listen-peer-urls", "http://127.0.0.1:2380"]
         self._start(self.etcd, [*etcd, *client, *peer])

@@ -39,7 +39,6 @@ def processes() -> set[int]:
             space = Path(f"/proc/{json.loads(holder.read_text() or '{}').get('pid')}/ns/mnt")
             spaces |= {space.stat().st_ino} if space.exists() else set()
     spaces -= {Path("/proc/self/ns/net").stat().st_ino, Path("/proc/self/ns/mnt").stat().st_ino}
-    spaces -= {Path("/proc/1/ns/net").stat().st_ino, Path("/proc/1/ns/mnt").stat().st_ino}
     pids = pids_in_namespaces(spaces)
     for place in PLACES:
         pids |= cgroups.members(place.cgroup)

@@ -2,12 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 from e2e.cluster.layout import FIRST, HOST_LINK, NODES, PODS, RANGES, SERVICES, Place
 from e2e.cluster.shell import run
 
 EDGE = "MILEPOST-EDGE"
 ESCAPED = "MILEPOST-ESCAPED"
+POD_GATEWAY = "169.254.1.1"
 FALLBACK = "4000"  # metric of the routes that hold when the link is gone
 
 
@@ -53,6 +55,11 @@ def ensure_first(place: Place) -> None:
     run(["ip", "addr", "replace", f"{place.gateway}/30", "dev", HOST_LINK])
     run(["ip", "link", "set", HOST_LINK, "up"])
     _configure_eth0(place)
+    # Service addresses need a route before kube-proxy's rules rewrite them, and so does the gateway that Calico gives
+    # pods, or the kernel would not answer ARP requests for it. Everything else fails at once, here.
+    for prefix in (SERVICES, POD_GATEWAY):
+        run(["ip", "-n", place.netns, "route", "replace", prefix, "via", place.gateway])
+    run(["ip", "-n", place.netns, "route", "replace", "unreachable", "default"])
     # The host may talk to pods, Services and nodes directly: kube-proxy in the first node rewrites for it, too.
     for prefix in (PODS, SERVICES, NODES):
         run(["ip", "route", "replace", prefix, "via", place.ip, "dev", HOST_LINK])
@@ -68,6 +75,7 @@ def ensure_further(place: Place) -> None:
     run([*first, "addr", "replace", f"{place.gateway}/30", "dev", link])
     run([*first, "link", "set", link, "up"])
     _configure_eth0(place)
+    run(["ip", "-n", place.netns, "route", "replace", "default", "via", place.gateway])
     run([*first, "route", "replace", place.pods, "via", place.ip])
 
 
@@ -76,6 +84,9 @@ def remove(places: list[Place]) -> None:
     run(["ip", "link", "del", HOST_LINK], check=False)
     for place in places:
         run(["ip", "netns", "del", place.netns], check=False)
+    shared = Path("/run/netns")
+    if shared.is_mount() and not any(shared.iterdir()):
+        run(["umount", shared])  # what `ip netns` mounted for the first of them
     for prefix in RANGES:
         run(["ip", "route", "del", "unreachable", prefix, "metric", FALLBACK], check=False)
     for table, chain in (("filter", EDGE), ("mangle", ESCAPED)):
@@ -103,7 +114,6 @@ def _configure_eth0(place: Place) -> None:
     inside = ["ip", "-n", place.netns]
     run([*inside, "addr", "replace", f"{place.ip}/30", "dev", "eth0"])
     run([*inside, "link", "set", "eth0", "up"])
-    run([*inside, "route", "replace", "default", "via", place.gateway])
 
 
 def _has_link(place: Place | None, link: str) -> bool:

@@ -1,6 +1,5 @@
 """One node: a mount namespace with containerd, Felix, the kubelet and kube-proxy in it."""
 
-import os
 import subprocess
 import urllib.error
 import urllib.request
@@ -10,7 +9,7 @@ from e2e.cluster import cgroups, nodeconfig
 from e2e.cluster.binaries import PAUSE_IMAGE, pause_archive
 from e2e.cluster.layout import PODS, STATE, Place
 from e2e.cluster.pki import Pki
-from e2e.cluster.processes import Daemon, kill_all, pids_in_namespaces
+from e2e.cluster.processes import PATH, Daemon, kill_all, pids_in_namespaces
 from e2e.cluster.shell import Problem, run, wait_until
 
 # Directories that programs insist on, and where the node really keeps them. They are bound inside its mount namespace,
@@ -54,7 +53,7 @@ class Node:
         self.proxy.ensure([*self.inside(), self.binaries / "kube-proxy", *proxy, *tuning])
 
     def ensure_containerd(self) -> None:
-        path = {"PATH": f"{self.binaries}:{os.environ['PATH']}"}
+        path = {"PATH": f"{self.binaries}:{PATH}"}
         config = self.place.home / "containerd.toml"
         command = [*self.inside(), self.binaries / "containerd", "-c", config]
         if not self.containerd.ensure(command, path, [config]):
@@ -65,7 +64,7 @@ class Node:
 
     def ensure_felix(self) -> None:
         # Felix ends itself, by design, when its configuration in the cluster changes: hence the loop.
-        loop = ["sh", "-c", 'while :; do "$0"; sleep 0.2; done', self.binaries / "calico-felix"]
+        loop: list[str | Path] = ["sh", "-c", 'while :; do "$0"; sleep 0.2; done', self.binaries / "calico-felix"]
         started = self.felix.ensure([*self.inside(), *loop], nodeconfig.felix_environment(self.place, self.pki))
         if started:
             wait_until(f"Felix of {self.place.name}", self.felix_ready, 60)
@@ -96,7 +95,7 @@ class Node:
 
     def exec(self, argv: list[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a program there; `ctr` speaks to the node's containerd, in the namespace of the kubelet's images."""
-        environment = [f"PATH={self.binaries}:{os.environ['PATH']}", "CONTAINERD_NAMESPACE=k8s.io"]
+        environment = [f"PATH={self.binaries}:{PATH}", "CONTAINERD_NAMESPACE=k8s.io"]
         return run([*self.inside(), "env", *environment, *argv], check=False, timeout=timeout)
 
     def load_images(self, archive: Path) -> None:

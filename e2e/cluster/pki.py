@@ -77,7 +77,15 @@ class Pki:
         request = run(["openssl", "req", "-new", "-key", self.key(name), "-subj", subject]).stdout
         wanted = self.home / f"{name}.ext"
         wanted.write_text(extensions)
-        authority = ["-CA", self.crt("ca"), "-CAkey", self.key("ca"), "-CAcreateserial", "-days", DAYS]
+        authority: list[str | Path] = [
+            "-CA",
+            self.crt("ca"),
+            "-CAkey",
+            self.key("ca"),
+            "-CAcreateserial",
+            "-days",
+            DAYS,
+        ]
         signed = run(["openssl", "x509", "-req", *authority, "-extfile", wanted], text_in=request).stdout
         self.crt(name).write_text(signed)  # last, so that a half-made pair is made anew
 

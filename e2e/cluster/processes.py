@@ -10,6 +10,10 @@ from pathlib import Path
 
 from e2e.cluster.shell import Problem, wait_until
 
+# Daemons see nothing of the shell that started them: no proxies, no credentials, the same from any checkout.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+
 
 @dataclass(frozen=True)
 class Daemon:
@@ -52,7 +56,7 @@ class Daemon:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
         # A session of its own: Ctrl-C in the terminal that ran `up` must not reach it.
-        pid = os.posix_spawnp(words[0], words, {**os.environ, **(env or {})}, file_actions=actions, setsid=True)
+        pid = os.posix_spawnp(words[0], words, {**ENVIRONMENT, **(env or {})}, file_actions=actions, setsid=True)
         self.pidfile.write_text(json.dumps({"pid": pid, "started": started_at(pid), "recipe": recipe}))
         return True
 
