@@ -131,3 +131,8 @@ annotations:
 {{- define "milepost.operatorUser" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "milepost.fullname" . }}-operator
 {{- end -}}
+
+{{/* A scalar as text: whole numbers reach templates as floats, and large ones would be written as 1e+06. */}}
+{{- define "milepost.plain" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
+{{- end -}}
