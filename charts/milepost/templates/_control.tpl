@@ -10,7 +10,7 @@
   value: "9090"
 {{- range $name, $value := $root.Values.settings }}
 - name: MILEPOST_{{ $name | snakecase | upper }}
-  value: {{ int64 $value | quote }}
+  value: {{ include "milepost.plain" $value | quote }}
 {{- end }}
 - name: MILEPOST_OPERATOR_NAMESPACE
   valueFrom:

@@ -24,8 +24,8 @@ remembered in .Values, so that all templates see the same.
 {{- $database := (include "milepost.present" (list . "database") | fromYaml).data -}}
 {{- $password := default (randAlphaNum 40) (default "" $database.password | b64dec) -}}
 {{- $token := randAlphaNum 40 -}}
-sessionKey: {{ default (randAscii 48 | b64enc) (default "" (index $keys "session-key")) | quote }}
-apiTokens: {{ default (printf "admin:%s\n" $token | b64enc) (default "" (index $keys "api-tokens")) | quote }}
+sessionKey: {{ default (randAlphaNum 64 | b64enc) (default "" (index $keys "session-key")) | quote }}
+apiTokens: {{ default (printf "admin:*:%s\n" $token | b64enc) (default "" (index $keys "api-tokens")) | quote }}
 password: {{ $password | quote }}
 {{- $old := (include "milepost.present" (list . "ca") | fromYaml).data -}}
 {{- $ca := dict -}}
