@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-import structlog
-
 from milepost_operator.domain.errors import MilepostError, UnavailableError
+from milepost_operator.obs.logging import get_logger
 
 MAX_BATCH_RECORDS: Final = 256
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -19,7 +18,7 @@ MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +104,7 @@ class Batcher(Generic[Request, Answer]):
             for waiting in batch:
                 _tell(waiting, error)
         except Exception as error:  # noqa: BLE001 (whatever it is, each waiting request is told)
-            _log.exception("batch-failed", requests=len(batch))
+            _log.exception("batch_failed", requests=len(batch))
             if len(batch) == 1:
                 _fail(batch[0], error)
             else:  # one bad request must not take the others with it

@@ -1,4 +1,4 @@
-"""Requests in, JSON out: sizes are bounded before they are read; a wrong field is named together with the right ones."""
+"""Requests in, JSON out: sizes are bounded before they are read, a wrong field is named with the right ones."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
-
 from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.store import Duties as DutiesPort
 
@@ -22,7 +21,7 @@ BATCH: Final = 200
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class DutyStore(DutiesPort, Protocol):
@@ -97,10 +96,10 @@ class Duties:
                     more = await loop.turn()
         except (UnavailableError, TimeoutError) as error:
             self._failed(loop, "unavailable")
-            _log.warning("duty-unavailable", duty=loop.name, failures=loop.failures, error=str(error) or "too slow")
-        except Exception:
+            _log.warning("duty_unavailable", duty=loop.name, failures=loop.failures, error=str(error) or "too slow")
+        except Exception:  # noqa: BLE001 (logged and counted; a duty never dies)
             self._failed(loop, "unexpected")
-            _log.exception("duty-failed", duty=loop.name, failures=loop.failures)
+            _log.exception("duty_failed", duty=loop.name, failures=loop.failures)
         else:
             loop.failures = 0
         return more
@@ -116,10 +115,10 @@ class Duties:
                 async for _ in self._store.wakeups({"admit"}):
                     failures = 0
                     self.poke()
-            except UnavailableError as error:
-                _log.warning("wakeups-unavailable", error=str(error))
-            except Exception:
-                _log.exception("wakeups-failed")
+            except (UnavailableError, OSError) as error:
+                _log.warning("wakeups_unavailable", error=str(error))
+            except Exception:  # noqa: BLE001 (a hint only: the loop polls too)
+                _log.exception("wakeups_failed")
             failures += 1
             await asyncio.sleep(_backoff(failures))
 
@@ -149,12 +148,13 @@ class Duties:
         self._violated |= counts.keys()
         broken = {name: count for name, count in counts.items() if count}
         if broken:
-            _log.error("invariants-violated", **broken)
+            _log.error("invariants_violated", **broken)
         return False
 
 
 def _backoff(failures: int) -> float:
-    return min(0.25 * 2 ** min(failures, 8), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+    seconds: float = min(0.25 * 2.0 ** min(failures, 8), MAX_BACKOFF_SECONDS)
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
 async def _pause(loop: _Loop) -> None:

@@ -2,14 +2,14 @@
 
 import time
 
-import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from milepost_operator.api.problems import problem, status_of
+from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _INTERNAL = 500
 _CLIENT_GONE = 499
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,7 +41,7 @@ class Edge:
             status = _CLIENT_GONE
         except Exception as error:
             if status_of(error) == _INTERNAL:
-                _log.exception("request-failed", method=scope["method"], route=_route(scope))
+                _log.exception("request_failed", method=scope["method"], route=_route(scope))
             if status:
                 raise  # the answer has begun: break the connection, so that nobody takes it for complete
             await problem(error)(scope, receive, watched)

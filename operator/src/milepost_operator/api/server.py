@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import structlog
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -26,6 +25,7 @@ from milepost_operator.api.health import Health
 from milepost_operator.api.sessions import KeyFileError, Sessions, read_session_key
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.settings import Settings
 
@@ -33,7 +33,9 @@ KEEP_ALIVE_SECONDS: Final = 75
 SHUTDOWN_SECONDS: Final = 5
 RELOAD_SECONDS: Final = 10.0
 
-_log = structlog.get_logger(__name__)
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+_log = get_logger(__name__)
 
 
 async def run_api(settings: Settings) -> None:
@@ -61,19 +63,17 @@ async def run_api(settings: Settings) -> None:
         )
         main = Listener(app, settings.listen_port, settings.tls_cert_file, settings.tls_key_file)
         side = Listener(metrics_app(metrics, health), settings.metrics_port)
-        await serve(
-            main, side, duties.run, _every(RELOAD_SECONDS, lambda: (tokens.reload(), main.reload_certificate()))
-        )
+        await serve(main, side, duties.run, _every(RELOAD_SECONDS, tokens.reload, main.reload_certificate))
 
 
-async def serve(main: "Listener", side: "Listener", *background: Callable[[], Awaitable[None]]) -> None:
+async def serve(main: "Listener", side: "Listener", *background: Background) -> None:
     """Run both listeners and the background work; at a signal stop listening, finish what is under way, then return."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work()) for work in background]
+        tasks: list[asyncio.Task[None]] = [group.create_task(work()) for work in background]
         tasks.append(group.create_task(side.serve()))
         serving = group.create_task(main.serve())
         await stop.wait()
@@ -86,7 +86,7 @@ async def serve(main: "Listener", side: "Listener", *background: Callable[[], Aw
 
 
 class Listener(uvicorn.Server):
-    """One port, both address families, TLS when there are files for it. Signals are the process's business, not ours."""
+    """One port, both address families, TLS when there are files for it. Signals are left to the process."""
 
     def __init__(self, app: ASGIApp, port: int, cert: Path | None = None, key: Path | None = None) -> None:
         if (cert is None) != (key is None):
@@ -131,9 +131,9 @@ class Listener(uvicorn.Server):
         try:
             self.config.ssl.load_cert_chain(*self._files)
             self._loaded = stamp
-            _log.info("certificate-reloaded")
+            _log.info("certificate_reloaded")
         except OSError as error:  # also ssl.SSLError: half-written, or a pair that doesn't match yet
-            _log.error("certificate-unusable", error=str(error))
+            _log.error("certificate_unusable", error=str(error))
 
     def _stamp(self) -> tuple[int, ...]:
         return tuple(file.stat().st_mtime_ns for file in self._files or () if file.exists())
@@ -162,22 +162,23 @@ async def _open_store(settings: Settings) -> AsyncIterator[PostgresStore]:
     while True:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                store = await stack.enter_async_context(PostgresStore.open(settings.dsn, settings))
+                store = await stack.enter_async_context(PostgresStore.open(settings))
             except UnavailableError as error:
-                _log.warning("waiting-for-postgres", error=str(error))
+                _log.warning("waiting_for_postgres", error=str(error))
             else:
                 yield store
                 return
         await asyncio.sleep(1.0)
 
 
-def _every(seconds: float, work: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+def _every(seconds: float, *work: Callable[[], None]) -> Background:
     async def loop() -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
-                await asyncio.to_thread(work)
-            except Exception:
-                _log.exception("reload-failed")
+                for one in work:
+                    await asyncio.to_thread(one)
+            except Exception:  # noqa: BLE001 (what is loaded stays in force)
+                _log.exception("reload_failed")
 
     return loop

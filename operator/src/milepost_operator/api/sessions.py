@@ -17,10 +17,10 @@ from milepost_operator.domain.runs import PodSession
 
 TTL_SECONDS: Final = 900
 MIN_KEY_BYTES: Final = 32
-TOKEN_PREFIX: Final = "mps1."
+TOKEN_PREFIX: Final = "mps1."  # noqa: S105
 
 
-class KeyFileError(Exception):
+class KeyFileError(ValueError):
     """A file of keys or tokens can't be used; says which and why. The process must not start."""
 
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from milepost_operator.api.sessions import KeyFileError
 from milepost_operator.domain.errors import ForbiddenError, UnauthenticatedError
+from milepost_operator.obs.logging import get_logger
 
 MIN_TOKEN_CHARS: Final = 16
 DEFAULT_NAMESPACE: Final = "default"
 _FIELDS: Final = 3
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,9 @@ class ApiTokens:
             if text != self._text:
                 self._callers = parse_tokens(text, str(self._file))
                 self._text = text
-                _log.info("api-tokens-reloaded", callers=len(self._callers))
+                _log.info("api_tokens_reloaded", callers=len(self._callers))
         except KeyFileError as error:
-            _log.error("api-tokens-unusable", error=str(error))
+            _log.error("api_tokens_unusable", error=str(error))
 
 
 def parse_tokens(text: str, source: str) -> list[tuple[bytes, Caller]]:

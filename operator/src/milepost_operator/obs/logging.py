@@ -12,18 +12,18 @@ def _dumps(value: Any, default: Any = None, **_: Any) -> str:
     return orjson.dumps(value, default=default).decode()
 
 
-def setup(level: str, process: str) -> None:
-    """Configure logging of the whole process; `process` is in every line. `level`: debug, info, warning, error."""
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger: `log.info("event_name", key=value)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger
 
-    def add_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["process"] = process
-        return event
 
+def configure_logging(level: str) -> None:
+    """Configure logging of the whole process. `level`: debug, info, warning or error."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        add_process,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
-
 from milepost.wire.pod import AUDIENCE
 from milepost_operator.adapters.kube.client import KubeClient, KubeError, KubeUnavailable
 from milepost_operator.domain.errors import UnauthenticatedError, UnavailableError
+from milepost_operator.obs.logging import get_logger
 
 PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 CACHE_SECONDS: Final = 30.0
@@ -19,7 +18,7 @@ CACHE_SIZE: Final = 2048
 TIMEOUT_SECONDS: Final = 3.0
 MAX_TOKEN_CHARS: Final = 16_384
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class TokenReviewer:
         except KubeUnavailable as error:
             raise UnavailableError("Kubernetes can't review tokens now", error.retry_after_seconds) from error
         except KubeError as error:  # our own rights or configuration: no fault of the caller's token
-            _log.error("token-review-refused", error=str(error))
+            _log.error("token_review_refused", error=str(error))
             raise UnavailableError("Kubernetes refuses us a TokenReview") from error
         status = answer.get("status")
         return status if isinstance(status, Mapping) else {}
