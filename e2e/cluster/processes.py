@@ -29,12 +29,8 @@ class Daemon:
 
     def pid(self) -> int | None:
         """The process id when the very process we started still runs."""
-        try:
-            known = json.loads(self.pidfile.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        pid = int(known["pid"])
-        return pid if started_at(pid) == known["started"] else None
+        known = self._known()
+        return known["pid"] if known and started_at(known["pid"]) == known["started"] else None
 
     def ensure(
         self, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, config: Sequence[Path] = ()
@@ -47,6 +43,7 @@ class Daemon:
             if json.loads(self.pidfile.read_text())["recipe"] == recipe:
                 return False
             self.stop()
+        self._end_orphans()
         self.run.mkdir(parents=True, exist_ok=True)
         self.log.mkdir(parents=True, exist_ok=True)
         output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -57,8 +54,21 @@ class Daemon:
         ]
         # A session of its own: Ctrl-C in the terminal that ran `up` must not reach it.
         pid = os.posix_spawnp(words[0], words, {**ENVIRONMENT, **(env or {})}, file_actions=actions, setsid=True)
-        self.pidfile.write_text(json.dumps({"pid": pid, "started": started_at(pid), "recipe": recipe}))
+        self.pidfile.write_text(json.dumps({"pid": pid, "started": started_at(pid) or 0, "recipe": recipe}))
         return True
+
+    def _end_orphans(self) -> None:
+        """Kill what a killed leader left of its process group."""
+        known = self._known()
+        if known and started_at(known["pid"]) is None and _group_lives(known["pid"]):
+            _signal_group(known["pid"], signal.SIGKILL)
+
+    def _known(self) -> dict[str, int] | None:
+        try:
+            facts = json.loads(self.pidfile.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return {key: int(facts[key]) for key in ("pid", "started")}
 
     def stop(self, patience: float = 10) -> None:
         """TERM to its process group, KILL when that did not help in `patience` seconds; returns when it is gone."""
