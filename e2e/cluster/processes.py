@@ -120,12 +120,16 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _group_lives(pid: int) -> bool:
     if started_at(pid) is not None:
         return True
-    return any(_group_of(Path(entry.path)) == pid for entry in os.scandir("/proc") if entry.name.isdigit())
+    return any(_group_of(other) == pid for other in _all_pids())
 
 
-def _group_of(process: Path) -> int | None:
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are all we need
+
+
+def _group_of(pid: int) -> int | None:
     try:
-        fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[2])
@@ -134,29 +138,27 @@ def _group_of(process: Path) -> int | None:
 def pids_in_namespaces(inodes: set[int]) -> set[int]:
     """Every process whose network or mount namespace is one of `inodes`."""
     found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            for kind in ("net", "mnt"):
-                try:
-                    inode = Path(entry.path, "ns", kind).stat().st_ino
-                except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue
-                if inode in inodes:
-                    found.add(int(entry.name))
+    for pid in _all_pids():
+        for kind in ("net", "mnt"):
+            try:
+                inode = Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or none of ours
+            if inode in inodes:
+                found.add(pid)
     return found
 
 
 def pids_mentioning(text: str) -> set[int]:
     """Every process whose command line mentions `text`, beside our own and its parents."""
     found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                words = Path(entry.path, "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if text.encode() in words:
-                found.add(int(entry.name))
+    for pid in _all_pids():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if text.encode() in words:
+            found.add(pid)
     return found - _ancestry()
 
 
