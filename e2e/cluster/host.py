@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster import addons, leftovers, network, packages, storage
@@ -13,7 +14,7 @@ from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.layout import ADMIN, FIRST, LOCK, MOST_NODES, SERVER, STATE, Place
 from e2e.cluster.node import Node
 from e2e.cluster.pki import Pki
-from e2e.cluster.processes import kill_all
+from e2e.cluster.processes import Daemon, kill_all
 from e2e.cluster.provider import Result, checkout_kubeconfig
 from e2e.cluster.shell import Problem, locked, say, wait_until
 
@@ -47,9 +48,10 @@ class HostCluster:
             fresh = not ADMIN.exists()
             try:
                 self._ensure(programs, nodes)
-            except BaseException:
+            except BaseException as error:
                 if fresh:
-                    self._keep_logs()
+                    if not isinstance(error, KeyboardInterrupt):
+                        self._keep_logs()
                     say("the start did not succeed: taking down what there is")
                     self._down()
                 raise
@@ -59,7 +61,7 @@ class HostCluster:
         with locked(LOCK, "the cluster"):
             self._down()
         if left := leftovers.leftovers():
-            raise Problem("not everything could be removed: " + "; ".join(left))
+            raise Problem(f"{len(left)} things could not be removed, the first of them: {'; '.join(left[:5])}")
 
     def load_images(self, archive: Path) -> None:
         for place in self._running():
@@ -122,11 +124,22 @@ class HostCluster:
         for place in wanted:
             if place != FIRST:
                 network.ensure_further(place)
+            new = not place.home.exists()
             self._node(place).ensure()
+            if new and place != FIRST:
+                self._node(place).copy_images(self._node(FIRST))
         self._wait_ready(wanted, kubectl)
         for place in wanted:
             self._warm_once(kubectl, place)
+        self._insist([plane.etcd, plane.apiserver, plane.kcm, plane.scheduler, daemon])
+        for place in wanted:
+            self._insist(self._node(place).daemons())
         self._publish()
+
+    def _insist(self, daemons: Iterable[Daemon]) -> None:
+        for daemon in daemons:
+            if daemon.pid() is None:
+                raise Problem(f"{daemon.name} ended right after its start:\n{daemon.last_words()}")
 
     def _warm_once(self, kubectl: Kubectl, place: Place) -> None:
         mark = place.run / "warmed"
@@ -166,6 +179,8 @@ class HostCluster:
 
     def _keep_logs(self) -> None:
         kept = checkout_kubeconfig().parent / "cluster-logs"
+        if not (STATE / "log").exists():
+            return
         shutil.copytree(STATE / "log", kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         say(f"its logs are kept in {kept}")
 
