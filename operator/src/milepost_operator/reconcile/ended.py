@@ -75,7 +75,7 @@ def vanished(job: Object | None, *, bound: bool) -> Ending:
     return _by_code(known, {}, command=evidence.is_command(raw.part(job, "spec", "template")))
 
 
-def _of_exit(end: Exit | None, pod: Object) -> Ending:  # noqa: PLR0911 (a return a rule)
+def _of_exit(end: Exit | None, pod: Object) -> Ending:
     why, message = raw.text(pod, "status", "reason"), raw.text(pod, "status", "message")
     finished = end.finished if end else None
     if end and end.reason == "OOMKilled":
@@ -96,7 +96,7 @@ def _of_exit(end: Exit | None, pod: Object) -> Ending:  # noqa: PLR0911 (a retur
     return _by_code(end, pod, command=evidence.is_command(pod))
 
 
-def _by_code(end: Exit, pod: Object, *, command: bool) -> Ending:  # noqa: PLR0911 (a return a rule)
+def _by_code(end: Exit, pod: Object, *, command: bool) -> Ending:
     if evidence.never_ran(end.reason):
         if end.reason == "ContainerStatusUnknown":
             return _infra(Reason.NODE_LOST, end.message or "the node lost track of the container", pod, end)

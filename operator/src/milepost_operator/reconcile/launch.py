@@ -1,6 +1,7 @@
 """The launcher: wanted pods become Jobs. Only the leader of the current epoch; the store refuses any other."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,17 +22,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 AT_ONCE: Final = 8
 MAX_HELD: Final = 256
-_REFUSED_TURNS: Final = 6
-"""Refusals in a row, 2 turns apart and then ever more (about a minute in all), before they are taken for final."""
+MAX_PAUSE: Final = 15.0
 
 
 @dataclass(slots=True)
-class _Refused:
-    """An order that the API server does not take for now, and how many turns it has been so."""
+class _Held:
+    """An order in hand. Refused ones wait until `due`, and since `refused` (seconds of the monotonic clock)."""
 
     order: PodOrder
-    turns: int = 0
-    skip: int = 0
+    refused: float | None = None
+    due: float = 0.0
+    pause: float = 1.0
 
 
 def is_quota(message: str) -> bool:
@@ -42,19 +43,32 @@ def is_quota(message: str) -> bool:
 class Launcher:
     """One turn: delete what is to be closed, then create Jobs for what is wanted. `epoch` is the leader's."""
 
-    def __init__(self, store: Launches, jobs: Jobs, pods: Pods, settings: PodSettings, epoch: int) -> None:
+    def __init__(
+        self,
+        store: Launches,
+        jobs: Jobs,
+        pods: Pods,
+        settings: PodSettings,
+        epoch: int,
+        *,
+        config_grace_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._jobs = jobs
         self._pods = pods
         self._settings = settings
         self._epoch = epoch
-        self._held: dict[str, _Refused] = {}
+        self._grace = config_grace_seconds
+        self._clock = clock
+        self._held: dict[str, _Held] = {}
 
     async def turn(self) -> None:
         rows = await self._store.open_pods()
         await self._close(rows)
         self._forget(rows)
-        orders = [held.order for held in self._held.values() if self._due(held)]
+        now = self._clock()
+        orders = [held.order for held in self._held.values() if held.due <= now]
         room = MAX_HELD - len(self._held)
         if room > 0:
             orders += await self._store.take_wanted(self._epoch, min(room, AT_ONCE * 4))
@@ -70,18 +84,9 @@ class Launcher:
         wanted = {row.pod_id for row in rows if row.state in {"wanted", "creating"}}
         self._held = {pod_id: held for pod_id, held in self._held.items() if pod_id in wanted}
 
-    @staticmethod
-    def _due(held: _Refused) -> bool:
-        """Ever more rarely, at most 32 turns apart."""
-        if held.skip:
-            held.skip -= 1
-            return False
-        held.skip = min(2**held.turns, 32)
-        return True
-
     async def launch(self, order: PodOrder) -> None:
         """Create or adopt the Job of `order`, and say so; what can't be created ends the run or is tried again."""
-        self._held.setdefault(order.pod_id, _Refused(order))
+        self._held.setdefault(order.pod_id, _Held(order))
         try:
             job = await self._created(order)
         except ForbiddenError as error:
@@ -107,12 +112,16 @@ class Launcher:
             return job
 
     async def _refused(self, order: PodOrder, message: str) -> None:
-        held = self._held[order.pod_id]
-        held.turns += 1
-        if held.turns == 1:
+        """A quota may have room later; any other refusal is final when it stays."""
+        held, now = self._held[order.pod_id], self._clock()
+        if held.refused is None:
+            held.refused = now
             await self._store.note_pod(order.pod_id, Reason.POD_REFUSED.value, names.clipped(message, 1000))
-        if held.turns > _REFUSED_TURNS and not is_quota(message):
+        if now - held.refused >= self._grace and not is_quota(message):
             await self._hopeless(order, f"the API server refuses the pod: {message}")
+            return
+        held.due = now + held.pause
+        held.pause = min(held.pause * 2, MAX_PAUSE)
 
     async def _hopeless(self, order: PodOrder, message: str) -> None:
         ending = Ending(Reason.CONFIG, names.clipped(message, 2000), final=True, started=False)

@@ -63,7 +63,7 @@ class Loop:
 
     def _failed(self, error: Exception) -> float:
         self.failures += 1
-        pause = min(self._interval * 2 ** min(self.failures, 6), _MAX_BACKOFF)
+        pause: float = min(self._interval * float(2 ** min(self.failures, 6)), _MAX_BACKOFF)
         if isinstance(error, UnavailableError):
             pause = max(pause, error.retry_after_seconds)
         if isinstance(error, MilepostError):

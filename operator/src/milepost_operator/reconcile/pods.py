@@ -1,4 +1,4 @@
-"""Open pods rows against what is seen of their Jobs and pods, both level-triggered: the same sight, the same actions."""
+"""Open pods rows against what is seen of their Jobs and pods. Level-triggered: the same sight, the same actions."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ class Sight:
 def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: float) -> list[Action]:
     """What to do about an open row."""
     if row.state == "closing":
-        return _closing(sight)
+        return _closing(row, sight)
     if row.state not in {"created", "bound"}:
         return []
     pod = _pod_of(row, sight.pods)
@@ -94,16 +94,19 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
     return [Digest(digest)] if digest else []
 
 
-def _closing(sight: Sight) -> list[Action]:
-    """Rows of finished pods close at once, their Jobs stay for their TTL; whatever still runs is deleted first."""
-    alive = [pod for pod in sight.pods if not evidence.finished(pod) and evidence.exit_of(pod) is None]
+def _closing(row: OpenPod, sight: Sight) -> list[Action]:
+    """Rows of finished pods close at once, their Jobs stay for their TTL; what runs on after its grace is deleted."""
+    alive = any(not evidence.finished(pod) and evidence.exit_of(pod) is None for pod in sight.pods)
     if sight.pods and not alive:
         return [Close()]
-    if sight.job is not None and not raw.text(sight.job, "metadata", "deletionTimestamp"):
-        return [Close()] if not alive and evidence.job_exit(sight.job) else [Delete(_job_uid(sight))]
-    if sight.job is not None or sight.pods:
+    if not sight.pods and sight.job is not None and evidence.job_exit(sight.job):
+        return [Close()]
+    if sight.job is None and not sight.pods:
+        return [Close()] if sight.fresh else [Confirm()]
+    if row.age_seconds < row.grace_seconds:
         return []
-    return [Close()] if sight.fresh else [Confirm()]
+    going = sight.job is None or "deletionTimestamp" in raw.part(sight.job, "metadata")
+    return [] if going else [Delete(_job_uid(sight))]
 
 
 def _without_pod(row: OpenPod, sight: Sight) -> list[Action]:
