@@ -20,7 +20,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=nodes, help="how many nodes to have (default: NODES, else 1)")
     asked = parser.parse_args(words)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_interrupt)  # however `up` is ended, it cleans up
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            signal.signal(number, _as_interrupt)  # however `up` is ended, it cleans up
     try:
         act(choose(), asked)
     except Problem as problem:

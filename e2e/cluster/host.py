@@ -37,7 +37,9 @@ class HostCluster:
 
     def up(self, nodes: int = 1) -> None:
         """Have `nodes` nodes (1 or 2) Ready; a failed or interrupted first start is taken down again."""
-        self._check(nodes)
+        self._check()
+        if not 1 <= nodes <= MOST_NODES:
+            raise Problem(f"a cluster on this host has 1 to {MOST_NODES} nodes, not {nodes}")
         began = time.monotonic()
         programs = binaries()
         packages.ensure(packages.HOST, STATE.parent / "packages.log")
@@ -58,6 +60,10 @@ class HostCluster:
         say(f"cluster up in {time.monotonic() - began:.1f} s: {len(self._running())} nodes, kubeconfig {ADMIN}")
 
     def down(self) -> None:
+        self._check()
+        if packages.missing(packages.HOST):
+            say("nothing to take down: this machine lacks what a cluster needs to have run")
+            return
         with locked(LOCK, "the cluster"):
             self._down()
         if left := leftovers.leftovers():
@@ -161,12 +167,14 @@ class HostCluster:
     def _down(self) -> None:
         made = STATE / "made-directories"
         directories = made.read_text().split() if made.exists() else []
-        nodes = [self._node(place) for place in reversed(PLACES) if place.home.exists() or place.netns_file.exists()]
+        unbuilt = Path()  # stopping needs none of the programs
+        known = [place for place in reversed(PLACES) if place.home.exists() or place.netns_file.exists()]
+        nodes = [Node(place, unbuilt, self.pki) for place in known]
         for node in nodes:
             node.stop()
         if STATE.exists():
-            addons.dns(Path(), self.pki)[0].stop()
-            ControlPlane(Path(), self.pki).stop()
+            addons.dns(unbuilt, self.pki)[0].stop()
+            ControlPlane(unbuilt, self.pki).stop()
         kill_all(leftovers.processes())  # of a start that was cut short
         for node in nodes:
             node.stop()
@@ -194,11 +202,9 @@ class HostCluster:
     def _node(self, place: Place) -> Node:
         return Node(place, binaries(), self.pki)
 
-    def _check(self, nodes: int) -> None:
+    def _check(self) -> None:
         if sys.platform != "linux" or os.geteuid() != 0:
             raise Problem("a cluster on this host needs Linux and root: run it with sudo, or start Docker to use kind")
-        if not 1 <= nodes <= MOST_NODES:
-            raise Problem(f"a cluster on this host has 1 to {MOST_NODES} nodes, not {nodes}")
 
 
 def _remove_if_empty(directory: Path) -> None:

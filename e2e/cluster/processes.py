@@ -79,6 +79,7 @@ class Daemon:
                 wait_until(f"the end of {self.name}", lambda: not _group_lives(pid), patience, 0.05)
             except Problem:
                 self.kill()
+        self._end_orphans()
         self.pidfile.unlink(missing_ok=True)
 
     def kill(self) -> None:
