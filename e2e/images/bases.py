@@ -74,13 +74,14 @@ def archive(base: Base) -> Path:
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
             rootfs = Path(scratch) / "rootfs.tar"
-            _bootstrap(base, rootfs)
+            bootstrap(base, rootfs)
             config = {"Env": [PATH, "LANG=C.UTF-8"], "Cmd": list(base.command)}
             oci.write_archive(target, [oci.Image((base.name,), (oci.layer_from_tar(rootfs),), config)])
     return target
 
 
-def _bootstrap(base: Base, rootfs: Path) -> None:
+def bootstrap(base: Base, rootfs: Path) -> None:
+    """Write the file system of `base` as an uncompressed tar."""
     packages.ensure({"mmdebstrap": "mmdebstrap"}, cache_directory("log") / "packages.log")
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in DROPPED]
