@@ -43,7 +43,11 @@ class Lease:
         self._seen: tuple[object, float] = (None, clock())
         self._renewed = float("-inf")
         self.leading = False
-        self.last_turn = clock()
+        self._last_turn = clock()
+
+    def age(self) -> float:
+        """Seconds since it was last tried for."""
+        return self._clock() - self._last_turn
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled: whenever this process holds the lease, `lead` runs; it is cancelled when the lease is lost.
@@ -85,7 +89,7 @@ class Lease:
     async def attempt(self) -> bool:
         """Take or renew the lease once; whether it is ours now."""
         begun = self._clock()
-        self.last_turn = begun
+        self._last_turn = begun
         try:
             async with asyncio.timeout(RENEW_SECONDS / 2):
                 ours = await self._attempt()
