@@ -88,19 +88,13 @@ class Backlog:
             await self._takers[key[0]](item.body, deleted=item.deleted)
         except UnavailableError as error:
             log.warning("object waits", kind=key[0], namespace=key[1], name=key[2], error=str(error))
-            return min(max(0.25 * 2 ** min(item.tries, 6), error.retry_after_seconds), MAX_PAUSE)
+            return min(max(0.25 * float(2 ** min(item.tries, 6)), error.retry_after_seconds), MAX_PAUSE)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
-            known = isinstance(error, MilepostError)
-            log.error(
-                "object not taken",
-                kind=key[0],
-                namespace=key[1],
-                name=key[2],
-                tries=item.tries,
-                error=str(error),
-                exc_info=None if known else error,
-            )
-            return None if item.tries >= MAX_TRIES else 0.5 * item.tries
-        return None
+        except MilepostError as error:
+            log.warning("object not taken", kind=key[0], namespace=key[1], name=key[2], error=str(error))
+        except Exception:
+            log.exception("object not taken", kind=key[0], namespace=key[1], name=key[2])
+        else:
+            return None
+        return None if item.tries >= MAX_TRIES else 0.5 * item.tries
