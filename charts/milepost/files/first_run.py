@@ -39,7 +39,11 @@ def call(method: str, plural: str, name: str = "", body: dict[str, object] | Non
 
 
 def create(kind: str, plural: str, spec: dict[str, object]) -> None:
-    call("POST", plural, body={"apiVersion": "milepost.dev/v1beta1", "kind": kind, "metadata": {"name": NAME}, "spec": spec})
+    call(
+        "POST",
+        plural,
+        body={"apiVersion": "milepost.dev/v1beta1", "kind": kind, "metadata": {"name": NAME}, "spec": spec},
+    )
 
 
 def remove() -> None:
