@@ -45,7 +45,7 @@ class Refused(Exception):  # noqa: N818 (an outcome, told in a condition)
         self.message = message
 
 
-class Objectives:
+class ObjectIntake:
     """One `on_…` for each kind; `deleted` tells whether the object is gone.
 
     They raise UnavailableError alone: the caller tries again. An object that can't be taken gets a condition.
@@ -241,9 +241,13 @@ def _parsed(model: type[M], body: Object) -> M:
     try:
         return model.model_validate(raw.part(body, "spec"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(["spec", *(str(step) for step in first["loc"])])
-        raise Refused("Invalid", f"{path}: {first['msg']}") from error
+        raise Refused("Invalid", _first(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, with its path."""
+    found = error.errors(include_url=False)[0]
+    return f"{'.'.join(['spec', *(str(step) for step in found['loc'])])}: {found['msg']}"
 
 
 def _uuid(text: str) -> UUID | None:

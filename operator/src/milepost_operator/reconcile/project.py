@@ -6,6 +6,7 @@ One-way and disposable: nothing is ever decided from what it wrote.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -149,8 +150,6 @@ class QueueStatus:
         namespace, name, waiting, running, limit = one
         await self._bucket.take()
         status: Manifest = {"waiting": waiting, "running": running, "limit": limit}
-        try:
+        with suppress(NotFoundError):  # `default` needs no Queue
             await self._objects.patch_status("queues", namespace, name, {"status": status})
-        except NotFoundError:
-            pass  # `default` needs no Queue
         self._shown[namespace, name] = (waiting, running, limit)
