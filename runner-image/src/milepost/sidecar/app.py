@@ -10,6 +10,7 @@ from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
 from milepost.sidecar.log import log
+from milepost.sidecar.memory import give_back_early
 from milepost.sidecar.records import Reader
 from milepost.sidecar.routes import Routes
 from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
@@ -48,6 +49,7 @@ class Sidecar:
         ]
         for duty in duties:
             duty.add_done_callback(self._duty_done)
+        give_back_early()
         log("listening", socket=self._settings.socket, pod=self._settings.pod_id)
         try:
             await leave.wait()
