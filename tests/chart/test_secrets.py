@@ -37,11 +37,6 @@ def test_one_rendering_agrees_with_itself() -> None:
     assert helm.secret(objects, "milepost-ca")["tls.crt"].strip() == authority
     database = helm.secret(objects, "milepost-database")
     assert f":{database['password']}@milepost-postgres.milepost-system.svc:5432/" in database["url"]
-    marks = {
-        i["spec"]["template"]["metadata"]["annotations"]["milepost.dev/secrets"]
-        for i in helm.of_kind(objects, "Deployment", "StatefulSet")
-    }
-    assert len(marks) == 1
 
 
 def test_secrets_are_strong() -> None:
