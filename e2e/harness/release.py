@@ -28,7 +28,9 @@ def values_for(images: Mapping[str, BuiltImage], **settings: object) -> dict[str
     """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix."""
     named = {"controlPlane": "control-plane", "runner": "runner", "postgres": "postgres"}
     return {
-        "image": {key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()},
+        "image": {
+            key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()
+        },
         "imagePullPolicy": "IfNotPresent",
         "api": {"service": {"type": "NodePort"}},
         "admissionPolicy": {"trustedUsers": [TRUSTED_RESTORER]},

@@ -105,13 +105,7 @@ def test_values_no_json_can_hold(shared_lab: Lab) -> None:
     assert isinstance(said, dict)
     assert said.pop("restored") == "True"
     assert [name for name, text in said.items() if text == "taken"] == [], said
-    for name, place in {
-        "instance": "$.db",
-        "nan": "$.x[1]",
-        "nul": "$.text",
-        "big-int": "$.n",
-        "too-large": "$.big",
-    }.items():
+    for name, place in {"instance": "$.db", "nan": "$.x[1]", "nul": "$.text", "big-int": "$.n", "too-large": "$.big"}.items():
         assert place in said[name], said[name]
     assert "Connection" in said["instance"]
 

@@ -79,10 +79,7 @@ def test_two_operators(lab: Lab, release: Release, nodes: Nodes) -> None:
         frozen = eventually("a leader", lambda: _pod_of(release, leader(release)), 60, diagnose=release.diagnose)
         pids = nodes.freeze(NAMESPACE, frozen, "operator")
         eventually(
-            "another leader",
-            lambda: _pod_of(release, leader(release)) not in {"", frozen},
-            60,
-            diagnose=release.diagnose,
+            "another leader", lambda: _pod_of(release, leader(release)) not in {"", frozen}, 60, diagnose=release.diagnose
         )
         lab.task()
         first = lab.run(given={"steps": 10})

@@ -33,9 +33,8 @@ def test_projections_deleted(lab: Lab, release: Release) -> None:
     for run in runs:
         eventually(
             f"a new object for {run.name}",
-            lambda run=run: (
-                dig(lab.kubectl.find("run", run.name, lab.namespace), "metadata", "uid") not in {None, uids[run.name]}
-            ),
+            lambda run=run: dig(lab.kubectl.find("run", run.name, lab.namespace), "metadata", "uid")
+            not in {None, uids[run.name]},
             30,
             diagnose=lab.diagnose,
         )
@@ -66,7 +65,9 @@ def test_restored_from_backup(lab: Lab) -> None:
     assert dig(saved[1], "metadata", "annotations", RUN_ID) == named.id
     for kind, name in (("run", "saved"), ("task", "steps")):
         lab.kubectl.delete(kind, name, lab.namespace)
-    lab.kubectl.run("create", f"--as={TRUSTED_RESTORER}", "-n", lab.namespace, "-f", "-", text_in=stream(saved))
+    lab.kubectl.run(
+        "create", f"--as={TRUSTED_RESTORER}", "-n", lab.namespace, "-f", "-", text_in=stream(saved)
+    )
     eventually("the restored object's status", lambda: named.phase == "Succeeded", 30, diagnose=lab.diagnose)
     stays("one run and no more", lambda: _runs(lab) == 1, 3)
     untouched(named, succeeded(named, steps=3))
@@ -94,6 +95,8 @@ def _as_backup(found: Object) -> Object:
     assert isinstance(metadata, dict)
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata}
     return {"apiVersion": API_VERSION, "kind": found["kind"], "metadata": kept, "spec": found["spec"]}
+
+
 
 
 def _let_restore(lab: Lab) -> None:
