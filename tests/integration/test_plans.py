@@ -11,7 +11,8 @@ from tests.integration.engine import NS, apply_task
 
 BACKLOG = """
 insert into runs (run_id, cluster, namespace, name, task, queue, state, input, input_hash, origin, finished_at)
-select gen_random_uuid(), 'default', $1, 'r' || n, 'index', 'default', case when n % 2 = 0 then 'queued' else 'succeeded' end,
+select gen_random_uuid(), 'default', $1, 'r' || n, 'index', 'default',
+       case when n % 2 = 0 then 'queued' else 'succeeded' end,
        '{}', '', 'api', case when n % 2 = 1 then now() end
 from generate_series(1, 20000) n
 """

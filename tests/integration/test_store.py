@@ -338,7 +338,7 @@ async def test_lists_page_by_keyset(store: PostgresStore) -> None:
 
 async def test_wake_ups_arrive_and_a_broken_listener_says_so(store: PostgresStore) -> None:
     heard = store.wakeups({"admit"})
-    first = asyncio.create_task(anext(heard))
+    first: asyncio.Future[str] = asyncio.ensure_future(anext(heard))
 
     async def woken() -> bool:
         store._db.wake("launch", "admit")
