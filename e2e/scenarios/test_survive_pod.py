@@ -118,10 +118,14 @@ def test_frozen_attempt_wakes_up_too_late(lab: Lab, nodes: Nodes) -> None:
     attempts = succeeded(run)
     lost_to_infrastructure(run, attempts)
     assert attempts[0].reason == "LeaseExpired"
-    late = f"select count(*) from records where run_id = '{run.id}' and attempt = 1 and seq > {attempts[1].resumed_after}"
+    late = (
+        f"select count(*) from records where run_id = '{run.id}' and attempt = 1 and seq > {attempts[1].resumed_after}"
+    )
     assert lab.sql.value(late) == 0
     eventually(
-        "the end of the old pod", lambda: lab.kubectl.find("pod", str(old.pod), lab.namespace) is None or _over(lab, old.pod), 60
+        "the end of the old pod",
+        lambda: lab.kubectl.find("pod", str(old.pod), lab.namespace) is None or _over(lab, old.pod),
+        60,
     )
 
 
@@ -130,7 +134,7 @@ def _over(lab: Lab, pod: str | None) -> bool:
     return found in {"Succeeded", "Failed"}
 
 
-HOG = '''
+HOG = """
 from milepost import Context, task
 
 
@@ -138,4 +142,4 @@ from milepost import Context, task
 async def main(ctx: Context) -> int:
     await ctx.step("progress", lambda: 1)
     return len([bytearray(b"x") * 2**20 for _ in range(4096)])
-'''
+"""
