@@ -45,6 +45,7 @@ def _kubernetes_flags() -> str:
 
 KUBE_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+HELM = Program("helm", ("helm.sh/helm/v4/cmd/helm@v4.3.1",))
 PROGRAMS = (
     Program("kube", ("go/kube",), (*KUBE_NAMES, "kubeadm", "crictl"), ldflags=_kubernetes_flags()),
     Program(
@@ -56,7 +57,7 @@ PROGRAMS = (
     Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True),
     Program("calico-felix", ("go/calico",), ("calico",)),
     Program("coredns", ("github.com/coredns/coredns@v1.15.0",)),
-    Program("helm", ("helm.sh/helm/v4/cmd/helm@v4.3.1",)),
+    HELM,
 )
 KIND = Program("kind", ("sigs.k8s.io/kind@v0.33.0",))
 
@@ -83,6 +84,11 @@ def binaries() -> Path:
 def kind_program() -> Path:
     """The path of the kind program; builds it when it is not cached."""
     return _build(KIND) / "kind"
+
+
+def helm_program() -> Path:
+    """The path of the helm program alone: the chart's tests need no cluster."""
+    return _build(HELM) / "helm"
 
 
 def _linked(programs: tuple[Program, ...]) -> Path:

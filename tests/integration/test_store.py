@@ -7,7 +7,14 @@ import pytest
 
 from milepost.wire.pod import HeartbeatRequest, RecordsRequest, RecordWrite
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import ConflictError, DeposedError, ForbiddenError, GoneError, NotFoundError
+from milepost_operator.domain.errors import (
+    ConflictError,
+    DeposedError,
+    ForbiddenError,
+    GoneError,
+    NotFoundError,
+    UnavailableError,
+)
 from milepost_operator.domain.runs import Ending, QueueIntake, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
@@ -327,3 +334,30 @@ async def test_lists_page_by_keyset(store: PostgresStore) -> None:
     page = await store.list_runs(NS, limit=2)
     rest = await store.list_runs(NS, limit=9, before=(page[-1].created_at, page[-1].run_id))
     assert [v.name for v in [*page, *rest]] == ["r4", "r3", "r2", "r1", "r0"]
+
+
+async def test_wake_ups_arrive_and_a_broken_listener_says_so(store: PostgresStore) -> None:
+    heard = store.wakeups({"admit"})
+    first: asyncio.Future[str] = asyncio.ensure_future(anext(heard))
+
+    async def woken() -> bool:
+        store._db.wake("launch", "admit")
+        await asyncio.sleep(0.01)
+        return first.done()
+
+    await eventually(woken)
+    assert first.result() == "admit"
+    await heard.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_cut_connection_is_unavailable_and_nothing_was_acknowledged(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+
+    async def cut(connection: object) -> None:
+        await connection.execute("update runs set state = 'held', reason = 'x'")  # type: ignore[attr-defined]
+        await connection.execute("select pg_terminate_backend(pg_backend_pid())")  # type: ignore[attr-defined]
+
+    with pytest.raises(UnavailableError):
+        await store._db.transaction(cut)
+    assert await state_of(store, run.name) == "queued"

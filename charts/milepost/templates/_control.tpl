@@ -4,6 +4,13 @@
 {{- $root := first . -}}
 - name: MILEPOST_DATABASE_URL_FILE
   value: /etc/milepost/database/url
+{{- if include "milepost.embedded" $root }}
+- name: MILEPOST_DATABASE_CA_FILE
+  value: /etc/milepost/database/ca.crt
+{{- else if $root.Values.postgres.external.ca }}
+- name: MILEPOST_DATABASE_CA_FILE
+  value: /etc/milepost/database/external-ca.crt
+{{- end }}
 - name: MILEPOST_CLUSTER
   value: {{ $root.Values.cluster | quote }}
 - name: MILEPOST_METRICS_PORT

@@ -54,7 +54,13 @@ ca:
 {{- end }}
 {{- end -}}
 
-{{/* Changes with any generated value, and so restarts the pods that read it. */}}
+{{/* Changes with any generated value that a component reads, and so restarts its pods. Takes (list root component). */}}
 {{- define "milepost.generated.checksum" -}}
-{{- include "milepost.generated" . | sha256sum | trunc 16 -}}
+{{- $made := include "milepost.generated" (first .) | fromYaml -}}
+{{- $reads := dict "api" (list "password" "sessionKey" "apiTokens" "tls" "ca") "operator" (list "password" "ca") "postgres" (list "password" "postgres-tls") -}}
+{{- $values := list -}}
+{{- range index $reads (last .) -}}
+{{- $values = append $values (index $made . | toYaml) -}}
+{{- end -}}
+{{- join "\n" $values | sha256sum | trunc 16 -}}
 {{- end -}}

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
@@ -13,6 +12,7 @@ import orjson
 from milepost_operator.adapters.postgres.errors import retrying, translated
 from milepost_operator.adapters.postgres.migrate import SCHEMA
 from milepost_operator.adapters.postgres.tls import tls_arguments
+from milepost_operator.adapters.postgres.wakes import Wakes
 from milepost_operator.settings import Settings
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ _SERVER_SETTINGS = {
     "search_path": SCHEMA,
     "application_name": "milepost",
     "idle_in_transaction_session_timeout": "30s",
-    "statement_timeout": "30s",
-    "lock_timeout": "10s",
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
     "jit": "off",
 }
 
@@ -40,16 +40,14 @@ def to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-@dataclass(frozen=True, slots=True)
 class Database:
     """The pool with what every query needs: which cluster's rows are ours, and the settings in force."""
 
-    pool: asyncpg.Pool
-    settings: Settings
-
-    @property
-    def cluster(self) -> str:
-        return self.settings.cluster
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: Settings) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.cluster = settings.cluster
+        self._wakes = Wakes(pool, settings.cluster)
 
     async def fetch(self, query: str, *args: object) -> Sequence[Row]:
         """One statement, one transaction."""
@@ -73,10 +71,14 @@ class Database:
 
         return await retrying(run)
 
-    async def wake(self, *names: str) -> None:
-        """Tell other processes that there is work, after the commit and never inside it; losing it only delays."""
-        for name in names:
-            await self.fetch("select pg_notify('milepost', $1)", f"{self.cluster}/{name}")
+    def wake(self, *names: str) -> None:
+        """Tell other processes that there is work; call it after the commit."""
+        self._wakes.add(names)
+
+    async def close(self) -> None:
+        """Drop every connection; what was not committed is not acknowledged either."""
+        await self._wakes.close()
+        self.pool.terminate()
 
 
 @asynccontextmanager
@@ -87,16 +89,17 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
             settings.dsn,
             min_size=1,
             max_size=settings.database_pool,
-            command_timeout=30,
+            command_timeout=10,
             timeout=5,
             max_inactive_connection_lifetime=60,
             server_settings=_SERVER_SETTINGS,
             **tls_arguments(settings),
         )
+    database = Database(pool, settings)
     try:
-        yield Database(pool, settings)
+        yield database
     finally:
-        pool.terminate()
+        await database.close()
 
 
 def as_uuid(value: object) -> UUID:

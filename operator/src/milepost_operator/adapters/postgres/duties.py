@@ -46,7 +46,7 @@ class PostgresDuties:
         for queue in await self._db.fetch(Q["queues_with_work"], self._db.cluster):
             total += await self._admit_queue(queue["namespace"], queue["name"], limit)
         if total:
-            await self._db.wake("launch", "project")
+            self._db.wake("launch", "project")
         return total
 
     async def reap(self, limit: int) -> int:
@@ -57,7 +57,7 @@ class PostgresDuties:
         for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit):
             ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
         if ended:
-            await self._db.wake("admit", "launch", "project")
+            self._db.wake("admit", "launch", "project")
         return ended
 
     async def violations(self) -> dict[str, int]:

@@ -55,7 +55,7 @@ class PostgresIntake:
             return version
 
         version = await self._db.transaction(work)
-        await self._db.wake("admit")
+        self._db.wake("admit")
         return version
 
     async def remove_task(self, namespace: str, name: str) -> None:
@@ -65,7 +65,7 @@ class PostgresIntake:
             await connection.execute(Q["hold_waiting_of_task"], self._db.cluster, namespace, name, message)
 
         await self._db.transaction(work)
-        await self._db.wake("project")
+        self._db.wake("project")
 
     async def apply_queue(self, queue: QueueIntake) -> None:
         async def work(connection: Connection) -> None:
@@ -81,7 +81,7 @@ class PostgresIntake:
             await self._release(connection, queue.namespace, queue=queue.name)
 
         await self._db.transaction(work)
-        await self._db.wake("admit")
+        self._db.wake("admit")
 
     async def remove_queue(self, namespace: str, name: str) -> None:
         async def work(connection: Connection) -> None:
@@ -94,7 +94,7 @@ class PostgresIntake:
             await connection.execute(Q["hold_waiting_of_queue"], self._db.cluster, namespace, name, message)
 
         await self._db.transaction(work)
-        await self._db.wake("admit", "project")
+        self._db.wake("admit", "project")
 
     async def create_run(self, run: NewRun) -> Created:
         async def work(connection: Connection) -> Created:
@@ -103,7 +103,7 @@ class PostgresIntake:
 
         created = await self._db.transaction(work)
         if not created.duplicate:
-            await self._db.wake("admit")
+            self._db.wake("admit")
         return created
 
     async def cancel_run(self, run_id: UUID, who: str) -> None:
@@ -114,7 +114,7 @@ class PostgresIntake:
             await self._cancel_locked(connection, run_id, who)
 
         await self._db.transaction(work)
-        await self._db.wake("launch", "project")
+        self._db.wake("launch", "project")
 
     async def forget_cr(self, namespace: str, name: str, cr_uid: str) -> None:
         async def work(connection: Connection) -> None:
@@ -128,7 +128,7 @@ class PostgresIntake:
             await connection.execute(Q["forget_cr"], row["run_id"], live and not intent)
 
         await self._db.transaction(work)
-        await self._db.wake("launch", "project")
+        self._db.wake("launch", "project")
 
     async def known_intents(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
         rows = await self._db.fetch(Q["known_intents"], self._db.cluster, namespace)

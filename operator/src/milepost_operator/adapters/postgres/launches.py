@@ -64,7 +64,7 @@ class PostgresLaunches:
 
     async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
         await self._db.fetch(Q["note_run"], self._db.cluster, pod_id, reason, message)
-        await self._db.wake("project")
+        self._db.wake("project")
 
     async def pod_digest(self, pod_id: str, digest: str) -> None:
         await self._db.fetch(Q["set_digest"], self._db.cluster, pod_id, digest)
@@ -82,7 +82,7 @@ class PostgresLaunches:
             await connection.execute(Q["pod_to_closing"], pod_id)
 
         await self._db.transaction(work)
-        await self._db.wake("admit", "launch", "project")
+        self._db.wake("admit", "launch", "project")
 
     async def close_pod(self, pod_id: str) -> None:
         await self._db.fetch(Q["close_pod"], self._db.cluster, pod_id)

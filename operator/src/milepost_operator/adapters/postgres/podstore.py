@@ -68,7 +68,7 @@ class PostgresPodStore:
             return self._start(facts, head, timeouts)
 
         started = await self._db.transaction(work)
-        await self._db.wake("project")
+        self._db.wake("project")
         return started
 
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
@@ -169,7 +169,7 @@ class PostgresPodStore:
             return following.state
 
         state = await self._db.transaction(work)
-        await self._db.wake("admit", "launch", "project")
+        self._db.wake("admit", "launch", "project")
         return state
 
     async def _own_pod(self, connection: Connection, session: PodSession) -> Row:
