@@ -16,10 +16,12 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.cluster", description="A Kubernetes for tests and the demo.")
     parser.add_argument("verb", choices=["up", "down", "status", "kubeconfig", "load"])
     parser.add_argument("archive", nargs="?", type=Path, help="an OCI archive, for load")
-    nodes = int(os.environ.get("NODES") or 1)
+    nodes = os.environ.get("NODES") or "1"
     parser.add_argument("--nodes", type=int, default=nodes, help="how many nodes to have (default: NODES, else 1)")
     asked = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, _as_interrupt)  # a killed `up` cleans up like an interrupted one
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            signal.signal(number, _as_interrupt)  # however `up` is ended, it cleans up
     try:
         act(choose(), asked)
     except Problem as problem:

@@ -4,16 +4,17 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster import addons, leftovers, network, packages, storage
-from e2e.cluster.binaries import binaries
+from e2e.cluster.binaries import KUBERNETES, binaries
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.layout import ADMIN, FIRST, LOCK, MOST_NODES, SERVER, STATE, Place
 from e2e.cluster.node import Node
 from e2e.cluster.pki import Pki
-from e2e.cluster.processes import kill_all
+from e2e.cluster.processes import Daemon, kill_all
 from e2e.cluster.provider import Result, checkout_kubeconfig
 from e2e.cluster.shell import Problem, locked, say, wait_until
 
@@ -36,7 +37,9 @@ class HostCluster:
 
     def up(self, nodes: int = 1) -> None:
         """Have `nodes` nodes (1 or 2) Ready; a failed or interrupted first start is taken down again."""
-        self._check(nodes)
+        self._check()
+        if not 1 <= nodes <= MOST_NODES:
+            raise Problem(f"a cluster on this host has 1 to {MOST_NODES} nodes, not {nodes}")
         began = time.monotonic()
         programs = binaries()
         packages.ensure(packages.HOST, STATE.parent / "packages.log")
@@ -47,19 +50,24 @@ class HostCluster:
             fresh = not ADMIN.exists()
             try:
                 self._ensure(programs, nodes)
-            except BaseException:
+            except BaseException as error:
                 if fresh:
-                    self._keep_logs()
+                    if not isinstance(error, KeyboardInterrupt):
+                        self._keep_logs()
                     say("the start did not succeed: taking down what there is")
                     self._down()
                 raise
         say(f"cluster up in {time.monotonic() - began:.1f} s: {len(self._running())} nodes, kubeconfig {ADMIN}")
 
     def down(self) -> None:
+        self._check()
+        if packages.missing(packages.HOST):
+            say("nothing to take down: this machine lacks what a cluster needs to have run")
+            return
         with locked(LOCK, "the cluster"):
             self._down()
         if left := leftovers.leftovers():
-            raise Problem("not everything could be removed: " + "; ".join(left))
+            raise Problem(f"{len(left)} things could not be removed, the first of them: {'; '.join(left[:5])}")
 
     def load_images(self, archive: Path) -> None:
         for place in self._running():
@@ -112,6 +120,8 @@ class HostCluster:
         network.ensure_first(FIRST)
         self.pki.ensure(SERVER, ["10.96.0.1", "127.0.0.1", FIRST.ip])
         plane = ControlPlane(programs, self.pki)
+        if not plane.ready():
+            say(f"Kubernetes {KUBERNETES}: starting the control plane")
         plane.ensure_apiserver()
         kubectl = Kubectl(programs / "kubectl", self.pki.config("admin"))
         addons.ensure_objects(kubectl)
@@ -122,11 +132,24 @@ class HostCluster:
         for place in wanted:
             if place != FIRST:
                 network.ensure_further(place)
+            new = not place.home.exists()
+            if new:
+                say(f"{place.name}: starting its runtime, network and kubelet")
             self._node(place).ensure()
+            if new and place != FIRST:
+                self._node(place).copy_images(self._node(FIRST))
         self._wait_ready(wanted, kubectl)
         for place in wanted:
             self._warm_once(kubectl, place)
+        self._insist([plane.etcd, plane.apiserver, plane.kcm, plane.scheduler, daemon])
+        for place in wanted:
+            self._insist(self._node(place).daemons())
         self._publish()
+
+    def _insist(self, daemons: Iterable[Daemon]) -> None:
+        for daemon in daemons:
+            if daemon.pid() is None:
+                raise Problem(f"{daemon.name} ended right after its start:\n{daemon.last_words()}")
 
     def _warm_once(self, kubectl: Kubectl, place: Place) -> None:
         mark = place.run / "warmed"
@@ -148,12 +171,14 @@ class HostCluster:
     def _down(self) -> None:
         made = STATE / "made-directories"
         directories = made.read_text().split() if made.exists() else []
-        nodes = [self._node(place) for place in reversed(PLACES) if place.home.exists() or place.netns_file.exists()]
+        unbuilt = Path()  # stopping needs none of the programs
+        known = [place for place in reversed(PLACES) if place.home.exists() or place.netns_file.exists()]
+        nodes = [Node(place, unbuilt, self.pki) for place in known]
         for node in nodes:
             node.stop()
         if STATE.exists():
-            addons.dns(Path(), self.pki)[0].stop()
-            ControlPlane(Path(), self.pki).stop()
+            addons.dns(unbuilt, self.pki)[0].stop()
+            ControlPlane(unbuilt, self.pki).stop()
         kill_all(leftovers.processes())  # of a start that was cut short
         for node in nodes:
             node.stop()
@@ -166,6 +191,8 @@ class HostCluster:
 
     def _keep_logs(self) -> None:
         kept = checkout_kubeconfig().parent / "cluster-logs"
+        if not (STATE / "log").exists():
+            return
         shutil.copytree(STATE / "log", kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         say(f"its logs are kept in {kept}")
 
@@ -179,11 +206,9 @@ class HostCluster:
     def _node(self, place: Place) -> Node:
         return Node(place, binaries(), self.pki)
 
-    def _check(self, nodes: int) -> None:
+    def _check(self) -> None:
         if sys.platform != "linux" or os.geteuid() != 0:
             raise Problem("a cluster on this host needs Linux and root: run it with sudo, or start Docker to use kind")
-        if not 1 <= nodes <= MOST_NODES:
-            raise Problem(f"a cluster on this host has 1 to {MOST_NODES} nodes, not {nodes}")
 
 
 def _remove_if_empty(directory: Path) -> None:

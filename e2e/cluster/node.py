@@ -103,6 +103,18 @@ class Node:
         if done.returncode:
             raise Problem(f"{self.place.name} cannot import {archive}: {done.stderr.strip()[-500:]}")
 
+    def copy_images(self, source: "Node") -> None:
+        """Give this node the images that `source` was given before it came."""
+        listed = source.exec(["ctr", "images", "ls", "-q"]).stdout.split()
+        names = [name for name in listed if not name.startswith("sha256:") and name != PAUSE_IMAGE]
+        if names:
+            archive = self.place.home / "images.tar"
+            done = source.exec(["ctr", "images", "export", str(archive), *names], timeout=600)
+            if done.returncode:
+                raise Problem(f"{source.place.name} cannot export its images: {done.stderr.strip()[-500:]}")
+            self.load_images(archive)
+            archive.unlink()
+
     def power_off(self) -> None:
         """What a lost machine looks like: daemons, shims and containers are gone at once, the network is silent."""
         for daemon in self.daemons():

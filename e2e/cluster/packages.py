@@ -23,6 +23,7 @@ BUILD = {
     "gcc": "gcc",
     "pkg-config": "pkg-config",
 }
+PROBE = {"/bin/busybox": "busybox-static"}
 IMAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
 
 

@@ -29,12 +29,8 @@ class Daemon:
 
     def pid(self) -> int | None:
         """The process id when the very process we started still runs."""
-        try:
-            known = json.loads(self.pidfile.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        pid = int(known["pid"])
-        return pid if started_at(pid) == known["started"] else None
+        known = self._known()
+        return known["pid"] if known and started_at(known["pid"]) == known["started"] else None
 
     def ensure(
         self, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, config: Sequence[Path] = ()
@@ -47,6 +43,7 @@ class Daemon:
             if json.loads(self.pidfile.read_text())["recipe"] == recipe:
                 return False
             self.stop()
+        self._end_orphans()
         self.run.mkdir(parents=True, exist_ok=True)
         self.log.mkdir(parents=True, exist_ok=True)
         output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -57,8 +54,21 @@ class Daemon:
         ]
         # A session of its own: Ctrl-C in the terminal that ran `up` must not reach it.
         pid = os.posix_spawnp(words[0], words, {**ENVIRONMENT, **(env or {})}, file_actions=actions, setsid=True)
-        self.pidfile.write_text(json.dumps({"pid": pid, "started": started_at(pid), "recipe": recipe}))
+        self.pidfile.write_text(json.dumps({"pid": pid, "started": started_at(pid) or 0, "recipe": recipe}))
         return True
+
+    def _end_orphans(self) -> None:
+        """Kill what a killed leader left of its process group."""
+        known = self._known()
+        if known and started_at(known["pid"]) is None and _group_lives(known["pid"]):
+            _signal_group(known["pid"], signal.SIGKILL)
+
+    def _known(self) -> dict[str, int] | None:
+        try:
+            facts = json.loads(self.pidfile.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return {key: int(facts[key]) for key in ("pid", "started")}
 
     def stop(self, patience: float = 10) -> None:
         """TERM to its process group, KILL when that did not help in `patience` seconds; returns when it is gone."""
@@ -69,6 +79,7 @@ class Daemon:
                 wait_until(f"the end of {self.name}", lambda: not _group_lives(pid), patience, 0.05)
             except Problem:
                 self.kill()
+        self._end_orphans()
         self.pidfile.unlink(missing_ok=True)
 
     def kill(self) -> None:
@@ -110,12 +121,16 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _group_lives(pid: int) -> bool:
     if started_at(pid) is not None:
         return True
-    return any(_group_of(Path(entry.path)) == pid for entry in os.scandir("/proc") if entry.name.isdigit())
+    return any(_group_of(other) == pid for other in _all_pids())
 
 
-def _group_of(process: Path) -> int | None:
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are all we need
+
+
+def _group_of(pid: int) -> int | None:
     try:
-        fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[2])
@@ -124,29 +139,27 @@ def _group_of(process: Path) -> int | None:
 def pids_in_namespaces(inodes: set[int]) -> set[int]:
     """Every process whose network or mount namespace is one of `inodes`."""
     found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            for kind in ("net", "mnt"):
-                try:
-                    inode = Path(entry.path, "ns", kind).stat().st_ino
-                except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue
-                if inode in inodes:
-                    found.add(int(entry.name))
+    for pid in _all_pids():
+        for kind in ("net", "mnt"):
+            try:
+                inode = Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or none of ours
+            if inode in inodes:
+                found.add(pid)
     return found
 
 
 def pids_mentioning(text: str) -> set[int]:
     """Every process whose command line mentions `text`, beside our own and its parents."""
     found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                words = Path(entry.path, "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if text.encode() in words:
-                found.add(int(entry.name))
+    for pid in _all_pids():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if text.encode() in words:
+            found.add(pid)
     return found - _ancestry()
 
 

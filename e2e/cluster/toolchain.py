@@ -39,7 +39,7 @@ def go() -> Path:
 
 
 def _program(home: Path) -> Path | None:
-    found = sorted(path for path in home.glob("**/bin/go") if path.is_file())
+    found = sorted(path for path in home.glob("**/go/bin/go") if path.is_file())
     return found[0] if found else None
 
 

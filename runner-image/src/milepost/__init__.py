@@ -1,1 +1,70 @@
-"""Milepost for authors of tasks: the SDK, the runner and the sidecar."""
+"""Milepost for authors of tasks: the SDK, the runner and the sidecar.
+
+Names are imported when they are first used: the sidecar and the runner's parent never pay for the SDK.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from milepost.errors import (
+        FatalError,
+        FencedError,
+        MilepostError,
+        NoRunError,
+        NotRecordableError,
+        RecordTooLargeError,
+        SidecarLostError,
+        StepKeyError,
+    )
+    from milepost.sdk.context import Context, current
+    from milepost.sdk.run import MISSING, Missing, RunInfo
+    from milepost.sdk.step import step
+    from milepost.sdk.sync import SyncContext, current_sync
+    from milepost.sdk.task import TaskFunction, task
+
+__all__ = [
+    "MISSING",
+    "Context",
+    "FatalError",
+    "FencedError",
+    "MilepostError",
+    "Missing",
+    "NoRunError",
+    "NotRecordableError",
+    "RecordTooLargeError",
+    "RunInfo",
+    "SidecarLostError",
+    "StepKeyError",
+    "SyncContext",
+    "TaskFunction",
+    "current",
+    "current_sync",
+    "step",
+    "task",
+]
+
+_HOMES = {
+    "Context": "sdk.context",
+    "current": "sdk.context",
+    "MISSING": "sdk.run",
+    "Missing": "sdk.run",
+    "RunInfo": "sdk.run",
+    "step": "sdk.step",
+    "SyncContext": "sdk.sync",
+    "current_sync": "sdk.sync",
+    "TaskFunction": "sdk.task",
+    "task": "sdk.task",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'milepost' has no attribute {name!r}")
+    value: object = getattr(import_module(f"milepost.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,1 +1,1 @@
-"""What speaks to the world outside: Postgres and Kubernetes. Catches their errors and raises those of domain.errors."""
+"""The edges: Postgres and Kubernetes. Each translates its library's errors into the family of `domain.errors`."""

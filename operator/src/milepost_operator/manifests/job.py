@@ -15,6 +15,7 @@ from milepost_operator.manifests.raw import Manifest, Object, at, number, part, 
 
 TASK_CONTAINER: Final = "task"
 SIDECAR_CONTAINER: Final = "milepost-sidecar"
+RUNNER_COMMAND: Final = ("python3", "-m", "milepost.runner")
 TASK_UID: Final = 65532
 SIDECAR_UID: Final = 65530
 SHARED_GID: Final = 65531
@@ -179,7 +180,7 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "name": TASK_CONTAINER,
         "image": _image(order, settings),
         "imagePullPolicy": settings.image_pull_policy,
-        "command": at(order.shape, "command") or ["python3", "-m", "milepost.runner"],
+        "command": at(order.shape, "command") or list(RUNNER_COMMAND),
         "env": [*parts(order.shape, "env"), *({"name": key, "value": value} for key, value in env.items())],
         "resources": _resources(part(order.shape, "resources"), settings),
         "securityContext": _hardened(read_only=own.get("readOnlyRootFilesystem") is not False),

@@ -78,7 +78,12 @@ def status(view: RunView, generation: int | None = None) -> Manifest:
 
 def refused(reason: str, message: str, at: datetime, generation: int | None) -> Manifest:
     """Status of an intent that became no run."""
-    condition: Manifest = {"type": "Accepted", "status": "False", "reason": reason, "message": names.clipped(message, 1000)}
+    condition: Manifest = {
+        "type": "Accepted",
+        "status": "False",
+        "reason": reason,
+        "message": names.clipped(message, 1000),
+    }
     return {
         "reason": reason,
         "message": names.clipped(message, _MAX_MESSAGE),

@@ -35,10 +35,8 @@ class Policy:
 
 
 def shape_of(spec: TaskSpec) -> Manifest:
-    """The pod-shaping part as JSON: only what is set, quantities as strings, `source` as its text."""
+    """The pod-shaping part as JSON: only what is set, with quantities as strings."""
     dumped = spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_SHAPING)
-    if spec.source:
-        dumped["source"] = spec.source.inline
     if spec.resources:
         dumped["resources"] = {
             kind: {key: str(value) for key, value in quantities.items()}

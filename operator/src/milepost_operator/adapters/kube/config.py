@@ -12,7 +12,7 @@ from typing import Any
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class KubeConfigError(Exception):
+class KubeConfigError(ValueError):
     """There is no usable configuration; says which file lacks what."""
 
 

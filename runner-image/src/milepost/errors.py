@@ -1,0 +1,72 @@
+"""The errors of the SDK: one family. Cancelling a run raises `asyncio.CancelledError`, as everywhere in Python."""
+
+from typing import ClassVar
+
+
+class MilepostError(Exception):
+    """Base of all. `retryable`: False ends the run, None leaves it to the task's retry settings."""
+
+    retryable: ClassVar[bool | None] = None
+
+
+class FatalError(MilepostError):
+    """Raise it to fail the run at once: another attempt would fail in the same way."""
+
+    retryable = False
+
+
+class NotRecordableError(MilepostError):
+    """A value that is not JSON as we keep it. `path`: its place, such as `$.items[3]`; `type`: its Python type.
+
+    `code`: not-json-type, not-finite, int-too-large, nul-character, lone-surrogate, too-deep, circular, bad-key.
+    """
+
+    retryable = False
+
+    def __init__(self, path: str, type: str, code: str, detail: str) -> None:  # noqa: A002  # the field's name
+        super().__init__(f"{path} ({type}): {detail}")
+        self.path = path
+        self.type = type
+        self.code = code
+
+
+class RecordTooLargeError(MilepostError):
+    """A record or result above the limit. Sizes in bytes; `path`: the biggest part of the value."""
+
+    retryable = False
+
+    def __init__(self, what: str, size: int, limit: int, path: str) -> None:
+        super().__init__(f"{what} has {size} bytes and {limit} is the most; the biggest part is {path}")
+        self.size = size
+        self.limit = limit
+        self.path = path
+
+
+class StepKeyError(MilepostError):
+    """A step or checkpoint key that can't be used: too long, reserved characters, or used twice."""
+
+    retryable = False
+
+
+class NoRunError(MilepostError):
+    """There is no run here: the code was called outside of a task, or in a task of the other kind (async, plain)."""
+
+
+class FencedError(MilepostError):
+    """This attempt may not write any more: a newer one runs, or the run ended. Let it pass."""
+
+
+class SettledError(MilepostError):
+    """The attempt has its result already. `state`: the run's state after it."""
+
+    def __init__(self, detail: str, state: str) -> None:
+        super().__init__(detail)
+        self.state = state
+
+
+class SidecarLostError(MilepostError):
+    """The sidecar did not come back within a minute."""
+
+
+class ProtocolError(MilepostError):
+    """The sidecar refused a request that the SDK should not have made: versions that do not match, or a bug."""

@@ -1,0 +1,77 @@
+"""Exceptions of the user's code as failures for the record."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import StackSummary, TracebackException
+from typing import Final
+
+import milepost
+from milepost.errors import FatalError, MilepostError
+from milepost.net.messages import compact
+from milepost.wire.pod import Evidence, FailureKind
+from milepost.wire.values import JSON
+
+OWN_CODE: Final = str(Path(milepost.__file__).parent)
+MAX_TRACEBACK: Final = 32768
+MAX_MESSAGE: Final = 8192
+
+
+def of_exception(error: BaseException, kind: FailureKind | None = None) -> bytes:
+    """Make the body of PUT /v1/failure. Frames of Milepost itself are left out of the traceback."""
+    retryable = error.retryable if isinstance(error, MilepostError) else None
+    found: FailureKind = kind or ("fatal" if isinstance(error, FatalError) else "user")
+    return body(found, type(error).__name__, str(error), traceback_of(error), retryable=retryable)
+
+
+def body(
+    kind: FailureKind,
+    type: str,  # noqa: A002  # the member's name
+    message: str,
+    traceback: str = "",
+    *,
+    retryable: bool | None = None,
+    evidence: Evidence | None = None,
+) -> bytes:
+    """Make the body of PUT /v1/failure."""
+    members: dict[str, JSON] = {
+        "kind": kind,
+        "type": type,
+        "message": _kept(message)[:MAX_MESSAGE],
+        "traceback": _kept(traceback)[-MAX_TRACEBACK:],
+        "retryable": retryable,
+    }
+    if evidence is not None:
+        members["evidence"] = {
+            "oom_kills": evidence.oom_kills,
+            "peak_bytes": evidence.peak_bytes,
+            "exit_code": evidence.exit_code,
+            "signal": evidence.signal,
+        }
+    return compact(members)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Format an exception with its causes, without Milepost's own frames."""
+    whole = TracebackException.from_exception(error)
+    for part in _parts(whole):
+        part.stack = StackSummary.from_list([f for f in part.stack if not _own(f.filename)])
+    return "".join(whole.format())
+
+
+def _parts(part: TracebackException | None) -> Iterator[TracebackException]:
+    if part is None:
+        return
+    yield part
+    yield from _parts(part.__cause__)
+    yield from _parts(part.__context__)
+    for member in getattr(part, "exceptions", None) or ():
+        yield from _parts(member)
+
+
+def _own(filename: str) -> bool:
+    return filename.startswith((OWN_CODE, "<frozen "))
+
+
+def _kept(text: str) -> str:
+    # a message may hold what no JSON of ours can: it must not keep the failure from being told
+    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()

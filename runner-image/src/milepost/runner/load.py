@@ -1,0 +1,79 @@
+"""Finds the task: the function that `entrypoint` names, or the only @task of an inline source."""
+
+import sys
+from importlib import import_module
+from linecache import cache as line_cache
+from types import ModuleType
+from typing import Final
+
+from milepost.runner.failure import traceback_of
+from milepost.sdk.run import AttemptInfo
+from milepost.sdk.task import TaskFunction
+
+SOURCE_FILE: Final = "<task source>"
+INLINE_MODULE: Final = "task"
+
+
+class LoadError(Exception):
+    """The task can't be loaded; the message says what to fix."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def load(attempt: AttemptInfo) -> TaskFunction[..., object]:
+    """Import the user's code and find the task in it. Raises LoadError."""
+    module_name, _, function = (attempt.entrypoint or "").rpartition(":")
+    try:
+        if attempt.source is not None:
+            module = _inline(attempt.source)
+        elif module_name and function:
+            module = import_module(module_name)
+        else:
+            raise LoadError(  # noqa: TRY301
+                f"entrypoint {attempt.entrypoint!r} must be 'package.module:function'"
+            )
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = "the inline source" if attempt.source is not None else f"module {module_name!r}"
+        detail = f"{what} can't be imported: {type(error).__name__}: {error}"
+        raise LoadError(detail, traceback_of(error)) from error
+    return _named(module, function) if function else _only(module)
+
+
+def _inline(source: str) -> ModuleType:
+    module = ModuleType(INLINE_MODULE)
+    module.__file__ = SOURCE_FILE
+    sys.modules[INLINE_MODULE] = module
+    # tracebacks show lines of the source, which is in no file
+    line_cache[SOURCE_FILE] = (len(source), None, source.splitlines(keepends=True), SOURCE_FILE)
+    exec(compile(source, SOURCE_FILE, "exec"), module.__dict__)  # noqa: S102  # running the user's code is our work
+    return module
+
+
+def _named(module: ModuleType, function: str) -> TaskFunction[..., object]:
+    found: object = module
+    for part in function.split("."):
+        if not hasattr(found, part):
+            have = ", ".join(sorted(name for name, _ in _tasks(module))) or "none"
+            raise LoadError(f"module {module.__name__!r} has no {function!r}; its tasks: {have}")
+        found = getattr(found, part)
+    if not isinstance(found, TaskFunction):
+        raise LoadError(f"{module.__name__}:{function} is no task: decorate the function with @milepost.task")
+    return found
+
+
+def _only(module: ModuleType) -> TaskFunction[..., object]:
+    found = {id(value): value for _, value in _tasks(module)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise LoadError("the inline source has no task: decorate a function with @milepost.task")
+    names = ", ".join(name for name, _ in _tasks(module))
+    raise LoadError(f"the inline source has several tasks ({names}): name one as entrypoint 'task:<function>'")
+
+
+def _tasks(module: ModuleType) -> list[tuple[str, TaskFunction[..., object]]]:
+    return [(name, value) for name, value in vars(module).items() if isinstance(value, TaskFunction)]

@@ -1,0 +1,69 @@
+"""The records of a run as the attempt sees them: what earlier attempts left, and the keys of this one. No I/O."""
+
+import json
+from typing import Final
+
+from milepost.errors import StepKeyError
+from milepost.sdk.run import MISSING, AttemptInfo, Missing
+from milepost.sdk.scope import Scope, checked, scope
+from milepost.values import decode, encode_within
+from milepost.wire.values import JSON
+
+RESERVED: Final = "~"
+
+
+class Journal:
+    """Shared by both kinds of context."""
+
+    def __init__(self, attempt: AttemptInfo) -> None:
+        self.attempt = attempt
+        self._steps: dict[str, bytes] = {}
+        self._checkpoints: dict[str, bytes] = {}
+        self._used: set[str] = set()
+
+    def load(self, line: bytes) -> None:
+        """Take one line of GET /v1/records. It stays text until it is asked for."""
+        if not line.strip():
+            return
+        record = json.loads(line)
+        kept = self._steps if record["kind"] == "step" else self._checkpoints
+        kept[record["key"]] = line
+
+    def step_key(self, name: str, key: str | None) -> str:
+        """Give the key of the step that is called here and now. Raises StepKeyError when it was used before."""
+        here = scope.get(None) or Scope()
+        if key is None:
+            found = here.key(name)
+        elif key.startswith(RESERVED):
+            raise StepKeyError(f"a key can't begin with '~': {key!r}")
+        else:
+            found = here.note(checked(key))
+        if found in self._used:
+            raise StepKeyError(f"two steps of this run have the key {found!r}")
+        self._used.add(found)
+        return found
+
+    def recorded_step(self, key: str) -> JSON | Missing:
+        """Give what an earlier attempt recorded, and let go of it: a key is asked for once."""
+        line = self._steps.pop(key, None)
+        return MISSING if line is None else _value(line)
+
+    def restored(self, key: str) -> JSON | Missing:
+        """Give the newest value checkpointed under a key."""
+        line = self._checkpoints.get(checked(key))
+        return MISSING if line is None else _value(line)
+
+    def checkpointed(self, key: str, text: str) -> None:
+        """Remember a checkpoint of this attempt, once it is committed."""
+        self._checkpoints[key] = b'{"value":' + text.encode() + b"}"
+
+    def encode(self, value: object, what: str) -> str:
+        """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
+        return encode_within(value, self.attempt.max_record_bytes, what)
+
+
+def _value(line: bytes) -> JSON:
+    record = decode(line)
+    if not isinstance(record, dict):
+        raise TypeError("a record is an object")
+    return record["value"]

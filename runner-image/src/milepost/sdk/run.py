@@ -1,0 +1,95 @@
+"""What an attempt knows of its run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, final
+
+from milepost.wire.values import JSON
+
+
+@final
+class Missing:
+    """The type of MISSING."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing()
+"""What `restore` gives when nothing was checkpointed under the key: None is a value like any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """The run and this attempt of it. `cause`: first, retry, resume or infra; `created_at`: ISO 8601."""
+
+    id: str
+    name: str
+    namespace: str
+    task: str
+    version: int
+    attempt: int
+    cause: str
+    max_attempts: int
+    tags: tuple[str, ...]
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInfo:
+    """The answer of GET /v1/attempt, as far as the task's side uses it. Sizes in bytes, times in seconds."""
+
+    run: RunInfo
+    input: JSON
+    entrypoint: str | None
+    source: str | None
+    max_record_bytes: int
+    max_result_bytes: int
+    grace_seconds: int
+    records: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JSON]) -> "AttemptInfo":
+        """Read it. Raises KeyError or TypeError when it is not what the protocol says."""
+        tags = data["tags"]
+        run = RunInfo(
+            id=_text(data, "run_id"),
+            name=_text(data, "run_name"),
+            namespace=_text(data, "namespace"),
+            task=_text(data, "task"),
+            version=_number(data, "version"),
+            attempt=_number(data, "attempt"),
+            cause=_text(data, "cause"),
+            max_attempts=_number(data, "max_attempts"),
+            tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
+            created_at=_text(data, "created_at"),
+        )
+        return cls(
+            run=run,
+            input=data["input"],
+            entrypoint=_text(data, "entrypoint") if data.get("entrypoint") else None,
+            source=_text(data, "source") if data.get("source") else None,
+            max_record_bytes=_number(data, "max_record_bytes"),
+            max_result_bytes=_number(data, "max_result_bytes"),
+            grace_seconds=_number(data, "grace_seconds"),
+            records=_number(data, "records"),
+        )
+
+
+def _text(data: Mapping[str, JSON], name: str) -> str:
+    value = data[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not text")
+    return value
+
+
+def _number(data: Mapping[str, JSON], name: str) -> int:
+    value = data[name]
+    if not isinstance(value, int):
+        raise TypeError(f"{name} is not a whole number")
+    return value

@@ -1,0 +1,77 @@
+"""Where code stands in its run: the branch it runs on, and how many steps of each name it has called there.
+
+A step's key is `<branch>/<name>`, from its second call on `<branch>/<name>#2`. The root has no branch; the n-th task
+that a branch spawns is `~n`; steps called in the body of a step stand below that step, as `outer>inner`.
+"""
+
+import asyncio
+from asyncio import Future
+from collections.abc import Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from typing import Final, TypeVar
+
+from milepost.errors import StepKeyError
+
+MAX_KEY_BYTES: Final = 512
+T = TypeVar("T")
+
+
+class Scope:
+    """One branch. `order`: the keys of its steps as they were called."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.order: list[str] = []
+        self._calls: dict[str, int] = {}
+        self._spawned = 0
+
+    def key(self, name: str) -> str:
+        """Give the key of the next step with this name. Raises StepKeyError."""
+        if not name or name[0] == "~" or "#" in name or ">" in name:
+            raise StepKeyError(f"{name!r} can't be a step's name: not empty, no leading '~', no '#', no '>'")
+        calls = self._calls[name] = self._calls.get(name, 0) + 1
+        key = f"{self.prefix}{name}" if calls == 1 else f"{self.prefix}{name}#{calls}"
+        return self.note(checked(key))
+
+    def note(self, key: str) -> str:
+        """Remember that the step was called here."""
+        self.order.append(key)
+        return key
+
+    def branch(self) -> "Scope":
+        """Give the scope of the next task spawned here."""
+        self._spawned += 1
+        return Scope(f"{self.prefix}~{self._spawned}/")
+
+    @staticmethod
+    def inside(key: str) -> "Scope":
+        """Give the scope of a step's body."""
+        return Scope(f"{key}>")
+
+
+scope: ContextVar[Scope] = ContextVar("milepost_scope")
+
+
+def checked(key: str) -> str:
+    """Check a key's length. Raises StepKeyError."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise StepKeyError(f"the key {key!r} is not Unicode text") from None
+    if not 1 <= size <= MAX_KEY_BYTES or "\x00" in key:
+        raise StepKeyError(f"a key has 1 to {MAX_KEY_BYTES} bytes and no U+0000: {key[:80]!r} has {size}")
+    return key
+
+
+def spawn(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Future[object] | None, None, T] | Generator[Future[object] | None, None, T],
+    *,
+    context: Context | None = None,
+) -> asyncio.Future[T]:
+    """Task factory: a task spawned in a run gets a branch of its own, by spawn order."""
+    parent = scope.get(None)
+    own = context if context is not None else copy_context()
+    if parent is not None:
+        own.run(scope.set, parent.branch())
+    return asyncio.Task(coro, loop=loop, context=own)

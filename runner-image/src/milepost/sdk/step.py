@@ -1,0 +1,68 @@
+"""`@step`: a function whose result is recorded at each call of it in a task."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import ParamSpec, Protocol, TypeVar, overload
+
+from milepost.sdk.context import active
+from milepost.sdk.sync import active_sync
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StepDecorator(Protocol):
+    """What `@step(...)` with arguments gives."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[object, None, R]], /) -> Callable[P, Coroutine[object, None, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, Coroutine[object, None, R]]: ...
+
+
+@overload
+def step(fn: Callable[P, Coroutine[object, None, R]], /) -> Callable[P, Coroutine[object, None, R]]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Callable[P, Coroutine[object, None, R]]: ...
+@overload
+def step(*, name: str | None = None, key: Callable[..., str] | None = None) -> StepDecorator: ...
+def step(
+    fn: Callable[..., object] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    key: Callable[..., str] | None = None,
+) -> object:
+    """Make each call of a function in a task a step named after it. Outside of a run it is the plain function.
+
+    In an async task every call is awaited; a plain function then runs in a thread. In a plain task the call gives the
+    value at once. `key` makes the step's key from the arguments, in place of name and number of the call.
+    """
+
+    def decorate(function: Callable[..., object]) -> object:
+        return _wrap(function, name or function.__name__, key)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _wrap(fn: Callable[..., object], name: str, key: Callable[..., str] | None) -> Callable[..., object]:
+    @wraps(fn)
+    def call(*args: object, **kwargs: object) -> object:
+        def bound() -> object:
+            return fn(*args, **kwargs)
+
+        async def bound_async() -> object:
+            value = fn(*args, **kwargs)
+            return await value if isinstance(value, Coroutine) else value
+
+        own_key = None if key is None else key(*args, **kwargs)
+        if (context := active()) is not None:
+            return context.step(name, bound_async if iscoroutinefunction(fn) else bound, key=own_key)
+        if (blocking := active_sync()) is not None:
+            if iscoroutinefunction(fn):
+                raise TypeError(f"step {name!r} is async: only an async task can have it")
+            return blocking.step(name, bound, key=own_key)
+        return fn(*args, **kwargs)
+
+    return call

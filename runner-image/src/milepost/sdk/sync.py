@@ -1,0 +1,132 @@
+"""The context of a task that is a plain function: the same as `Context`, blocking."""
+
+import logging
+from asyncio.exceptions import CancelledError
+from collections.abc import Callable
+from contextvars import ContextVar
+from inspect import iscoroutinefunction
+from typing import TypeVar, cast, overload
+
+from milepost.errors import MilepostError, NoRunError
+from milepost.net.messages import compact
+from milepost.sdk import local
+from milepost.sdk.client import BlockingSidecar, step_exists
+from milepost.sdk.context import logger
+from milepost.sdk.journal import Journal
+from milepost.sdk.run import MISSING, Missing, RunInfo
+from milepost.sdk.scope import Scope, checked, scope
+from milepost.values import decode
+from milepost.wire.values import JSON
+
+R = TypeVar("R")
+D = TypeVar("D")
+
+
+class SyncContext:
+    """Given to a plain task as its first parameter; `milepost.current_sync()` gives it anywhere below.
+
+    Use it from the task's own thread. A cancelled run raises CancelledError at the next call of the context.
+    """
+
+    def __init__(self, journal: Journal, sidecar: BlockingSidecar) -> None:
+        self._journal = journal
+        self._sidecar = sidecar
+        self._cancelled = False
+        self.run: RunInfo = journal.attempt.run
+        self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(
+            logger, {"run": self.run.id, "attempt": self.run.attempt}
+        )
+
+    def load(self) -> None:
+        """Read what earlier attempts recorded. (The runner calls it, before the task.)"""
+        if self._journal.attempt.records:
+            self._sidecar.lines("/v1/records?after=0", self._journal.load)
+
+    def cancel(self) -> None:
+        """Raise CancelledError at the next call. (The runner calls it, from a signal handler.)"""
+        self._cancelled = True
+
+    def step(self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object) -> R:
+        """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
+
+        Raises:
+            NotRecordableError: what it returned is not JSON; the path says where.
+            RecordTooLargeError: what it returned is above the limit.
+            StepKeyError: the name or key can't be used.
+        """
+        self._check_cancelled()
+        if iscoroutinefunction(fn):
+            raise TypeError(f"step {name!r} is async: only an async task can have it")
+        own_key = self._journal.step_key(name, key)
+        found = self._journal.recorded_step(own_key)
+        if found is MISSING:
+            value = self._execute(own_key, fn, args, kwargs)
+            text = self._journal.encode(value, f"the result of step {own_key!r}")
+            found = decode(self._record(own_key, text))
+        return cast("R", found)
+
+    @staticmethod
+    def _execute(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
+        token = scope.set(Scope.inside(key))
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            scope.reset(token)
+
+    def _record(self, key: str, text: str) -> str | bytes:
+        target = local.step_target(key)
+        reply = self._sidecar.call("PUT", target, local.write_headers(), text.encode())
+        return self._sidecar.call("GET", target, []).body if step_exists(reply) else text
+
+    def checkpoint(self, key: str, data: object) -> int:
+        """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
+        self._check_cancelled()
+        text = self._journal.encode(data, f"checkpoint {key!r}")
+        target = local.checkpoint_target(checked(key))
+        answer = self._sidecar.call("PUT", target, local.write_headers(), text.encode()).json()
+        self._journal.checkpointed(key, text)
+        if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
+            return seq
+        raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")
+
+    @overload
+    def restore(self, key: str) -> JSON | Missing: ...
+    @overload
+    def restore(self, key: str, default: D) -> JSON | D: ...
+    def restore(self, key: str, default: D | Missing = MISSING) -> JSON | D | Missing:
+        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`."""
+        self._check_cancelled()
+        found = self._journal.restored(key)
+        return default if isinstance(found, Missing) else found
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Say how far the work is, from 0 to 1, and what it does."""
+        self._check_cancelled()
+        body = compact({"fraction": fraction, "message": message})
+        self._sidecar.call("PUT", "/v1/progress", local.write_headers(), body)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise CancelledError("the run was cancelled")
+
+
+_current: ContextVar[SyncContext] = ContextVar("milepost_sync_context")
+
+
+def current_sync() -> SyncContext:
+    """Give the context of the plain task that this code runs in. Raises NoRunError outside of one."""
+    found = _current.get(None)
+    if found is None:
+        raise NoRunError("there is no plain task here: current_sync() works in the code that a task calls")
+    return found
+
+
+def active_sync() -> SyncContext | None:
+    """Give the context, or None outside of a plain task."""
+    return _current.get(None)
+
+
+def enter_sync(context: SyncContext) -> None:
+    """Make it the current one, at the root of the run. (The runner calls it.)"""
+    _current.set(context)
+    scope.set(Scope())

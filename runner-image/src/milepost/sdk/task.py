@@ -1,0 +1,79 @@
+"""`@task`: the function that a run executes."""
+
+import re
+from collections.abc import Callable
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import Final, Generic, ParamSpec, TypeVar, overload
+
+from milepost.wire.values import JSON
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ID: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+CONTEXTS: Final = frozenset({"Context", "SyncContext"})
+
+
+class TaskFunction(Generic[P, R]):
+    """A task. Calling it calls the function itself, as tests of it like to do."""
+
+    def __init__(self, fn: Callable[P, R], id: str) -> None:  # noqa: A002  # the option's name
+        if not ID.fullmatch(id):
+            raise ValueError(f"{id!r} can't be a task's id: lower case letters, digits, '-' and '.', at most 253")
+        self.fn = fn
+        self.id = id
+        self.is_async = iscoroutinefunction(fn)
+        self.__name__ = fn.__name__
+        self.__doc__ = fn.__doc__
+        self._parameters = list(signature(fn).parameters.values())
+        self._takes_context = bool(self._parameters) and _is_context(self._parameters[0])
+        if self._takes_context:
+            self._parameters.pop(0)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    def bind(self, context: object, data: JSON) -> Callable[[], object]:
+        """Make the call for a run's input.
+
+        One parameter without a default gets the input as it is. Else the members of the input are passed by name, and
+        null or an empty object passes nothing; an input that is no object goes to the first parameter.
+
+        Raises:
+            TypeError: the input does not fit.
+        """
+        args: list[object] = [context] if self._takes_context else []
+        kwargs: dict[str, object] = {}
+        if len(self._parameters) == 1 and self._parameters[0].default is Parameter.empty:
+            args.append(data)
+        elif isinstance(data, dict):
+            kwargs.update(data)
+        elif data is not None:
+            args.append(data)
+        try:
+            bound = signature(self.fn).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
+        fn: Callable[..., object] = self.fn
+        return lambda: fn(*bound.args, **bound.kwargs)
+
+
+@overload
+def task(fn: Callable[P, R], /) -> TaskFunction[P, R]: ...
+@overload
+def task(*, id: str | None = None) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+def task(fn: Callable[..., object] | None = None, /, *, id: str | None = None) -> object:  # noqa: A002
+    """Make a function a task. `id` is the name of its Task object; by default the function's, with '-' for '_'.
+
+    A first parameter that is named `ctx`, or annotated `Context` or `SyncContext`, gets the context of the run.
+    """
+
+    def decorate(function: Callable[..., object]) -> TaskFunction[..., object]:
+        return TaskFunction(function, id or function.__name__.strip("_").replace("_", "-").lower())
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _is_context(parameter: Parameter) -> bool:
+    annotation = parameter.annotation
+    name = annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return parameter.name == "ctx" or name in CONTEXTS

@@ -1,0 +1,7 @@
+"""`python -m milepost.sidecar`."""
+
+import sys
+
+from milepost.sidecar.app import main
+
+sys.exit(main())

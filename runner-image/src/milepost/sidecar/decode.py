@@ -1,0 +1,25 @@
+"""JSON of the api into the records of the wire: unknown members are left out, so that an older sidecar goes on."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import TypeVar
+
+from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, Session, SettleAnswer, Start
+from milepost.wire.values import JSON
+
+Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer)
+
+
+class BadAnswerError(Exception):
+    """The api answered what the protocol does not allow."""
+
+
+def build(kind: type[Answer], data: JSON) -> Answer:
+    """Make a wire record. Raises BadAnswerError, naming the members that are missing."""
+    if not isinstance(data, Mapping):
+        raise BadAnswerError(f"{kind.__name__}: not an object")
+    names = {f.name for f in fields(kind)}
+    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - data.keys()):
+        raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
+    return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""Forwards records to the api: what waits goes together, in order, and is answered after its commit."""
+
+import asyncio
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+from milepost.net.messages import ProblemError, Reply, compact
+from milepost.sidecar.decode import BadAnswerError, build
+from milepost.sidecar.log import log
+from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
+from milepost.sidecar.state import AttemptState
+from milepost.wire.pod import RecordsAnswer, RecordWrite
+from milepost.wire.values import JSON
+
+BATCH_RECORDS: Final = 100
+BATCH_BYTES: Final = 1024 * 1024
+OK: Final = 200
+FENCED_CODES: Final = frozenset({"fenced", "settled", "closed"})
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A record on its way."""
+
+    write: RecordWrite
+    seq: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Forwarder:
+    """One request at a time, so that records commit in the order in which they came."""
+
+    def __init__(self, api: Api, state: AttemptState) -> None:
+        self._api = api
+        self._state = state
+        self._queue: deque[Waiting] = deque()
+        self._by_id: dict[str, Waiting] = {}
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def put(self, write: RecordWrite) -> int:
+        """Forward one record; its commit sequence. A write id that already waits joins it. Raises ProblemError."""
+        waiting = self._by_id.get(write.write_id)
+        if waiting is None:
+            waiting = self._by_id[write.write_id] = Waiting(write)
+            self._queue.append(waiting)
+            self._idle.clear()
+            self._more.set()
+        return await asyncio.shield(waiting.seq)
+
+    async def drained(self) -> None:
+        """Wait until nothing waits."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Forward for ever."""
+        while True:
+            await self._more.wait()
+            while self._queue:
+                batch = self._next_batch()
+                await self._forward(batch)
+            self._more.clear()
+            self._idle.set()
+
+    def _next_batch(self) -> list[Waiting]:
+        batch = [self._queue.popleft()]
+        size = len(batch[0].write.value)
+        while self._queue and len(batch) < BATCH_RECORDS:
+            size += len(self._queue[0].write.value)
+            if size > BATCH_BYTES:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _forward(self, batch: list[Waiting]) -> None:
+        error: ProblemError
+        try:
+            reply = await self._send(batch)
+            if reply.status == OK:
+                self._committed(batch, build(RecordsAnswer, reply.json()).seqs)
+                return
+            error = await refusal(reply, self._state)
+        except (StoppedError, SessionRefusedError) as stop:
+            await self._state.stop(str(stop) or self._state.reason)
+            error = ProblemError(409, "fenced", f"this attempt was told to stop: {self._state.reason}")
+        except (BadAnswerError, ValueError) as bad:
+            log("bad-answer", route="/records", error=str(bad))
+            error = ProblemError(502, "bad-answer", f"the api answered against the protocol: {bad}")
+        if len(batch) > 1 and error.code != "fenced":
+            for waiting in batch:  # the fault of one is not that of the others
+                await self._forward([waiting])
+            return
+        for waiting in batch:
+            self._fail(waiting, error)
+
+    async def _send(self, batch: list[Waiting]) -> Reply:
+        if self._state.stopped.is_set():
+            raise StoppedError
+        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [asdict(w.write) for w in batch]}
+        return await self._api.call("POST", "/records", compact(body))
+
+    def _committed(self, batch: list[Waiting], seqs: list[int]) -> None:
+        if len(seqs) != len(batch):
+            raise BadAnswerError(f"{len(seqs)} sequence numbers for {len(batch)} records")
+        for waiting, seq in zip(batch, seqs, strict=True):
+            self._by_id.pop(waiting.write.write_id, None)
+            if not waiting.seq.done():
+                waiting.seq.set_result(seq)
+
+    def _fail(self, waiting: Waiting, error: ProblemError) -> None:
+        self._by_id.pop(waiting.write.write_id, None)
+        if not waiting.seq.done():
+            waiting.seq.set_exception(error)
+            waiting.seq.exception()  # its client may be gone: nobody need read it
+
+
+async def refusal(reply: Reply, state: AttemptState) -> ProblemError:
+    """Turn a refusal of the api into the one for the task; one that ends the attempt stops it."""
+    problem = reply.problem()
+    code, detail = str(problem.get("code") or f"api-{reply.status}"), str(problem.get("detail") or "refused by the api")
+    if reply.status in {403, 410} or (reply.status == 409 and code in FENCED_CODES):  # noqa: PLR2004
+        await state.stop(f"{code}: {detail}")
+        return ProblemError(409, "fenced", f"this attempt was told to stop: {state.reason}")
+    members: dict[str, JSON] = {k: v for k, v in problem.items() if k not in {"status", "code", "detail"}}
+    return ProblemError(reply.status, code, detail, members=members)

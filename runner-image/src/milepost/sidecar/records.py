@@ -1,0 +1,109 @@
+"""Reads records for the task: passed through line by line, never held, and gone on with after a broken answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Final
+from urllib.parse import urlencode
+
+from milepost.net.messages import ProblemError, Reply, Response, TransportError, compact, jitter
+from milepost.sidecar.forward import refusal
+from milepost.sidecar.log import log
+from milepost.sidecar.session import LAST_BACKOFF, PASSING, Api
+from milepost.sidecar.state import AttemptState
+from milepost.wire.local import FINGERPRINT, SEQ, TYPES
+from milepost.wire.pod import RecordKind
+
+OK: Final = 200
+NOT_FOUND: Final = 404
+UNAUTHORIZED: Final = 401
+RETRY_SECONDS: Final = 0.1
+LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
+
+
+class Reader:
+    """Answers the reads of the local protocol from the api."""
+
+    def __init__(self, api: Api, state: AttemptState) -> None:
+        self._api = api
+        self._state = state
+
+    async def newest(self, kind: RecordKind, key: str) -> Response:
+        """Give the newest record of a key: its value as the body. Raises ProblemError 404 if there is none."""
+        query = urlencode({**asdict(self._state.fence), "kind": kind, "key": key})
+        reply = await self._api.call("GET", f"/records/newest?{query}")
+        if reply.status == NOT_FOUND:
+            raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
+        if reply.status != OK:
+            raise await refusal(reply, self._state)
+        record = json.loads(reply.body)
+        headers = [(SEQ, str(record["seq"]))]
+        for name, text in ((TYPES, record.get("types")), (FINGERPRINT, record.get("fingerprint"))):
+            if text and text.isascii() and text.isprintable():
+                headers.append((name, text))
+        return Response(OK, record["value"].encode(), headers)
+
+    async def all_after(self, after: int) -> Response:
+        """Give all records after a commit sequence, as a stream of lines."""
+        reply, chunks = await self._open(after)
+        if reply.status != OK:
+            body = b"".join([chunk async for chunk in chunks])
+            raise await refusal(Reply(reply.status, reply.headers, body), self._state)
+        return Response(OK, content_type="application/x-ndjson", stream=self._lines(after, chunks))
+
+    async def _open(self, after: int) -> tuple[Reply, AsyncIterator[bytes]]:
+        query = urlencode({**asdict(self._state.fence), "after": after})
+        pause = RETRY_SECONDS
+        while True:
+            self._state.check_open()
+            try:
+                reply, chunks = await self._api.stream(f"/records?{query}")
+                if reply.status not in PASSING and reply.status != UNAUTHORIZED:
+                    return reply, chunks
+                async for _ in chunks:
+                    pass  # read to its end, so that the connection is kept
+                if reply.status == UNAUTHORIZED:
+                    self._api.forget_session()
+                log("api-retry", route="/records", status=reply.status)
+            except TransportError as error:
+                log("api-unreachable", route="/records", error=str(error))
+            await asyncio.sleep(pause * jitter())
+            pause = min(pause * 2, LAST_BACKOFF)
+
+    async def _lines(self, after: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async for line in _split(chunks):
+                    seq, text = _local_line(line)
+                    yield text
+                    after = seq
+            except TransportError as error:
+                log("records-broke-off", after=after, error=str(error))
+            else:
+                return
+            reply, chunks = await self._open(after)
+            if reply.status != OK:
+                raise ConnectionError(f"the api refused to go on after {after}: {reply.status}")
+
+
+async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    rest = bytearray()
+    async for chunk in chunks:
+        rest += chunk
+        if b"\n" not in chunk:
+            continue
+        *lines, tail = bytes(rest).split(b"\n")
+        rest = bytearray(tail)
+        for line in lines:
+            if line:
+                yield line
+    if rest:
+        yield bytes(rest)
+
+
+def _local_line(line: bytes) -> tuple[int, bytes]:
+    # the value is put in as the text it is: decoding it would cost memory and change how it is written
+    record = json.loads(line)
+    value = record.pop("value").translate(LINE_BREAKS)
+    return int(record["seq"]), b'%b,"value":%b}\n' % (compact(record)[:-1], value.encode())

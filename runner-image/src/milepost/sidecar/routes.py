@@ -1,0 +1,149 @@
+"""The local protocol (`wire.local`): every route, and a clear answer for every misuse."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Final
+
+from milepost.net.messages import ProblemError, Request, Response, compact, unique_id
+from milepost.sidecar import checks
+from milepost.sidecar.forward import Forwarder
+from milepost.sidecar.log import log
+from milepost.sidecar.records import Reader
+from milepost.sidecar.settle import Settlement, Settler
+from milepost.sidecar.state import AttemptState
+from milepost.wire.local import FINGERPRINT, TYPES, WRITE_ID
+from milepost.wire.pod import RecordKind, RecordWrite
+from milepost.wire.values import JSON
+
+Handler = Callable[[Request, str], Awaitable[Response]]
+SMALL_BODY: Final = 262144
+"""Bytes of the largest progress report or failure."""
+SAYING_TOO_LARGE: Final = 2
+"""A body up to this many times the limit is read, to name its biggest path; a larger one is refused unread."""
+UNSTARTED_LIMIT: Final = 1024 * 1024
+
+
+class Routes:
+    """Serves one attempt."""
+
+    def __init__(self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler) -> None:
+        self._state = state
+        self._forwarder = forwarder
+        self._reader = reader
+        self._settler = settler
+        self._fixed: dict[str, dict[str, Handler]] = {
+            "/v1/attempt": {"GET": self._attempt},
+            "/v1/records": {"GET": self._records},
+            "/v1/progress": {"PUT": self._progress},
+            "/v1/result": {"PUT": self._result},
+            "/v1/failure": {"PUT": self._failure},
+            "/v1/control": {"GET": self._control},
+            "/v1/healthz": {"GET": self._healthz},
+        }
+        self._keyed: dict[str, RecordKind] = {"/v1/checkpoints/": "checkpoint", "/v1/steps/": "step"}
+
+    def body_limit(self, request: Request) -> int:
+        """Give the most bytes of body the request may have."""
+        if request.method not in {"PUT", "POST"}:
+            return SMALL_BODY
+        start = self._state.start
+        if any(request.path.startswith(prefix) for prefix in self._keyed):
+            return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
+        if request.path == "/v1/result":
+            return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
+        return SMALL_BODY
+
+    def waits(self, request: Request) -> bool:
+        """Tell the routes that wait."""
+        return request.path in {"/v1/attempt", "/v1/control"}
+
+    def failed(self, request: Request | None, error: Exception) -> None:
+        """Log an error of our own."""
+        log("internal-error", path=request.path if request else None, error=f"{type(error).__name__}: {error}")
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request. Raises ProblemError."""
+        handlers, rest = self._find(request.path)
+        handler = handlers.get(request.method)
+        if handler is None:
+            allowed = ", ".join(handlers)
+            detail = f"{request.method} is not allowed here: {allowed}"
+            raise ProblemError(405, "method-not-allowed", detail, headers=[("Allow", allowed)])
+        return await handler(request, rest)
+
+    def _find(self, path: str) -> tuple[dict[str, Handler], str]:
+        if handlers := self._fixed.get(path):
+            return handlers, ""
+        for prefix in self._keyed:
+            if path.startswith(prefix):
+                return {"GET": self._get_record, "PUT": self._put_record}, path
+        known = ", ".join([*self._fixed, *(f"{prefix}KEY" for prefix in self._keyed)])
+        raise ProblemError(404, "no-such-route", f"no route {path}; there are {known}")
+
+    def _kind_and_key(self, path: str) -> tuple[RecordKind, str]:
+        prefix = next(p for p in self._keyed if path.startswith(p))
+        return self._keyed[prefix], checks.key(path[len(prefix) :])
+
+    async def _attempt(self, _request: Request, _rest: str) -> Response:
+        start = await self._state.wait_started()
+        facts = asdict(start)
+        del facts["token"]
+        # the input goes in as the text it is
+        text = compact({k: v for k, v in facts.items() if k != "input"})
+        return Response(200, b'%b,"input":%b}' % (text[:-1], start.input.encode()))
+
+    async def _records(self, request: Request, _rest: str) -> Response:
+        self._state.check_open()
+        return await self._reader.all_after(checks.sequence(request.query.get("after", "0")))
+
+    async def _get_record(self, _request: Request, path: str) -> Response:
+        kind, key = self._kind_and_key(path)
+        self._state.check_open()
+        return await self._reader.newest(kind, key)
+
+    async def _put_record(self, request: Request, path: str) -> Response:
+        kind, key = self._kind_and_key(path)
+        start = self._state.check_open()
+        text = checks.value(request.body, start.max_record_bytes, kind)
+        request.body = b""  # the text is what waits: not both
+        write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
+        types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
+        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint))
+        return Response(200, compact({"seq": seq}))
+
+    async def _progress(self, request: Request, _rest: str) -> Response:
+        self._state.check_open()
+        self._state.progress = checks.progress(request.body)
+        return Response(204)
+
+    async def _result(self, request: Request, _rest: str) -> Response:
+        start = self._state.running()
+        text = checks.value(request.body, start.max_result_bytes, "result")
+        return await self._settle(Settlement(_identity(request), "succeeded", result=text))
+
+    async def _failure(self, request: Request, _rest: str) -> Response:
+        self._state.running()
+        failure, evidence = checks.failure(request.body)
+        return await self._settle(Settlement(_identity(request), "failed", failure=failure, evidence=evidence))
+
+    async def _settle(self, settlement: Settlement) -> Response:
+        return Response(200, compact({"state": await self._settler.settle(settlement)}))
+
+    async def _control(self, request: Request, _rest: str) -> Response:
+        directive = await self._state.wait_directive(request.query.get("seen", ""))
+        answer: dict[str, JSON] = {
+            "directive": directive,
+            "reason": self._state.reason,
+            "grace_seconds": self._state.grace_seconds,
+        }
+        return Response(200, compact(answer))
+
+    async def _healthz(self, _request: Request, _rest: str) -> Response:
+        return Response(200, compact({"phase": self._state.phase}))
+
+
+def _identity(request: Request) -> str:
+    if given := request.headers.get(WRITE_ID.lower()):
+        return checks.write_id(given)
+    return f"{request.path} {hashlib.sha256(request.body).hexdigest()}"
