@@ -49,7 +49,7 @@ create_database() {
   pg_ctl -D "$PGDATA" -m fast -w stop
 }
 
-[[ ${1:0:1} != - ]] || set -- postgres "$@"
+[[ ${1:--} != -* ]] || set -- postgres "$@"
 if [[ $1 != postgres ]]; then exec "$@"; fi
 
 mkdir -p "$PGDATA"
