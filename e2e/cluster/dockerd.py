@@ -25,6 +25,7 @@ HOST_IP = "10.201.0.1"
 IP = "10.201.0.2"
 KIND_SUBNET = "10.202.0.0/16"
 CGROUP = "milepost-docker"
+MODULES = Path("/lib/modules")  # kind's nodes mount it, and the engine would make it where it is missing
 DEBS = ("docker.io", "containerd", "runc", "tini")
 # Where the machine lacks CAP_SYS_RESOURCE, runc cannot grant it to privileged containers: they go without it.
 RUNTIME = r"""#!/bin/sh
@@ -65,7 +66,7 @@ def start() -> str:
     with locked(LOCK, "the Docker engine"):
         programs = _programs()
         _network()
-        runtime = _runtime(programs)
+        runtime = _prepare(programs)
         cgroups.ensure(CGROUP)
         options = [f"--data-root={HOME}/data", f"--exec-root={RUN}/exec", f"--pidfile={RUN}/docker.pid"]
         options += [f"--host=unix://{SOCKET}", f"--config-file={HOME}/daemon.json", f"--cgroup-parent=/{CGROUP}"]
@@ -93,6 +94,8 @@ def stop() -> None:
             cgroups.remove(CGROUP)
         run(["ip", "link", "del", LINK], check=False)
         run(["ip", "netns", "del", NETNS], check=False)
+        if (HOME / "made-modules").exists() and MODULES.exists() and not any(MODULES.iterdir()):
+            MODULES.rmdir()
         for directory in (RUN, HOME):
             shutil.rmtree(directory, ignore_errors=True)
     if left := [str(path) for path in (RUN, HOME, Path("/run/netns") / NETNS) if path.exists()]:
@@ -130,7 +133,7 @@ def _programs() -> Path:
     if not home.exists():
         scratch = home.with_name(f".partial-{os.getpid()}")
         scratch.mkdir()
-        subprocess.run(["apt-get", "download", "-qq", *DEBS], cwd=scratch, check=True)
+        subprocess.run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *DEBS], cwd=scratch, check=True)
         for package in sorted(scratch.glob("*.deb")):
             run(["dpkg", "-x", package, scratch / "root"])
         (scratch / "root").rename(home)
@@ -153,10 +156,13 @@ def _network() -> None:
     run([*inside, "route", "replace", "unreachable", "default"])
 
 
-def _runtime(programs: Path) -> Path:
+def _prepare(programs: Path) -> Path:
     HOME.mkdir(parents=True, exist_ok=True)
     RUN.mkdir(parents=True, exist_ok=True)
     (HOME / "daemon.json").write_text("{}")
+    if not MODULES.exists():
+        (HOME / "made-modules").touch()
+        MODULES.mkdir()
     script = HOME / "runtime"
     script.write_text(RUNTIME.replace("RUNC", str(programs / "usr/sbin/runc")))
     script.chmod(0o755)

@@ -58,7 +58,7 @@ class Lab:
         platform.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         return cls(platform, release, counter, Sql(platform.kubectl, SYSTEM), namespace)
 
-    def task(self, name: str = "steps", source: str = programs.STEPS, **spec: object) -> str:
+    def task(self, name: str = "steps", source: str = programs.STEPS, /, **spec: object) -> str:
         """Apply a Task with inline source (or `image=`…) that reports to the counting Service; returns its name."""
         self.kubectl.apply(task_manifest(name, source, **spec), namespace=self.namespace)
         return name
@@ -193,7 +193,7 @@ class Run:
         return f"namespace = {literal(self.lab.namespace)} and name = {literal(self.name)}"
 
 
-def task_manifest(name: str, source: str | None = None, **spec: object) -> Object:
+def task_manifest(name: str, source: str | None = None, /, **spec: object) -> Object:
     """A Task; `source` goes inline unless the spec names an image."""
     made: dict[str, object] = {"resources": SMALL, "retry": QUICK_RETRY, "env": counting()}
     if "image" not in spec and source is not None:

@@ -18,7 +18,6 @@ from e2e.images.build import BuiltImage
 NAME = "milepost"
 NAMESPACE = "milepost-system"
 CHART = ROOT / "charts" / "milepost"
-TRUSTED_RESTORER = "system:serviceaccount:backup:restore"
 COMPONENTS = ("api", "operator")
 
 Values = Mapping[str, object]
@@ -31,7 +30,6 @@ def values_for(images: Mapping[str, BuiltImage], **settings: object) -> dict[str
         "image": {key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()},
         "imagePullPolicy": "IfNotPresent",
         "api": {"service": {"type": "NodePort"}},
-        "admissionPolicy": {"trustedUsers": [TRUSTED_RESTORER]},
         "settings": {"configGraceSeconds": 5, "graceSeconds": 5, **settings},
     }
 

@@ -11,7 +11,7 @@ from e2e.harness import programs
 from e2e.harness.faults import Nodes
 from e2e.harness.kubectl import KubectlError, Object, dig, objects, stream
 from e2e.harness.lab import Lab, run_manifest
-from e2e.harness.release import NAMESPACE, TRUSTED_RESTORER
+from e2e.harness.release import NAMESPACE
 from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
 from e2e.scenarios.judge import untouched
@@ -87,8 +87,6 @@ def test_poisonous_objects(lab: Lab) -> None:
         lab.run("quick", name=f"poison-{name}", given=given)
     lab.kubectl.run(
         "create",
-        f"--as={TRUSTED_RESTORER}",
-        "--as-group=system:masters",
         "-n",
         lab.namespace,
         "-f",

@@ -45,7 +45,7 @@ FAILS: dict[str, Case] = {
     "no-such-command": Case(command("/no/such/program"), {"ConfigError"}, "/no/such/program"),
     "foreign-machine": Case(command("/hello", image=FOREIGN), {"ConfigError"}, "exec format"),
     "does-not-import": Case({}, {"ConfigError"}, "a_module_that_is_nowhere", programs.NO_IMPORT),
-    "not-a-task": Case({}, {"ConfigError"}, "main", programs.NOT_A_TASK),
+    "not-a-task": Case({}, {"ConfigError"}, "no task", programs.NOT_A_TASK),
     "no-such-module": Case({"image": RUNNER, "entrypoint": "nowhere:main"}, {"ConfigError"}, "nowhere"),
     "no-such-function": Case({"entrypoint": "main:nothing"}, {"ConfigError"}, "nothing", programs.QUICK),
     "missing-secret": Case({"env": SECRET_ENV}, {"ConfigError"}, "nowhere", programs.QUICK),

@@ -6,7 +6,6 @@ import pytest
 
 from e2e.harness.kubectl import Object, dig, stream
 from e2e.harness.lab import API_VERSION, Lab, Run, run_manifest
-from e2e.harness.release import TRUSTED_RESTORER
 from e2e.harness.wait import eventually, stays
 from e2e.scenarios.judge import succeeded, untouched
 
@@ -52,8 +51,7 @@ def test_applied_again(lab: Lab) -> None:
 
 
 def test_restored_from_backup(lab: Lab) -> None:
-    """Objects saved from the cluster, lost and created anew by a backup tool are adopted by the rows they name."""
-    _let_restore(lab)
+    """Objects saved from the cluster, lost and created anew are adopted by the rows they name."""
     lab.task()
     named = lab.run(name="saved", given={"steps": 3, "seconds": 0.1})
     succeeded(named, steps=3)
@@ -61,7 +59,7 @@ def test_restored_from_backup(lab: Lab) -> None:
     assert dig(saved[1], "metadata", "annotations", RUN_ID) == named.id
     for kind, name in (("run", "saved"), ("task", "steps")):
         lab.kubectl.delete(kind, name, lab.namespace)
-    lab.kubectl.run("create", f"--as={TRUSTED_RESTORER}", "-n", lab.namespace, "-f", "-", text_in=stream(saved))
+    lab.kubectl.run("create", "-n", lab.namespace, "-f", "-", text_in=stream(saved))
     eventually("the restored object's status", lambda: named.phase == "Succeeded", 30, diagnose=lab.diagnose)
     stays("one run and no more", lambda: _runs(lab) == 1, 3)
     untouched(named, succeeded(named, steps=3))
@@ -93,17 +91,3 @@ def _as_backup(found: Object) -> Object:
     assert isinstance(metadata, dict)
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata}
     return {"apiVersion": API_VERSION, "kind": found["kind"], "metadata": kept, "spec": found["spec"]}
-
-
-def _let_restore(lab: Lab) -> None:
-    """Give the backup tool's account the right to write here; that it may name runs is the chart's word."""
-    namespace, name = TRUSTED_RESTORER.split(":")[2:]
-    lab.kubectl.apply(
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "restore", "namespace": lab.namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-        }
-    )

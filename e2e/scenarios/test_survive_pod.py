@@ -77,7 +77,7 @@ def test_out_of_memory(lab: Lab) -> None:
 
 def test_out_of_memory_for_good(lab: Lab) -> None:
     """Every attempt goes over the limit: the budget ends it, with the cause as its reason."""
-    lab.task(source=HOG, retry={"maxAttempts": 2, "minSeconds": 0.5, "maxSeconds": 1})
+    lab.task("steps", HOG, retry={"maxAttempts": 2, "minSeconds": 0.5, "maxSeconds": 1})
     run = lab.run()
     run.wait("Failed")
     assert run.status("reason") == "OOMKilled"

@@ -53,7 +53,9 @@ class Launcher:
         *,
         config_grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        on_launched: Callable[[], object] = lambda: None,
     ) -> None:
+        self._on_launched = on_launched
         self._store = store
         self._jobs = jobs
         self._pods = pods
@@ -97,6 +99,7 @@ class Launcher:
             return
         if not await self._store.launched(self._epoch, order.pod_id, raw.uid(job)):
             await self._jobs.delete_job(order.namespace, names.job_name(order.pod_id), raw.uid(job))
+        self._on_launched()
         self._held.pop(order.pod_id, None)
 
     async def _created(self, order: PodOrder) -> Object:

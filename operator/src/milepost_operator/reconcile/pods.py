@@ -152,7 +152,9 @@ class Pods:
         *,
         clock: Callable[[], datetime],
         config_grace_seconds: float,
+        on_ended: Callable[[str], object] = lambda _: None,
     ) -> None:
+        self._on_ended = on_ended
         self._store = store
         self._jobs = jobs
         self._seen = seen
@@ -200,6 +202,7 @@ class Pods:
             case End(pod_uid, ending):
                 log.info("pod ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
                 await self._store.pod_ended(row.pod_id, pod_uid, ending)
+                self._on_ended(ending.reason.value)
             case Delete(job_uid):
                 await self._jobs.delete_job(row.namespace, names.job_name(row.pod_id), job_uid)
             case Close():

@@ -42,7 +42,10 @@ class Sidecar:
 
     async def run(self, leave: asyncio.Event) -> None:
         """Serve until `leave` is set; a settling under way is given two seconds."""
-        server = await asyncio.start_unix_server(self._connected, self._settings.socket)
+        # it appears under its name only once it listens: whoever sees it can connect
+        unready = f"{self._settings.socket}.new"
+        server = await asyncio.start_unix_server(self._connected, unready)
+        os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
         duties = [
             asyncio.ensure_future(duty)
             for duty in (self._begin(), self._forwarder.run(), Heart(self._api, self.state).run())

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from milepost_operator.adapters.kube.client import KubeClient, KubeConflict, KubeError, KubeNotFound
-from milepost_operator.domain.errors import DeposedError
+from milepost_operator.domain.errors import DeposedError, UnavailableError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,12 +43,17 @@ class Lease:
         self._seen: tuple[object, float] = (None, clock())
         self._renewed = float("-inf")
         self.leading = False
-        self.last_turn = clock()
+        self._last_turn = clock()
+
+    def age(self) -> float:
+        """Seconds since it was last tried for."""
+        return self._clock() - self._last_turn
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled: whenever this process holds the lease, `lead` runs; it is cancelled when the lease is lost.
 
-        `lead` may end by DeposedError: the lease is given up and sought anew. Any other error passes through.
+        `lead` may end by DeposedError or UnavailableError: the lease is given up and sought anew. Any other error
+        passes through.
         """
         while True:
             if not await self.attempt():
@@ -57,7 +62,7 @@ class Lease:
             log.info("leading", identity=self._identity)
             try:
                 await self._hold(lead)
-            except DeposedError as error:
+            except (DeposedError, UnavailableError) as error:
                 log.warning("deposed", error=str(error))
             finally:
                 self.leading = False
@@ -85,7 +90,7 @@ class Lease:
     async def attempt(self) -> bool:
         """Take or renew the lease once; whether it is ours now."""
         begun = self._clock()
-        self.last_turn = begun
+        self._last_turn = begun
         try:
             async with asyncio.timeout(RENEW_SECONDS / 2):
                 ours = await self._attempt()
