@@ -5,6 +5,40 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
+demo: venv ## the main job: cluster, images, chart, a task that is killed and resumes
+	@$(PY) -m e2e.demo
+
+test: check integration chart e2e ## everything, on a real Postgres, Helm and Kubernetes
+
+check: venv ## format, lint, import law, types, generated files, unit tests: seconds
+	ruff format --check .
+	ruff check .
+	lint-imports --no-logo
+	mypy
+	$(PY) tools/crds.py --check
+	pytest -q tests/unit
+
+integration: venv ## the engine on a real Postgres
+	pytest -q tests/integration
+
+chart: venv ## the chart, with a real Helm
+	pytest -q tests/chart
+
+e2e: venv ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
+	pytest -q -m cluster e2e
+
+bench: venv ## the benchmarks, with their bars
+	$(PY) -m e2e.bench
+
+up: venv ## bring up a cluster (NODES=2 for two nodes)
+	@$(PY) -m e2e.cluster up
+
+down: venv ## remove the cluster without a trace
+	@$(PY) -m e2e.cluster down
+
+images: venv ## build the images
+	@$(PY) -m e2e.images build
+
 venv: ## install the pinned Python packages into .venv
 	@tools/bootstrap.sh
 
@@ -14,11 +48,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-check: venv ## format, lint, import law, types, unit tests: seconds
-	ruff format --check .
-	ruff check .
-	lint-imports
-	mypy
-	pytest -q tests/unit
-
-.PHONY: help venv lock fmt check
+.PHONY: help demo test check integration chart e2e bench up down images venv lock fmt

@@ -1,0 +1,89 @@
+"""Make a Task and a Run, wait until the run has succeeded, and remove both: what `helm test` does."""
+# ruff: noqa: INP001, S310, T201 - a script in a pod, whose only addresses are https
+
+import json
+import os
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+NAMESPACE, NAME = os.environ["TEST_NAMESPACE"], os.environ["TEST_NAME"]
+HOST = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+SOURCE = """
+from milepost import step, task
+
+@step
+def add(a: int, b: int) -> int:
+    return a + b
+
+@task
+def main(a: int, b: int) -> int:
+    return add(a, b)
+"""
+SECONDS = 120
+ENDED = {"Succeeded", "Failed", "Cancelled", "TimedOut", "Expired"}
+TLS = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+
+
+def call(method: str, plural: str, name: str = "", body: dict[str, object] | None = None) -> dict[str, Any]:
+    """Give the answer of the Kubernetes API; raises HTTPError."""
+    url = f"{HOST}/apis/milepost.dev/v1beta1/namespaces/{NAMESPACE}/{plural}{'/' if name else ''}{name}"
+    headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=10, context=TLS) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def create(kind: str, plural: str, spec: dict[str, object]) -> None:
+    call(
+        "POST",
+        plural,
+        body={"apiVersion": "milepost.dev/v1beta1", "kind": kind, "metadata": {"name": NAME}, "spec": spec},
+    )
+
+
+def remove() -> None:
+    """Delete both objects and wait until they are gone."""
+    for plural in ("runs", "tasks"):
+        try:
+            call("DELETE", plural, NAME)
+            while call("GET", plural, NAME):
+                time.sleep(0.5)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+
+
+def main() -> int:
+    remove()
+    try:
+        create("Task", "tasks", {"source": {"inline": SOURCE}})
+        create("Run", "runs", {"task": NAME, "input": {"a": 40, "b": 2}})
+        started, seen = time.monotonic(), ""
+        status: dict[str, Any] = {}
+        while time.monotonic() - started < SECONDS:
+            status = call("GET", "runs", NAME).get("status") or {}
+            phase = str(status.get("phase", ""))
+            if phase != seen:
+                print(f"{time.monotonic() - started:5.1f} s  {phase}")
+                seen = phase
+            if phase in ENDED:
+                break
+            time.sleep(0.5)
+        if seen == "Succeeded":
+            return 0
+        print(f"the run has not succeeded: {json.dumps(status, indent=2)}", file=sys.stderr)
+        return 1
+    finally:
+        remove()
+
+
+sys.exit(main())

@@ -1,0 +1,58 @@
+"""`python -m e2e.cluster up|down|status|kubeconfig|load ARCHIVE [--nodes N]`."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from e2e.cluster.host import HostCluster
+from e2e.cluster.provider import Cluster, choose
+from e2e.cluster.shell import Problem, say
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m e2e.cluster", description="A Kubernetes for tests and the demo.")
+    parser.add_argument("verb", choices=["up", "down", "status", "kubeconfig", "load"])
+    parser.add_argument("archive", nargs="?", type=Path, help="an OCI archive, for load")
+    nodes = os.environ.get("NODES") or "1"
+    parser.add_argument("--nodes", type=int, default=nodes, help="how many nodes to have (default: NODES, else 1)")
+    asked = parser.parse_args(words)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            signal.signal(number, _as_interrupt)  # however `up` is ended, it cleans up
+    try:
+        act(choose(), asked)
+    except Problem as problem:
+        say(f"error: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return 0
+
+
+def act(cluster: Cluster, asked: argparse.Namespace) -> None:
+    match asked.verb:
+        case "up":
+            cluster.up(asked.nodes)
+        case "down":
+            cluster.down()
+        case "kubeconfig":
+            print(cluster.kubeconfig)
+        case "load":
+            if asked.archive is None:
+                raise Problem("say which archive to load: python -m e2e.cluster load ARCHIVE")
+            cluster.load_images(asked.archive)
+        case _:
+            parts = cluster.status() if isinstance(cluster, HostCluster) else [f"{cluster.name}: {cluster.kubeconfig}"]
+            print("\n".join(parts))
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Kubernetes and its companions, built from source: pinned, cached by the hash of what they are made from."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e.cluster import packages, toolchain
+from e2e.cluster.shell import locked, run_loudly
+from e2e.images.oci import File, Image, layer, write_archive
+
+HERE = Path(__file__).resolve().parent
+KUBERNETES = "1.36.3"
+PAUSE_IMAGE = "localhost/milepost/pause:1"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One build: `source` is a package@version or a module directory here; `links` are further names of the result."""
+
+    name: str
+    sources: tuple[str, ...]
+    links: tuple[str, ...] = ()
+    tags: str = ""
+    ldflags: str = "-s -w"
+    cgo: bool = False
+    produces: tuple[str, ...] = field(default=())
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.produces or (self.name,)
+
+
+def _kubernetes_flags() -> str:
+    major, minor, _ = KUBERNETES.split(".")
+    # A fixed date keeps the binary, and so its hash, the same wherever and whenever it is built.
+    facts = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    facts["buildDate"] = "2026-01-01T00:00:00Z"
+    targets = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return "-s -w " + " ".join(f"-X {target}.{key}={value}" for target in targets for key, value in facts.items())
+
+
+KUBE_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+HELM = Program("helm", ("helm.sh/helm/v4/cmd/helm@v4.3.1",))
+PROGRAMS = (
+    Program("kube", ("go/kube",), (*KUBE_NAMES, "kubeadm", "crictl"), ldflags=_kubernetes_flags()),
+    Program(
+        "containerd",
+        tuple(f"{CONTAINERD}/{name}@v2.4.2" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+        tags="no_btrfs no_devmapper no_zfs",
+        produces=("containerd", "containerd-shim-runc-v2", "ctr"),
+    ),
+    Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True),
+    Program("calico-felix", ("go/calico",), ("calico",)),
+    Program("coredns", ("github.com/coredns/coredns@v1.15.0",)),
+    HELM,
+)
+KIND = Program("kind", ("sigs.k8s.io/kind@v0.33.0",))
+
+
+CALICO_KINDS = (
+    "bgpconfigurations",
+    "clusterinformations",
+    "felixconfigurations",
+    "globalnetworkpolicies",
+    "globalnetworksets",
+    "hostendpoints",
+    "ipamblocks",
+    "ippools",
+    "networkpolicies",
+    "networksets",
+)
+
+
+def binaries() -> Path:
+    """The directory that holds every program of the cluster under its usual name; builds what is not cached."""
+    return _linked(PROGRAMS)
+
+
+def kind_program() -> Path:
+    """The path of the kind program; builds it when it is not cached."""
+    return _build(KIND) / "kind"
+
+
+def helm_program() -> Path:
+    """The path of the helm program alone: the chart's tests need no cluster."""
+    return _build(HELM) / "helm"
+
+
+def _linked(programs: tuple[Program, ...]) -> Path:
+    built = {program: _build(program) for program in programs}
+    links = {name: home / name for program, home in built.items() for name in program.files}
+    links |= {link: home / program.name for program, home in built.items() for link in program.links}
+    listing = json.dumps({name: str(path) for name, path in sorted(links.items())})
+    home = toolchain.cache() / "bin" / f"all-{_short(listing.encode())}"
+    if not home.exists():
+        scratch = Path(tempfile.mkdtemp(dir=home.parent))
+        for name, path in links.items():
+            (scratch / name).symlink_to(os.path.relpath(path, home))
+        _publish(scratch, home)
+    return home
+
+
+def recipe_hash(program: Program) -> str:
+    """The name of the cache entry: changes with the pinned version, the flags or any file of the module."""
+    digest = hashlib.sha256(json.dumps([program.sources, program.tags, program.ldflags, program.cgo]).encode())
+    for source in program.sources:
+        if "@" not in source:
+            for file in sorted((HERE / source).iterdir()):
+                digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _build(program: Program) -> Path:
+    home = toolchain.cache() / "bin" / recipe_hash(program)
+    if home.exists():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with locked(home.parent / ".lock", f"the build of {program.name}"):
+        if home.exists():
+            return home
+        log = toolchain.cache() / f"log/build-{program.name}.log"
+        if program.cgo:
+            packages.ensure(packages.BUILD, log)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{program.name}-", dir=home.parent))
+        try:
+            run_loudly(f"build {program.name}", *_command(program, scratch, log))
+            _publish(scratch, home)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return home
+
+
+def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path, dict[str, str]]:
+    env = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0", "GOBIN": str(target), "GOTOOLCHAIN": "local"}
+    env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -buildvcs=false".strip()
+    go = ["nice", "-n", "10", str(toolchain.go())]
+    if program.tags == "" and "@" not in program.sources[0]:
+        chdir = ["-C", str(HERE / program.sources[0])]
+        flags = ["-trimpath", "-ldflags", program.ldflags, "-o", str(target / program.name)]
+        return [*go, "build", *chdir, *flags, "."], log, env
+    flags = ["-trimpath", "-ldflags", program.ldflags, "-tags", program.tags]
+    return [*go, "install", *flags, *program.sources], log, env
+
+
+def _publish(scratch: Path, home: Path) -> None:
+    scratch.chmod(0o755)
+    try:
+        scratch.rename(home)
+    except OSError:
+        if not home.exists():
+            raise
+        shutil.rmtree(scratch)  # another process was first, with the same content
+
+
+def calico_crds() -> list[Path]:
+    """The CustomResourceDefinitions Felix reads, from the pinned module itself."""
+    home = toolchain.cache() / "bin" / f"crds-{recipe_hash(PROGRAMS[3])}"
+    if not home.exists():
+        module = toolchain.module_dir(HERE / "go/calico", "github.com/projectcalico/calico")
+        scratch = Path(tempfile.mkdtemp(dir=home.parent))
+        for kind in CALICO_KINDS:
+            name = f"crd.projectcalico.org_{kind}.yaml"
+            (scratch / name).write_bytes((module / "libcalico-go/config/crd" / name).read_bytes())
+        _publish(scratch, home)
+    return sorted(home.iterdir())
+
+
+def pause_archive() -> Path:
+    """An OCI archive of the sandbox image, made from a static C program."""
+    source = HERE / "pause/pause.c"
+    home = toolchain.cache() / "bin" / f"pause-{_short(source.read_bytes() + PAUSE_IMAGE.encode())}"
+    if not home.exists():
+        log = toolchain.cache() / "log/build-pause.log"
+        packages.ensure(packages.BUILD, log)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=home.parent))
+        run_loudly("build pause", ["gcc", "-Os", "-s", "-static", "-o", scratch / "pause", source], log)
+        config = {"Entrypoint": ["/pause"], "User": "65535:65535"}
+        image = Image((PAUSE_IMAGE,), (layer([File("pause", scratch / "pause")]),), config)
+        write_archive(scratch / "pause.oci", [image])
+        _publish(scratch, home)
+    return home / "pause.oci"
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

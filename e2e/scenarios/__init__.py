@@ -1,0 +1,1 @@
+"""What Milepost promises, tried on a real cluster."""

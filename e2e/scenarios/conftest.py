@@ -1,0 +1,76 @@
+"""One cluster, one release and one counting Service for all scenarios; a namespace for each."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from e2e.harness.counter import Counter
+from e2e.harness.faults import Nodes
+from e2e.harness.invariants import Invariants
+from e2e.harness.lab import Lab
+from e2e.harness.platform import Platform
+from e2e.harness.release import Release, values_for
+from e2e.images.build import BuiltImage
+
+
+@pytest.fixture(scope="session")
+def platform() -> Platform:
+    return Platform.bring_up()
+
+
+@pytest.fixture(scope="session")
+def images(platform: Platform) -> Mapping[str, BuiltImage]:
+    return platform.images()
+
+
+@pytest.fixture(scope="session")
+def release(platform: Platform, images: Mapping[str, BuiltImage]) -> Release:
+    """The chart, installed or upgraded; MILEPOST_E2E_FRESH=1 begins with an empty database."""
+    made = Release(platform, values_for(images))
+    if os.environ.get("MILEPOST_E2E_FRESH") == "1":
+        made.uninstall()
+    made.install()
+    return made
+
+
+@pytest.fixture(scope="session")
+def counter(platform: Platform, images: Mapping[str, BuiltImage]) -> Counter:
+    return Counter.deploy(platform, images["control-plane"].ref)
+
+
+@pytest.fixture
+def nodes(platform: Platform) -> Nodes:
+    """Signals to processes on nodes: not to be had on a cluster that somebody else runs."""
+    if not platform.touches_nodes:
+        pytest.skip("needs a cluster whose nodes are this machine's (host or kind)")
+    return Nodes(platform)
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, platform: Platform, release: Release, counter: Counter) -> Iterator[Lab]:
+    """A namespace named after the test; the invariants are checked when the test is over."""
+    opened = _open(str(request.node.name), platform, release, counter)
+    yield opened
+    Invariants(opened.sql).check()
+    _close(opened)
+
+
+@pytest.fixture(scope="module")
+def shared_lab(request: pytest.FixtureRequest, platform: Platform, release: Release, counter: Counter) -> Iterator[Lab]:
+    """One namespace for the cases of a module, which then can run side by side."""
+    opened = _open(str(request.node.name), platform, release, counter)
+    yield opened
+    Invariants(opened.sql).check()
+    _close(opened)
+
+
+def _open(name: str, platform: Platform, release: Release, counter: Counter) -> Lab:
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower().rpartition("/")[2].removeprefix("test_").removesuffix(".py"))
+    return Lab.open(platform, release, counter, f"{plain[:40].strip('-')}-{uuid.uuid4().hex[:5]}")
+
+
+def _close(lab: Lab) -> None:
+    lab.kubectl.delete("namespace", lab.namespace, None, "--wait=false")

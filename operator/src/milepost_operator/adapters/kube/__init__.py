@@ -1,0 +1,1 @@
+"""Kubernetes by plain HTTP and raw objects (dicts): client, TokenReview, informer, lease."""

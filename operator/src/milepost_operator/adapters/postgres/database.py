@@ -1,0 +1,107 @@
+"""Connections: the pool, transactions that retry, and the wake-up channel."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from milepost_operator.adapters.postgres.errors import retrying, translated
+from milepost_operator.adapters.postgres.migrate import SCHEMA
+from milepost_operator.adapters.postgres.tls import tls_arguments
+from milepost_operator.adapters.postgres.wakes import Wakes
+from milepost_operator.settings import Settings
+
+T = TypeVar("T")
+Row: TypeAlias = Any
+"""An asyncpg.Record; its columns' types are those of the query."""
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_SERVER_SETTINGS = {
+    "search_path": SCHEMA,
+    "application_name": "milepost",
+    "idle_in_transaction_session_timeout": "30s",
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    "jit": "off",
+}
+
+
+def seconds(value: float) -> timedelta:
+    """As an argument of type interval."""
+    return timedelta(seconds=value)
+
+
+def to_json(value: object) -> str:
+    """Our own small objects (not users' values) as JSON text."""
+    return orjson.dumps(value).decode()
+
+
+class Database:
+    """The pool with what every query needs: which cluster's rows are ours, and the settings in force."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: Settings) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.cluster = settings.cluster
+        self._wakes = Wakes(pool, settings.cluster)
+
+    async def fetch(self, query: str, *args: object) -> Sequence[Row]:
+        """One statement, one transaction."""
+
+        async def run() -> Sequence[Row]:
+            rows: Sequence[Row] = await self.pool.fetch(query, *args)
+            return rows
+
+        return await retrying(run)
+
+    async def fetchrow(self, query: str, *args: object) -> Row | None:
+        rows = await self.fetch(query, *args)
+        return rows[0] if rows else None
+
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction; from the start again after a deadlock or serialisation failure."""
+
+        async def run() -> T:
+            async with self.pool.acquire() as connection, connection.transaction():
+                return await work(connection)
+
+        return await retrying(run)
+
+    def wake(self, *names: str) -> None:
+        """Tell other processes that there is work; call it after the commit."""
+        self._wakes.add(names)
+
+    async def close(self) -> None:
+        """Drop every connection; what was not committed is not acknowledged either."""
+        await self._wakes.close()
+        self.pool.terminate()
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Database]:
+    """Open the pool. UnavailableError when Postgres can't be reached now."""
+    with translated():
+        pool = await asyncpg.create_pool(
+            settings.dsn,
+            min_size=1,
+            max_size=settings.database_pool,
+            command_timeout=10,
+            timeout=5,
+            max_inactive_connection_lifetime=60,
+            server_settings=_SERVER_SETTINGS,
+            **tls_arguments(settings),
+        )
+    database = Database(pool, settings)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def as_uuid(value: object) -> UUID:
+    """Asyncpg's own UUID type is a subclass with another repr; keep to the standard one."""
+    return UUID(str(value))

@@ -1,0 +1,104 @@
+"""Port `Duties`: periodic work that claims its rows by lock, safe from any replica at any time."""
+
+from typing import Final
+
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
+from milepost_operator.adapters.postgres.endings import end_attempt, finish_waiting, lock_run
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.domain.runs import Ending
+from milepost_operator.domain.states import Reason, RunState
+
+_ENDINGS: Final = {
+    "cancel": Ending(Reason.CANCELLED, "cancelled: the grace is over", counted=False),
+    "run": Ending(Reason.RUN_TIMEOUT, "the run took longer than timeouts.runSeconds", counted=False),
+    "attempt": Ending(Reason.TIMEOUT, "the attempt took longer than timeouts.attemptSeconds"),
+    "lease": Ending(Reason.LEASE_EXPIRED, "no heartbeat for a whole lease", counted=False, infra=True),
+}
+
+INVARIANTS: Final = (
+    "acknowledged_runs_wait_or_end",
+    "one_writer",
+    "writes_fenced",
+    "slots_within_limit",
+    "slots_freed",
+    "one_run_per_key",
+    "records_whole",
+    "terminal_is_final",
+    "pods_match_attempts",
+    "epochs_monotonic",
+)
+
+
+class PostgresDuties:
+    """Admission, promotion, reaping and the invariants."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def pulse(self) -> None:
+        await self._db.fetch(Q["pulse"])
+
+    async def promote(self, limit: int) -> int:
+        return len(await self._db.fetch(Q["promote"], self._db.cluster, limit))
+
+    async def admit(self, limit: int) -> int:
+        total = 0
+        for queue in await self._db.fetch(Q["queues_with_work"], self._db.cluster):
+            total += await self._admit_queue(queue["namespace"], queue["name"], limit)
+        if total:
+            self._db.wake("launch", "project")
+        return total
+
+    async def reap(self, limit: int) -> int:
+        lease = seconds(self._db.settings.lease_seconds)
+        ended = 0
+        for row in await self._db.fetch(Q["overdue"], self._db.cluster, limit, lease, None):
+            ended += await self._db.transaction(lambda c, row=row: self._end_overdue(c, row))  # type: ignore[misc]
+        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit):
+            ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
+        if ended:
+            self._db.wake("admit", "launch", "project")
+        return ended
+
+    async def violations(self) -> dict[str, int]:
+        found = {}
+        for name in INVARIANTS:
+            args = [self._db.settings.idempotency_seconds] if name == "one_run_per_key" else []
+            row = await self._db.fetchrow(Q[name], self._db.cluster, *args)
+            found[name] = int(row[0]) if row else 0
+        return found
+
+    async def _admit_queue(self, namespace: str, name: str, limit: int) -> int:
+        key = (self._db.cluster, namespace, name)
+
+        async def work(connection: Connection) -> int:
+            queue = await connection.fetchrow(Q["lock_queue"], *key)
+            if queue is None:
+                return 0
+            free = limit
+            if queue["concurrency"] is not None:
+                used: int = await connection.fetchval(Q["count_slots"], *key)
+                free = min(limit, queue["concurrency"] - used)
+            if free <= 0:
+                return 0
+            return len(await connection.fetch(Q["admit"], *key, free))
+
+        return await self._db.transaction(work)
+
+    async def _end_overdue(self, connection: Connection, found: Row) -> int:
+        run = await lock_run(connection, found["run_id"])
+        lease = seconds(self._db.settings.lease_seconds)
+        still = await connection.fetchrow(Q["overdue"], self._db.cluster, 1, lease, found["run_id"])
+        if run is None or still is None or still["attempt"] != found["attempt"]:
+            return 0
+        attempt = await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], run["attempt"])
+        await end_attempt(self._db, connection, run, attempt, _ENDINGS[still["why"]], settled=False)
+        return 1
+
+    async def _expire_waiting(self, connection: Connection, found: Row) -> int:
+        run = await lock_run(connection, found["run_id"])
+        if run is None or run["state"] not in {"queued", "backoff", "delayed", "held"}:
+            return 0
+        ending = _ENDINGS["run"]
+        await finish_waiting(connection, run, RunState.TIMED_OUT, ending.reason, ending.message)
+        return 1

@@ -1,0 +1,93 @@
+"""Port `Launches`: pods rows become Jobs, and pods' ends become rows. Every launch is checked against the epoch."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid
+from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.domain.errors import DeposedError
+from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
+
+
+class PostgresLaunches:
+    """The leader's side of pods."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def take_epoch(self, holder: str) -> int:
+        row = await self._db.fetchrow(Q["take_epoch"], self._db.cluster, holder)
+        if row is None:
+            raise AssertionError("an upsert returns its row")
+        return int(row["epoch"])
+
+    async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
+        async def work(connection: Connection) -> Sequence[PodOrder]:
+            await self._check(connection, epoch)
+            rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit)
+            return [
+                PodOrder(
+                    r["pod_id"],
+                    r["namespace"],
+                    r["task"],
+                    r["version"],
+                    r["template_hash"] or "",
+                    orjson.loads(r["shape"]),
+                    r["image_digest"],
+                )
+                for r in rows
+            ]
+
+        return await self._db.transaction(work)
+
+    async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
+        return await self._db.fetchrow(Q["launched"], self._db.cluster, pod_id, epoch, job_uid) is not None
+
+    async def open_pods(self) -> Sequence[OpenPod]:
+        rows = await self._db.fetch(Q["open_pods"], self._db.cluster)
+        return [
+            OpenPod(
+                r["pod_id"],
+                r["namespace"],
+                r["state"],
+                r["job_uid"],
+                r["pod_uid"],
+                as_uuid(r["run_id"]) if r["run_id"] else None,
+                r["attempt"],
+                r["age_seconds"],
+                r["grace_seconds"],
+            )
+            for r in rows
+        ]
+
+    async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
+        await self._db.fetch(Q["note_run"], self._db.cluster, pod_id, reason, message)
+        self._db.wake("project")
+
+    async def pod_digest(self, pod_id: str, digest: str) -> None:
+        await self._db.fetch(Q["set_digest"], self._db.cluster, pod_id, digest)
+
+    async def pod_ended(self, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
+        async def work(connection: Connection) -> None:
+            pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
+            if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
+                return
+            if pod["run_id"] is not None:
+                run = await lock_run(connection, pod["run_id"])
+                attempt = run and await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], pod["attempt"])
+                if run and attempt and attempt["state"] != "ended":
+                    await end_attempt(self._db, connection, run, attempt, ending, settled=False)
+            await connection.execute(Q["pod_to_closing"], pod_id)
+
+        await self._db.transaction(work)
+        self._db.wake("admit", "launch", "project")
+
+    async def close_pod(self, pod_id: str) -> None:
+        await self._db.fetch(Q["close_pod"], self._db.cluster, pod_id)
+
+    async def _check(self, connection: Connection, epoch: int) -> None:
+        current = await connection.fetchval(Q["check_epoch"], self._db.cluster)
+        if current != epoch:
+            raise DeposedError(f"epoch {epoch} is over, {current} leads")

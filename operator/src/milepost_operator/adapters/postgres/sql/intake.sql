@@ -1,0 +1,154 @@
+-- name: upsert_version
+-- One version for each distinct shape; an old shape applied again is its old version.
+with known as (
+    select version from task_versions where cluster = $1 and namespace = $2 and task = $3 and shape_hash = $4
+), fresh as (
+    insert into task_versions (cluster, namespace, task, version, shape_hash, shape)
+    select $1, $2, $3, coalesce((select max(version) from task_versions where cluster = $1 and namespace = $2 and task = $3), 0) + 1, $4, $5
+    where not exists (select 1 from known)
+    on conflict do nothing
+    returning version
+)
+select version from known union all select version from fresh;
+
+-- name: upsert_task
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+on conflict (cluster, namespace, name) do update
+set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
+    queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts, updated_at = clock_timestamp()
+where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
+
+-- name: remove_task
+update tasks set present = false, updated_at = clock_timestamp()
+where cluster = $1 and namespace = $2 and name = $3 and present;
+
+-- name: upsert_queue
+insert into queues (cluster, namespace, name, uid, generation, concurrency)
+values ($1, $2, $3, $4, $5, $6)
+on conflict (cluster, namespace, name) do update
+set uid = excluded.uid, generation = excluded.generation, present = true, concurrency = excluded.concurrency,
+    updated_at = clock_timestamp()
+where queues.uid <> excluded.uid or queues.generation <= excluded.generation or not queues.present;
+
+-- name: remove_queue
+update queues set present = false, updated_at = clock_timestamp()
+where cluster = $1 and namespace = $2 and name = $3 and present;
+
+-- name: default_queue
+-- The queue `default` needs no manifest: its row comes with the first run.
+insert into queues (cluster, namespace, name, uid, generation, concurrency)
+values ($1, $2, 'default', '', 0, $3)
+on conflict do nothing;
+
+-- name: reset_default_queue
+-- Its Queue was deleted: back to the limit of the settings.
+update queues set present = true, uid = '', generation = 0, concurrency = $3, updated_at = clock_timestamp()
+where cluster = $1 and namespace = $2 and name = 'default';
+
+-- name: hold_waiting_of_task
+update runs set state = 'held', reason = 'TaskNotFound', message = $4, rev = rev + 1
+where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'delayed', 'backoff');
+
+-- name: hold_waiting_of_queue
+update runs set state = 'held', reason = 'QueueNotFound', message = $4, rev = rev + 1
+where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff');
+
+-- name: held_runs
+-- Runs held for a missing task or queue that is there now; the caller decides each anew.
+select r.run_id from runs r
+where r.cluster = $1 and r.namespace = $2 and r.state = 'held'
+  and (r.task = $3 or r.queue = $4)
+order by r.run_id
+for no key update;
+
+-- name: release_held
+-- What a run lacks decides: its Task first, then its queue. Policy is copied when the run first sees its Task.
+with facts as (
+    select r.run_id, t.name as task_found, t.retry, t.timeouts,
+           case when r.retry is null then coalesce(t.queue, r.queue) else r.queue end as queue
+    from runs r
+    left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
+    where r.run_id = any($1)
+), judged as (
+    select f.*, q.name as queue_found
+    from facts f
+    left join queues q on q.cluster = $2 and q.namespace = $3 and q.name = f.queue and q.present
+)
+update runs r
+set queue = j.queue,
+    retry = case when r.retry is null then j.retry else r.retry end,
+    timeouts = case when r.timeouts is null then j.timeouts else r.timeouts end,
+    state = case when j.task_found is null or j.queue_found is null then 'held' else 'queued' end,
+    reason = case when j.task_found is null then 'TaskNotFound' when j.queue_found is null then 'QueueNotFound' end,
+    message = case when j.task_found is null then format('no Task %s in namespace %s: apply it, or delete the run', r.task, r.namespace)
+                   when j.queue_found is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', j.queue, r.namespace) end,
+    ready_at = greatest(r.ready_at, clock_timestamp()),
+    rev = r.rev + 1
+from judged j
+where r.run_id = j.run_id
+returning r.run_id, r.state;
+
+-- name: task_policy
+select t.queue, t.retry, t.timeouts, q.name as queue_found
+from tasks t
+left join queues q on q.cluster = t.cluster and q.namespace = t.namespace and q.name = t.queue and q.present
+where t.cluster = $1 and t.namespace = $2 and t.name = $3 and t.present
+for share of t;
+
+-- name: claim_key
+-- The first to come owns the key; an owner whose time is over gives way.
+insert into idempotency_keys (cluster, namespace, task, key, run_id, run_name, input_hash, expires_at)
+values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8)
+on conflict (cluster, namespace, task, key) do update
+set run_id = excluded.run_id, run_name = excluded.run_name, input_hash = excluded.input_hash, expires_at = excluded.expires_at
+where idempotency_keys.expires_at <= clock_timestamp()
+returning run_id;
+
+-- name: key_owner
+select k.run_id, k.run_name, k.input_hash, coalesce(r.state, 'expired') as state
+from idempotency_keys k left join runs r on r.run_id = k.run_id
+where k.cluster = $1 and k.namespace = $2 and k.task = $3 and k.key = $4;
+
+-- name: run_by_intent
+select run_id, name, state from runs where cluster = $1 and intent_uid = $2;
+
+-- name: run_to_adopt
+-- A CR made again (GitOps, restore) that names a run of its namespace and task: by the run's id, or by its own name.
+select run_id, name, state, input_hash, task from runs
+where cluster = $1 and namespace = $2 and (run_id = $3 or name = $4)
+order by (run_id = $3) desc nulls last
+limit 1
+for no key update;
+
+-- name: adopt_run
+update runs set intent_uid = $2, cr_uid = $2, rev = rev + 1 where run_id = $1;
+
+-- name: insert_run
+insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
+                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+on conflict do nothing
+returning run_id;
+
+-- name: insert_head
+insert into run_heads (run_id) values ($1);
+
+-- name: lock_run
+select * from runs where run_id = $1 for no key update;
+
+-- name: run_of_cr
+-- A deleted CR: the run it was made for or shows.
+select run_id, state, intent_uid, cr_uid from runs
+where cluster = $1 and namespace = $2 and (intent_uid = $3 or cr_uid = $3);
+
+-- name: forget_cr
+-- A live projection comes back; that of a finished run stays away.
+update runs set cr_uid = null, intent_uid = null,
+    projected_rev = case when $2 then 0 else rev end, rev = case when $2 then rev + 1 else rev end
+where run_id = $1;
+
+-- name: known_intents
+select namespace, name, intent_uid from runs
+where cluster = $1 and intent_uid is not null and ($2::text is null or namespace = $2)
+  and state not in ('succeeded', 'failed', 'cancelled', 'timedOut', 'expired');

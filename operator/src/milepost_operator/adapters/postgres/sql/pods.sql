@@ -1,0 +1,122 @@
+-- name: pod_row
+select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluster = $1 and pod_id = $2;
+
+-- name: bind_pod
+update pods
+set pod_uid = $3, pod_name = $4, bound_at = coalesce(bound_at, clock_timestamp()),
+    state = case when state in ('wanted', 'creating', 'created') then 'bound' else state end
+where cluster = $1 and pod_id = $2 and state not in ('closing', 'closed') and (pod_uid is null or pod_uid = $3)
+returning namespace;
+
+-- name: start_attempt
+update attempts
+set state = 'running', started_at = clock_timestamp(), deadline_at = clock_timestamp() + make_interval(secs => $3),
+    resumed_after = $4
+where run_id = $1 and attempt = $2 and state = 'reserved'
+returning attempt;
+
+-- name: start_run
+update runs
+set state = case when state = 'admitted' then 'running' else state end,
+    started_at = coalesce(started_at, clock_timestamp()),
+    run_deadline_at = coalesce(run_deadline_at, clock_timestamp() + make_interval(secs => $2)),
+    reason = null, message = null, rev = rev + 1
+where run_id = $1;
+
+-- name: start_head
+update run_heads set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $2 where run_id = $1
+returning last_seq, last_key, records;
+
+-- name: start_facts
+select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
+       r.state as run_state, v.shape, a.cause, a.token, a.state as attempt_state
+from runs r
+join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
+join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
+where r.run_id = $1;
+
+-- name: explain_fence
+select a.pod_id, a.state, a.settled, h.token is not distinct from $3 as current
+from attempts a join run_heads h on h.run_id = a.run_id
+where a.run_id = $1 and a.attempt = $2;
+
+-- name: records_page
+-- At most 500 records and about 1 MiB of values a page.
+select seq, kind, key, value, types, fingerprint, attempt from (
+    select r.*, sum(bytes) over (order by seq) - bytes as before
+    from (select * from records where run_id = $1 and seq > $2 order by seq limit 500) r
+) page
+where before < 1048576
+order by seq;
+
+-- name: newest_checkpoint
+select seq, kind, key, value, types, fingerprint, attempt from records
+where run_id = $1 and key = $2 and kind = 'checkpoint' order by seq desc limit 1;
+
+-- name: step_record
+select seq, kind, key, value, types, fingerprint, attempt from records where run_id = $1 and key = $2 and kind = 'step';
+
+-- name: append
+-- Many sidecars' records at once. Heads are locked in the order of their run, so that two batches can't deadlock;
+-- the fence is checked on the locked rows. A retransmission, or a step that is recorded, is left out.
+with incoming as (
+    select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::json[],
+                         $9::json[], $10::text[], $11::int[], $12::int[])
+        as i (run_id, attempt, token, pod_id, write_id, kind, key, value, types, fingerprint, bytes, ord)
+), fences as (
+    select distinct run_id, attempt, token, pod_id from incoming
+), locked as materialized (
+    select h.run_id, h.attempt, h.token, h.pod_id, h.last_seq
+    from run_heads h
+    join fences f on f.run_id = h.run_id and f.attempt = h.attempt and f.token = h.token and f.pod_id = h.pod_id
+    order by h.run_id
+    for no key update of h
+), numbered as (
+    select i.*, l.last_seq + row_number() over (partition by i.run_id order by i.ord) as seq
+    from incoming i
+    join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token and l.pod_id = i.pod_id
+    where not exists (select 1 from records r where r.run_id = i.run_id and r.write_id = i.write_id)
+      and not exists (select 1 from records r where r.run_id = i.run_id and r.key = i.key and r.kind = 'step' and i.kind = 'step')
+), written as (
+    insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes)
+    select run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes from numbered
+    on conflict do nothing
+    returning run_id, seq, key, write_id, bytes
+), advanced as (
+    update run_heads h
+    set last_seq = w.last_seq, last_key = w.last_key, records = h.records + w.n, records_bytes = h.records_bytes + w.bytes
+    from (select run_id, max(seq) as last_seq, (array_agg(key order by seq desc))[1] as last_key,
+                 count(*)::int as n, sum(bytes) as bytes
+          from written group by run_id) w
+    where h.run_id = w.run_id
+)
+select i.ord, l.run_id is not null as held, w.seq
+from incoming i
+left join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token and l.pod_id = i.pod_id
+left join written w on w.run_id = i.run_id and w.write_id = i.write_id and w.key = i.key;
+
+-- name: record_by_write
+select seq from records where run_id = $1 and write_id = $2;
+
+-- name: beat
+-- Losing a heartbeat in a crash of Postgres only delays a lease's end: it need not wait for the disk.
+with relaxed as materialized (
+    select set_config('synchronous_commit', 'off', true)
+), incoming as (
+    select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::real[], $6::text[], $7::int[])
+        as i (run_id, attempt, token, pod_id, progress, progress_message, ord)
+), locked as materialized (
+    select h.run_id, i.ord, i.progress, i.progress_message
+    from run_heads h
+    cross join relaxed
+    join incoming i on i.run_id = h.run_id and i.attempt = h.attempt and i.token = h.token and i.pod_id = h.pod_id
+    order by h.run_id
+    for no key update of h
+), beaten as (
+    update run_heads h
+    set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $8,
+        progress = coalesce(l.progress, h.progress), progress_message = coalesce(l.progress_message, h.progress_message)
+    from locked l where h.run_id = l.run_id
+)
+select l.ord, r.state, greatest(0, extract(epoch from r.cancel_deadline_at - clock_timestamp()))::int as grace
+from locked l join runs r on r.run_id = l.run_id;

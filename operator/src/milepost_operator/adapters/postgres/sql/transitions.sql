@@ -1,0 +1,47 @@
+-- name: add_event
+with numbered as (
+    update runs set event_count = event_count + 1 where run_id = $1 returning event_count
+)
+insert into run_events (run_id, seq, reason, message, warning, terminal)
+select $1, event_count, $2, left($3, 900), $4, $5 from numbered;
+
+-- name: finish_waiting_run
+-- The end of a run that nothing works on.
+update runs set state = $2, reason = $3, message = $4, finished_at = clock_timestamp(), rev = rev + 1
+where run_id = $1;
+
+-- name: begin_cancelling
+update runs set state = 'cancelling', cancel_requested_at = clock_timestamp(), cancel_requested_by = $2,
+    cancel_deadline_at = clock_timestamp() + $3, reason = 'CancelRequested', message = $4, rev = rev + 1
+where run_id = $1;
+
+-- name: mark_cancel
+update runs set cancel_requested_at = clock_timestamp(), cancel_requested_by = $2 where run_id = $1;
+
+-- name: attempt_for_ending
+select * from attempts where run_id = $1 and attempt = $2 for no key update;
+
+-- name: head_for_ending
+select * from run_heads where run_id = $1 for no key update;
+
+-- name: end_attempt
+update attempts
+set state = 'ended', settled = $3, reason = $4, message = left($5, 4000), counted = $6, infra = $7, evidence = $8,
+    ended_at = clock_timestamp()
+where run_id = $1 and attempt = $2 and state <> 'ended';
+
+-- name: fence_off
+-- From here nobody can write for this run, until the next attempt is admitted.
+update run_heads set token = null, pod_id = null, lease_until = null where run_id = $1;
+
+-- name: after_attempt
+update runs
+set state = $2, reason = $3, message = left($4, 4000), attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
+    next_cause = $8, result = $9, error = $10, notes = 0,
+    ready_at = clock_timestamp() + $11, order_at = case when $2 = 'queued' then order_at else clock_timestamp() + $11 end,
+    finished_at = case when $2 in ('queued', 'backoff', 'held') then null else clock_timestamp() end,
+    rev = rev + 1
+where run_id = $1;
+
+-- name: pod_to_closing
+update pods set state = 'closing', closing_at = clock_timestamp() where pod_id = $1 and state not in ('closing', 'closed');

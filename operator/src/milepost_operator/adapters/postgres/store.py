@@ -1,0 +1,41 @@
+"""The whole store: every port over one pool, and the wake-ups."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from milepost_operator.adapters.postgres.database import Database, connect
+from milepost_operator.adapters.postgres.duties import PostgresDuties
+from milepost_operator.adapters.postgres.intake import PostgresIntake
+from milepost_operator.adapters.postgres.launches import PostgresLaunches
+from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
+from milepost_operator.adapters.postgres.wakes import listen
+from milepost_operator.settings import Settings
+
+
+class PostgresStore(
+    PostgresIntake,
+    PostgresLaunches,
+    PostgresProjections,
+    PostgresPodStore,
+    PostgresDuties,
+    PostgresReads,
+):
+    """Each parent implements one port of `ports.store`."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator["PostgresStore"]:
+        """Connect; UnavailableError when Postgres can't be reached now."""
+        async with connect(settings) as db:
+            yield cls(db)
+
+    def wakeups(self, names: set[str]) -> AsyncIterator[str]:
+        """Names of work that has come. A hint: some are lost with a connection, so poll too.
+
+        Ends with UnavailableError when the connection breaks.
+        """
+        return listen(self._db.pool, self._db.cluster, names)

@@ -1,0 +1,80 @@
+"""Wake-ups between processes: NOTIFY, coalesced and apart from every transaction that has work to commit.
+
+Inside such a transaction it would serialise commits on one lock (measured: 9,051 to 2,549 a second). A wake-up
+is only a hint: losing one delays work until the next poll.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+
+from milepost_operator.adapters.postgres.errors import translated
+from milepost_operator.domain.errors import UnavailableError
+
+CHANNEL: Final = "milepost"
+COALESCE_SECONDS: Final = 0.005
+PROBE_SECONDS: Final = 10.0
+"""A connection that listens is silent; without a probe its death would go unnoticed."""
+
+
+class Wakes:
+    """Sends names of work that has come, each at most once in `COALESCE_SECONDS`."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", cluster: str) -> None:
+        self._pool = pool
+        self._cluster = cluster
+        self._pending: set[str] = set()
+        self._sender: asyncio.Task[None] | None = None
+
+    def add(self, names: Iterable[str]) -> None:
+        """Send soon, without waiting for it."""
+        self._pending.update(names)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+
+    async def close(self) -> None:
+        if self._sender:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+
+    async def _send(self) -> None:
+        while self._pending:
+            await asyncio.sleep(COALESCE_SECONDS)
+            names, self._pending = self._pending, set()
+            with suppress(UnavailableError), translated():  # a hint: whoever polls finds the work
+                await self._pool.execute(
+                    "select pg_notify($1, n) from unnest($2::text[]) n",
+                    CHANNEL,
+                    [f"{self._cluster}/{name}" for name in names],
+                )
+
+
+async def listen(pool: "asyncpg.Pool[asyncpg.Record]", cluster: str, names: set[str]) -> AsyncIterator[str]:
+    """Yield names as they come. UnavailableError when the connection breaks: connect again, and poll meanwhile."""
+    heard: asyncio.Queue[str] = asyncio.Queue(maxsize=64)
+    prefix = f"{cluster}/"
+
+    def on_notify(*args: object) -> None:
+        name = str(args[-1]).removeprefix(prefix)
+        if name in names:
+            with suppress(asyncio.QueueFull):  # what is queued already wakes the same loop
+                heard.put_nowait(name)
+
+    with translated():
+        async with pool.acquire() as connection:
+            await connection.add_listener(CHANNEL, on_notify)
+            try:
+                while True:
+                    try:
+                        async with asyncio.timeout(PROBE_SECONDS):
+                            name = await heard.get()
+                    except TimeoutError:
+                        await connection.execute("select 1")
+                    else:
+                        yield name
+            finally:
+                if not connection.is_closed():
+                    await connection.remove_listener(CHANNEL, on_notify)

@@ -1,0 +1,78 @@
+"""The ASGI application, from parts that are handed in."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from milepost_operator.adapters.kube.tokenreview import PodIdentity
+from milepost_operator.api.auth import Authentication
+from milepost_operator.api.edge import Edge
+from milepost_operator.api.health import Health
+from milepost_operator.api.pod import Limits, PodApi
+from milepost_operator.api.problems import problem
+from milepost_operator.api.runs import RunsApi
+from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.store import Intake, PodStore, Reads
+
+
+class ApiStore(Intake, PodStore, Reads, Protocol):
+    """The store as the routes need it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Bytes. `namespaces`: those that are served, empty for all."""
+
+    max_record_bytes: int = 1_048_576
+    max_result_bytes: int = 1_048_576
+    max_input_bytes: int = 1_048_576
+    namespaces: Sequence[str] = ()
+
+
+def build_app(
+    store: ApiStore,
+    identify: Callable[[str], Awaitable[PodIdentity]],
+    settings: ApiSettings,
+    *,
+    sessions: Sessions,
+    tokens: ApiTokens,
+    metrics: Metrics,
+    health: Health,
+    poke: Callable[[], None],
+) -> FastAPI:
+    """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
+    app = FastAPI(
+        title="Milepost",
+        version="v1",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={HTTPException: _http_problem},
+        redirect_slashes=False,
+    )
+    limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
+    pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=poke)
+    runs = RunsApi(
+        store,
+        store,
+        max_input_bytes=settings.max_input_bytes,
+        namespaces=settings.namespaces,
+        metrics=metrics,
+        poke=poke,
+    )
+    plain = [*pod.routes(), *health.routes()]
+    app.router.routes.extend(plain)
+    app.include_router(runs.router())
+    app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
+    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
+    return app
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    return problem(error)

@@ -1,0 +1,104 @@
+"""Requests in, JSON out: sizes are bounded before they are read, a wrong field is named with the right ones."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+from starlette.responses import Response
+
+from milepost.wire.values import member
+from milepost_operator.domain.errors import InvalidInputError, TooLargeError
+
+Model = TypeVar("Model", bound=BaseModel)
+Wire = TypeVar("Wire")
+
+
+async def read_body(request: Request, limit: int, hint: str) -> bytes:
+    """The body, of at most `limit` bytes; `hint` ends the refusal. Raises TooLargeError without reading it all."""
+    message = f"the body has more than {limit} bytes; {hint}"
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLargeError("body-too-large", message)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLargeError("body-too-large", message)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse_wire(adapter: TypeAdapter[Wire], body: bytes) -> Wire:
+    """A record of the pod protocol. Types are strict; unknown fields pass, since a sidecar may be newer than we are."""
+    try:
+        return adapter.validate_json(body, strict=True)
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_input=False)[0], ()) from error
+
+
+def parse_object(model: type[Model], value: object) -> Model:
+    """A body of the public API, by the JSON names of its fields: strict, and no field that we don't know."""
+    if not isinstance(value, dict):
+        raise InvalidInputError("not-an-object", "the body has to be a JSON object", "$")
+    try:
+        return model.model_validate(value, strict=True, extra="forbid")
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_input=False)[0], _fields(model)) from error
+
+
+def parse_query(model: type[Model], request: Request) -> Model:
+    """Query parameters: each at most once, none that we don't know."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in given:
+            raise InvalidInputError("repeated", f"the query parameter {name!r} is there twice", name)
+        given[name] = value
+    try:
+        return model.model_validate(given, extra="forbid")
+    except ValidationError as error:
+        raise _invalid(error.errors(include_url=False, include_input=False)[0], _fields(model)) from error
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`value`: anything that orjson writes (dataclasses, datetimes, UUIDs, Fragments)."""
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def query_docs(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI parameters of a query model."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": field}
+            for name, field in schema.get("properties", {}).items()
+        ],
+    }
+
+
+def body_docs(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI request body of a model."""
+    schema = {**model.model_json_schema(), "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _fields(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def _invalid(error: ErrorDetails, allowed: tuple[str, ...]) -> InvalidInputError:
+    path = "$"
+    for part in error["loc"]:
+        path = f"{path}[{part}]" if isinstance(part, int) else member(path, part)
+    if error["type"] == "extra_forbidden":
+        name = str(error["loc"][-1])
+        return InvalidInputError("unknown-field", f"unknown field {name!r}; allowed: {', '.join(allowed)}", path)
+    if error["type"] == "missing":
+        return InvalidInputError("missing-field", f"the field {error['loc'][-1]!r} is missing", path)
+    if error["type"] == "json_invalid":
+        return InvalidInputError("not-json", error["msg"], "$")
+    return InvalidInputError("invalid-field", f"{path}: {error['msg']}", path)

@@ -1,0 +1,94 @@
+"""What a sidecar may send: bounds that its types don't tell. Pure functions over records of the pod protocol."""
+
+import dataclasses
+import math
+import re
+from typing import Final
+
+from milepost.wire.pod import Failure, Fence, HeartbeatRequest, RecordWrite, SettleRequest
+from milepost_operator.domain.errors import InvalidInputError
+
+MAX_RECORDS: Final = 256
+MAX_KEY_BYTES: Final = 512
+MAX_WRITE_ID_CHARS: Final = 128
+MAX_FINGERPRINT_CHARS: Final = 256
+MAX_MESSAGE_CHARS: Final = 1_024
+MAX_FAILURE_CHARS: Final = 16_384
+MAX_TRACEBACK_CHARS: Final = 65_536
+
+_INT32: Final = 2**31 - 1
+_INT64: Final = 2**63 - 1
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def require_fence(fence: Fence, path: str = "$.fence") -> None:
+    """Raise InvalidInputError for ids and numbers that no attempt can have."""
+    if not _UUID.fullmatch(fence.run_id):
+        raise InvalidInputError("invalid-field", "run_id is not a UUID in lower case", f"{path}.run_id")
+    if not 1 <= fence.attempt <= _INT32:
+        raise InvalidInputError("invalid-field", "attempt counts from 1", f"{path}.attempt")
+    if not 0 <= fence.token <= _INT64:
+        raise InvalidInputError("invalid-field", "token is a 64-bit number", f"{path}.token")
+
+
+def require_record(record: RecordWrite, path: str) -> None:
+    """Raise InvalidInputError for a key, write id or fingerprint that can't be kept."""
+    require_text(record.key, f"{path}.key")
+    require_text(record.write_id, f"{path}.write_id")
+    require_text(record.fingerprint or "", f"{path}.fingerprint")
+    if not 1 <= len(record.key.encode()) <= MAX_KEY_BYTES:
+        raise InvalidInputError("invalid-key", f"a key has 1 to {MAX_KEY_BYTES} bytes", f"{path}.key")
+    if not 1 <= len(record.write_id) <= MAX_WRITE_ID_CHARS:
+        message = f"a write id has 1 to {MAX_WRITE_ID_CHARS} characters"
+        raise InvalidInputError("invalid-field", message, f"{path}.write_id")
+    if record.fingerprint is not None and len(record.fingerprint) > MAX_FINGERPRINT_CHARS:
+        message = f"a fingerprint has at most {MAX_FINGERPRINT_CHARS} characters"
+        raise InvalidInputError("invalid-field", message, f"{path}.fingerprint")
+
+
+def require_text(text: str, path: str) -> None:
+    """Raise InvalidInputError for text that Postgres can't hold."""
+    if "\x00" in text:
+        raise InvalidInputError("nul-character", "U+0000 can't be kept", path)
+
+
+def mended_beat(beat: HeartbeatRequest) -> HeartbeatRequest:
+    """Odd progress is put right: for its sake no lease may be lost."""
+    progress = beat.progress
+    if progress is not None:
+        progress = min(max(progress, 0.0), 1.0) if math.isfinite(progress) else None
+    message = beat.progress_message
+    return HeartbeatRequest(beat.fence, progress, message and _clip(message, MAX_MESSAGE_CHARS))
+
+
+def mended_settle(request: SettleRequest) -> SettleRequest:
+    """Check what belongs together. A failure's texts are cut and cleaned: for their sake no ending may be lost."""
+    failed = request.outcome == "failed"
+    if failed != (request.failure is not None) or (failed and request.result is not None):
+        message = "`failure` goes with outcome failed, `result` with outcome succeeded"
+        raise InvalidInputError("invalid-field", message, "$.outcome")
+    if request.failure is None:
+        return request
+    return dataclasses.replace(request, failure=_mended_failure(request.failure))
+
+
+def _mended_failure(failure: Failure) -> Failure:
+    seconds = failure.retry_after_seconds
+    return dataclasses.replace(
+        failure,
+        type=_clip(failure.type, MAX_MESSAGE_CHARS),
+        message=_clip(failure.message, MAX_FAILURE_CHARS),
+        traceback=_clip_head(failure.traceback, MAX_TRACEBACK_CHARS),
+        retry_after_seconds=max(seconds, 0.0) if seconds is not None and math.isfinite(seconds) else None,
+    )
+
+
+def _clip(text: str, limit: int) -> str:
+    clean = text.replace("\x00", "\ufffd")
+    return clean if len(clean) <= limit else f"{clean[:limit]}… ({len(clean) - limit} characters cut)"
+
+
+def _clip_head(text: str, limit: int) -> str:
+    """Of a traceback the end tells most."""
+    clean = text.replace("\x00", "\ufffd")
+    return clean if len(clean) <= limit else f"({len(clean) - limit} characters cut) …{clean[-limit:]}"

@@ -1,0 +1,169 @@
+"""The periodic duties of the api: each a loop that outlives every error and tells when it last turned.
+
+Any number of replicas run them: the store claims the work by row locks.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.obs.logging import get_logger
+from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.store import Duties as DutiesPort
+
+TURN_SECONDS: Final = 20.0
+"""A turn that takes longer is given up: a lost connection must not stop a duty."""
+BATCH: Final = 200
+MIN_GAP_SECONDS: Final = 0.005
+MAX_BACKOFF_SECONDS: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+class DutyStore(DutiesPort, Protocol):
+    """The store as the duties need it."""
+
+    def wakeups(self, names: set[str]) -> AsyncIterator[str]:
+        """Hints that there is work, by name; may lose some, or end."""
+
+
+@dataclass(slots=True, eq=False)
+class _Loop:
+    """`turn` returns True when more is waiting. `poked` ends a pause early."""
+
+    name: str
+    period: float
+    turn: Callable[[], Awaitable[bool]]
+    turned_at: float
+    poked: asyncio.Event | None = None
+    failures: int = 0
+
+
+class Duties:
+    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds."""
+
+    def __init__(self, store: DutyStore, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._admit_now = asyncio.Event()
+        now = clock()
+        self._loops = [
+            _Loop("pulse", 1.0, self._pulse, now),
+            _Loop("admit", 1.0, self._admit, now, self._admit_now),
+            _Loop("reap", 1.0, self._reap, now),
+            _Loop("invariants", 30.0, self._violations, now),
+        ]
+        self._violated: set[str] = set()
+
+    def poke(self) -> None:
+        """Something may be admitted now: don't wait for the next turn."""
+        self._admit_now.set()
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each loop's last turn ended, beyond its period."""
+        now = self._clock()
+        return {loop.name: max(0.0, now - loop.turned_at - loop.period) for loop in self._loops}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for loop in self._loops:
+                group.create_task(self._forever(loop), name=f"duty-{loop.name}")
+            group.create_task(self._listen(), name="duty-wakeups")
+
+    async def _forever(self, loop: _Loop) -> None:
+        while True:
+            if loop.poked is not None:
+                loop.poked.clear()
+            more = await self._turn(loop)
+            loop.turned_at = self._clock()
+            if loop.failures:
+                await asyncio.sleep(_backoff(loop.failures))
+            elif more:
+                await asyncio.sleep(MIN_GAP_SECONDS)
+            else:
+                await _pause(loop)
+
+    async def _turn(self, loop: _Loop) -> bool:
+        more = False
+        try:
+            with self._metrics.duty_seconds.labels(loop.name).time():
+                async with asyncio.timeout(TURN_SECONDS):
+                    more = await loop.turn()
+        except (UnavailableError, TimeoutError) as error:
+            self._failed(loop, "unavailable")
+            _log.warning("duty_unavailable", duty=loop.name, failures=loop.failures, error=str(error) or "too slow")
+        except Exception:  # noqa: BLE001 (logged and counted; a duty never dies)
+            self._failed(loop, "unexpected")
+            _log.exception("duty_failed", duty=loop.name, failures=loop.failures)
+        else:
+            loop.failures = 0
+        return more
+
+    def _failed(self, loop: _Loop, cause: str) -> None:
+        loop.failures += 1
+        self._metrics.duty_failures.labels(loop.name, cause).inc()
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async for _ in self._store.wakeups({"admit"}):
+                    failures = 0
+                    self.poke()
+            except (UnavailableError, OSError) as error:
+                _log.warning("wakeups_unavailable", error=str(error))
+            except Exception:  # noqa: BLE001 (a hint only: the loop polls too)
+                _log.exception("wakeups_failed")
+            failures += 1
+            await asyncio.sleep(_backoff(failures))
+
+    async def _pulse(self) -> bool:
+        await self._store.pulse()
+        return False
+
+    async def _admit(self) -> bool:
+        promoted = await self._store.promote(BATCH)
+        admitted = await self._store.admit(BATCH)
+        self._metrics.admitted.inc(admitted)
+        return promoted >= BATCH or admitted >= BATCH
+
+    async def _reap(self) -> bool:
+        reaped = await self._store.reap(BATCH)
+        self._metrics.reaped.inc(reaped)
+        if reaped:
+            self.poke()
+        return reaped >= BATCH
+
+    async def _violations(self) -> bool:
+        counts = await self._store.violations()
+        for name in self._violated - counts.keys():
+            self._metrics.violations.labels(name).set(0)
+        for name, count in counts.items():
+            self._metrics.violations.labels(name).set(count)
+        self._violated |= counts.keys()
+        broken = {name: count for name, count in counts.items() if count}
+        if broken:
+            _log.error("invariants_violated", **broken)
+        return False
+
+
+def _backoff(failures: int) -> float:
+    seconds: float = min(0.25 * 2.0 ** min(failures, 8), MAX_BACKOFF_SECONDS)
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+
+async def _pause(loop: _Loop) -> None:
+    if loop.poked is None:
+        await asyncio.sleep(loop.period)
+        return
+    try:
+        async with asyncio.timeout(loop.period):
+            await loop.poked.wait()
+    except TimeoutError:
+        return
+    await asyncio.sleep(MIN_GAP_SECONDS)

@@ -1,0 +1,77 @@
+"""Errors as problem+json (RFC 9457): the one place where an error becomes a status."""
+
+import http
+import math
+from typing import Final
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from milepost_operator.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    InvalidInputError,
+    MilepostError,
+    NotFoundError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_STATUS: Final[tuple[tuple[type[MilepostError], int], ...]] = (
+    (TooLargeError, 413),
+    (InvalidInputError, 422),
+    (NotFoundError, 404),
+    (UnauthenticatedError, 401),
+    (ForbiddenError, 403),
+    (ConflictError, 409),
+    (GoneError, 410),
+    (UnavailableError, 503),
+)
+_INTERNAL: Final = 500
+
+
+def problem(error: Exception) -> Response:
+    """The answer to a request that ended in `error`. Unknown errors tell nothing of themselves."""
+    if isinstance(error, HTTPException):
+        code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return _answer(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+    status = status_of(error)
+    if status == _INTERNAL or not isinstance(error, MilepostError):
+        return _answer(_INTERNAL, "internal", "an unexpected error; the log of the api tells more")
+    headers: dict[str, str] = {}
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    elif isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    path = error.path if isinstance(error, InvalidInputError) else None
+    return _answer(status, error.code, str(error), path=path, headers=headers)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that `error` means."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), _INTERNAL)
+
+
+def _answer(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    path: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body: dict[str, object] = {
+        "type": f"urn:milepost:problem:{code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if path is not None:
+        body["path"] = path
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)

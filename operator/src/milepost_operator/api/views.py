@@ -1,0 +1,177 @@
+"""What the public API says of runs: JSON in camelCase, times in RFC 3339, user values as they were written."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.domain.runs import AttemptView, Created, RunView
+
+
+class _Out(BaseModel):
+    """Documents an answer; answers themselves are written straight from rows."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+class CreatedOut(_Out):
+    id: str
+    name: str
+    namespace: str
+    task: str
+    state: str
+    duplicate: bool
+
+
+class RunSummaryOut(_Out):
+    id: str
+    name: str
+    namespace: str
+    task: str
+    queue: str
+    state: str
+    reason: str | None
+    message: str | None
+    attempt: int
+    attempts_counted: int
+    max_attempts: int
+    version: int | None
+    origin: str
+    tags: list[str]
+    idempotency_key: str | None
+    pod_name: str | None
+    last_seq: int
+    last_checkpoint: str | None
+    resumed_after: int | None
+    progress: float | None
+    progress_message: str | None
+    dead_lettered: bool
+    created_at: datetime
+    ready_at: datetime | None
+    admitted_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunOut(RunSummaryOut):
+    input: object
+    result: object
+    error: dict[str, object] | None
+
+
+class RunsOut(_Out):
+    items: list[RunSummaryOut]
+    next_cursor: str | None
+
+
+class AttemptOut(_Out):
+    attempt: int
+    cause: str
+    state: str
+    reason: str | None
+    message: str | None
+    counted: bool
+    job: str
+    resumed_after: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    evidence: dict[str, object]
+
+
+class AttemptsOut(_Out):
+    items: list[AttemptOut]
+
+
+def created(run: Created, namespace: str, task: str) -> Mapping[str, object]:
+    return {
+        "id": run.run_id,
+        "name": run.name,
+        "namespace": namespace,
+        "task": task,
+        "state": run.state,
+        "duplicate": run.duplicate,
+    }
+
+
+def summary(run: RunView) -> dict[str, object]:
+    """A run in a list: without input, result and error, which may be large."""
+    return {
+        "id": run.run_id,
+        "name": run.name,
+        "namespace": run.namespace,
+        "task": run.task,
+        "queue": run.queue,
+        "state": run.state,
+        "reason": run.reason,
+        "message": run.message,
+        "attempt": run.attempt,
+        "attemptsCounted": run.attempts_counted,
+        "maxAttempts": run.max_attempts,
+        "version": run.version,
+        "origin": run.origin,
+        "tags": list(run.tags),
+        "idempotencyKey": run.idempotency_key,
+        "podName": run.pod_name,
+        "lastSeq": run.last_seq,
+        "lastCheckpoint": run.last_key,
+        "resumedAfter": run.resumed_after,
+        "progress": run.progress,
+        "progressMessage": run.progress_message,
+        "deadLettered": run.dead_lettered,
+        "createdAt": run.created_at,
+        "readyAt": run.ready_at,
+        "admittedAt": run.admitted_at,
+        "startedAt": run.started_at,
+        "finishedAt": run.finished_at,
+    }
+
+
+def full(run: RunView) -> dict[str, object]:
+    """One run with everything; `input` and `result` byte for byte as they are kept."""
+    return {
+        **summary(run),
+        "input": orjson.Fragment(run.input),
+        "result": None if run.result is None else orjson.Fragment(run.result),
+        "error": run.error,
+    }
+
+
+def attempt(view: AttemptView) -> dict[str, object]:
+    return {
+        "attempt": view.attempt,
+        "cause": view.cause,
+        "state": view.state,
+        "reason": view.reason,
+        "message": view.message,
+        "counted": view.counted,
+        "job": f"mp-{view.pod_id}",
+        "resumedAfter": view.resumed_after,
+        "startedAt": view.started_at,
+        "endedAt": view.ended_at,
+        "evidence": view.evidence,
+    }
+
+
+def cursor_after(run: RunView) -> str:
+    """Where the next page begins: opaque to callers."""
+    return base64.urlsafe_b64encode(f"{run.created_at.isoformat()}|{run.run_id}".encode()).decode().rstrip("=")
+
+
+def parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """The keyset of a cursor that we gave. Raises InvalidInputError for anything else."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        at, _, run_id = text.partition("|")
+        when = datetime.fromisoformat(at)
+        key = UUID(run_id)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInputError("invalid-cursor", "pass a nextCursor as it was given", "cursor") from error
+    if when.tzinfo is None:
+        raise InvalidInputError("invalid-cursor", "pass a nextCursor as it was given", "cursor")
+    return when, key

@@ -1,0 +1,1 @@
+"""The custom resources as pydantic models, and the CRDs made of them. Pure: no client, no defaults of the chart."""

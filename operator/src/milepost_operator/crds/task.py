@@ -1,0 +1,113 @@
+"""Task: what runs, in what pod, from which queue and with what budget."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from milepost_operator.crds.common import Conditions, Count, Model, Name, Word, rule, rules
+from milepost_operator.crds.core import Env, EnvFroms, Resources
+from milepost_operator.crds.podspec import PodSettings
+
+ENTRYPOINT = r"^[A-Za-z0-9_./-]+(:[A-Za-z_][A-Za-z0-9_.]*)?$"
+MAX_SOURCE = 204_800
+
+
+class Source(Model):
+    """Code kept in the Task itself; it runs in the chart's runner image."""
+
+    inline: Annotated[str, Field(min_length=1, max_length=MAX_SOURCE)]
+    """Python source, at most 200 KB."""
+
+
+class Retry(Model):
+    """How often and how soon a failed run is tried again. Losses of infrastructure have a budget of their own."""
+
+    model_config = rules(
+        rule(
+            "!has(self.minSeconds) || !has(self.maxSeconds) || self.minSeconds <= self.maxSeconds",
+            "retry.maxSeconds must not be below retry.minSeconds",
+            ".maxSeconds",
+        ),
+    )
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Attempts in all, the first included; 3."""
+    factor: Annotated[float, Field(ge=1, le=10)] | None = None
+    """Each delay is this many times the one before; 2."""
+    min_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    """Delay before the second attempt; 1."""
+    max_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    """No delay is longer; 60."""
+    randomize: bool | None = None
+    """Take a random part of each delay, so that many failures do not come back at once; true."""
+
+
+class Timeouts(Model):
+    """Limits of time."""
+
+    attempt_seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
+    """One attempt, from its start in the pod; 3600."""
+    run_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """The whole run, less the time it is suspended; 86400."""
+
+
+class TaskSpec(Model):
+    """Exactly one of image and source says what code there is; entrypoint or command says what of it runs."""
+
+    model_config = rules(
+        rule("has(self.image) != has(self.source)", "spec: set exactly one of image and source.inline"),
+        rule("!(has(self.entrypoint) && has(self.command))", "spec: entrypoint and command exclude each other"),
+        rule(
+            "!has(self.image) || has(self.entrypoint) || has(self.command)",
+            "spec: image needs an entrypoint (module:function) or a command",
+        ),
+        rule("!has(self.source) || !has(self.command)", "spec.command goes with image, not with source", ".command"),
+        rule("!has(self.args) || has(self.command)", "spec.args goes with command", ".args"),
+    )
+
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    """Container image with the task's code."""
+    source: Source | None = None
+    """The code itself, instead of an image."""
+    entrypoint: Annotated[str, Field(min_length=1, max_length=512, pattern=ENTRYPOINT)] | None = None
+    """The task function, `module:function`."""
+    command: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(min_length=1, max_length=64)] | None = None
+    """Program of a task in any language; exit code 0 is success."""
+    args: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(max_length=256)] | None = None
+    """Arguments of command."""
+    resources: Resources | None = None
+    """Requests and limits of the task container."""
+    env: Env | None = None
+    """Environment of the task container."""
+    env_from: EnvFroms | None = None
+    """Environment taken from whole Secrets and ConfigMaps."""
+    pod: PodSettings | None = None
+    """How the pods differ from the default shape."""
+    queue: Name | None = None
+    """Queue that limits the runs; `default` (which needs no Queue object)."""
+    retry: Retry | None = None
+    """Budget of attempts and backoff; copied onto a run when it is made."""
+    timeouts: Timeouts | None = None
+    """Limits of time; copied onto a run when it is made."""
+
+
+class TaskStatus(Model):
+    """What the operator made of it."""
+
+    observed_generation: Count | None = None
+    """metadata.generation that was taken."""
+    version: Count | None = None
+    """Version of the pod's shape: it grows with each change that shapes pods."""
+    queue: Word | None = None
+    """Queue in use."""
+    conditions: Conditions | None = None
+    """Accepted: new runs use this spec. QueueFound: its queue exists."""
+
+
+class Task(Model):
+    """Code that runs durably: each attempt in a pod of its own, resumed after its last checkpoint."""
+
+    spec: TaskSpec
+    """What to run."""
+    status: TaskStatus | None = None
+    """What the operator made of it."""

@@ -1,0 +1,111 @@
+"""What follows for a run when an attempt ends: the one decision behind settle, a pod's death, a lease and a timeout."""
+
+from dataclasses import asdict, dataclass
+
+from milepost.wire.pod import Evidence, Failure, SettleRequest
+from milepost_operator.domain.retry import backoff_seconds
+from milepost_operator.domain.runs import Ending, Retry
+from milepost_operator.domain.states import Reason, RunState
+
+SIGKILL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """`infra_streak`: infrastructure losses in a row; `progressed`: this attempt committed a new record."""
+
+    cancel_requested: bool
+    attempts_counted: int
+    infra_streak: int
+    progressed: bool
+    retry: Retry
+    infra_budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The run after the attempt; `delay_seconds` until it is ready again, for `backoff` and `queued`."""
+
+    state: RunState
+    reason: Reason
+    message: str
+    attempts_counted: int
+    infra_streak: int
+    delay_seconds: float = 0.0
+    dead_lettered: bool = False
+
+
+def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
+    """Rule order: our own intent to cancel, success, the run's own deadline, a final failure, the two budgets."""
+    counted = facts.attempts_counted + (1 if ending.counted else 0)
+    if facts.cancel_requested:
+        message = (
+            "cancelled" if ending.reason is Reason.CANCELLED else f"cancelled; the attempt ended: {ending.message}"
+        )
+        return Next(RunState.CANCELLED, Reason.CANCELLED, message, counted, facts.infra_streak)
+    if ending.reason is Reason.SUCCEEDED:
+        return Next(RunState.SUCCEEDED, Reason.SUCCEEDED, ending.message, facts.attempts_counted, 0)
+    if ending.reason is Reason.RUN_TIMEOUT:
+        return Next(RunState.TIMED_OUT, Reason.RUN_TIMEOUT, ending.message, counted, facts.infra_streak)
+    if ending.final:
+        return Next(RunState.FAILED, ending.reason, ending.message, counted, facts.infra_streak)
+    if ending.infra:
+        return _after_infra_loss(facts, ending, jitter)
+    if counted >= facts.retry.max_attempts:
+        return Next(RunState.FAILED, ending.reason, ending.message, counted, 0, dead_lettered=True)
+    delay = backoff_seconds(facts.retry, counted, jitter)
+    if ending.retry_after_seconds is not None:
+        delay = max(delay, ending.retry_after_seconds)
+    return Next(RunState.BACKOFF, ending.reason, ending.message, counted, 0, delay)
+
+
+def _after_infra_loss(facts: RunFacts, ending: Ending, jitter: float) -> Next:
+    streak = 1 if facts.progressed else facts.infra_streak + 1
+    counted = facts.attempts_counted
+    if streak > facts.infra_budget:
+        message = f"{streak} infrastructure losses in a row without a new record; the last: {ending.message}"
+        return Next(RunState.FAILED, Reason.POISONED, message, counted, streak, dead_lettered=True)
+    if streak == 1:
+        return Next(RunState.QUEUED, ending.reason, ending.message, counted, streak)
+    delay = backoff_seconds(facts.retry, streak - 1, jitter)
+    return Next(RunState.BACKOFF, ending.reason, ending.message, counted, streak, delay)
+
+
+def ending_of(request: SettleRequest) -> Ending:
+    """Read the sidecar's report as an ending."""
+    evidence = asdict(request.evidence)
+    if request.outcome == "succeeded":
+        return Ending(Reason.SUCCEEDED, "succeeded", counted=False, evidence=evidence)
+    failure = request.failure or Failure("lost-result", "LostResult", "the attempt failed without saying why")
+    error = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
+    reason, infra = _reason_of(failure, request.evidence)
+    final = reason in {Reason.FATAL, Reason.CONFIG} or (failure.retryable is False and not infra)
+    message = f"{failure.type}: {failure.message}" if failure.type else failure.message
+    return Ending(
+        reason,
+        message,
+        counted=not infra,
+        infra=infra,
+        final=final,
+        error=error,
+        evidence=evidence,
+        retry_after_seconds=failure.retry_after_seconds,
+    )
+
+
+def _reason_of(failure: Failure, evidence: Evidence) -> tuple[Reason, bool]:
+    """The reason, and whether it is a loss of infrastructure: a SIGKILL that memory does not explain is one."""
+    if failure.kind == "oom" or (failure.kind == "crash" and evidence.oom_kills):
+        return Reason.OOM, False
+    if failure.kind == "crash":
+        return Reason.CRASHED, evidence.signal == SIGKILL
+    if failure.kind == "fatal" or (failure.kind == "user" and failure.retryable is False):
+        return Reason.FATAL, False
+    plain = {
+        "user": Reason.USER_FAILURE,
+        "config": Reason.CONFIG,
+        "timeout": Reason.TIMEOUT,
+        "cancelled": Reason.USER_FAILURE,
+        "lost-result": Reason.LOST_RESULT,
+    }
+    return plain[failure.kind], False

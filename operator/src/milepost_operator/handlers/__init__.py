@@ -1,0 +1,1 @@
+"""The operator process: kopf brings objects in, the reconcilers do the rest."""

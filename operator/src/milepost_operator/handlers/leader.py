@@ -1,0 +1,153 @@
+"""What the leader does, for as long as it leads: intake, launches, pods' ends, projections, sweeps."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from milepost_operator.adapters.kube.client import KubeClient
+from milepost_operator.adapters.kube.cluster import Cluster
+from milepost_operator.adapters.kube.watches import Watches
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import DeposedError, UnavailableError
+from milepost_operator.handlers.objects import watch_objects
+from milepost_operator.manifests.job import PodSettings
+from milepost_operator.obs.operator import OperatorMetrics
+from milepost_operator.reconcile.backlog import Backlog
+from milepost_operator.reconcile.intake import ObjectIntake
+from milepost_operator.reconcile.launch import Launcher
+from milepost_operator.reconcile.loop import Loop
+from milepost_operator.reconcile.pods import Pods
+from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
+from milepost_operator.reconcile.sweep import PodSweep, RunSweep
+from milepost_operator.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def pod_settings(settings: Settings) -> PodSettings:
+    """What the installation says of every pod. OSError when the CA's file can't be read."""
+    return PodSettings(
+        runner_image=settings.runner_image,
+        sidecar_image=settings.sidecar_image or settings.runner_image,
+        api_url=settings.api_url,
+        ca=settings.ca_file.read_text() if settings.ca_file else "",
+        cluster=settings.cluster,
+        image_pull_policy=settings.image_pull_policy,
+    )
+
+
+class Leader:
+    """Made once; `lead` may run several times, each with an epoch of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: PostgresStore,
+        kube: KubeClient,
+        *,
+        watches: Watches,
+        identity: str,
+        metrics: OperatorMetrics,
+        on_spawn: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._cluster = Cluster(kube)
+        self._watches = watches
+        self._identity = identity
+        self._metrics = metrics
+        self._on_spawn = on_spawn
+        self._backlog: Backlog | None = None
+        self._by_name: dict[str, tuple[Loop, ...]] = {}
+        self.loops: tuple[Loop, ...] = ()
+
+    def seen(self) -> None:
+        """A watch brought something."""
+        self._wake("pods")
+
+    def backlog_depth(self) -> int:
+        return self._backlog.depth() if self._backlog else 0
+
+    async def lead(self) -> None:
+        """Lead until cancelled. DeposedError when another one leads."""
+        epoch = await self._store.take_epoch(self._identity)
+        self._metrics.epoch.set(epoch)
+        log.info("epoch taken", epoch=epoch)
+        self._backlog = self._intake()
+        self._prepare(epoch)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for loop in self.loops:
+                    group.create_task(loop.run(), name=loop.name)
+                group.create_task(self._listen(), name="wakeups")
+                group.create_task(self._backlog.run(), name="backlog")
+                group.create_task(
+                    watch_objects(self._backlog, self._settings.watched_namespaces, self._on_spawn), name="kopf"
+                )
+        except* (DeposedError, UnavailableError) as ended:
+            raise DeposedError(f"leading ended: {ended.exceptions[0]}") from ended
+        finally:
+            self.loops, self._by_name, self._backlog = (), {}, None
+
+    def _intake(self) -> Backlog:
+        intake = ObjectIntake(
+            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
+        )
+        return Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
+
+    def _prepare(self, epoch: int) -> None:
+        settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
+        grace, bucket = settings.config_grace_seconds, Bucket()
+        pods = Pods(
+            store,
+            cluster,
+            self._watches,
+            clock=now,
+            config_grace_seconds=grace,
+            on_ended=lambda reason: metrics.ended.labels(reason).inc(),
+        )
+        launcher = Launcher(
+            store,
+            cluster,
+            pods,
+            pod_settings(settings),
+            epoch,
+            config_grace_seconds=grace,
+            on_launched=metrics.launched.inc,
+        )
+        pod_sweep = PodSweep(store, cluster, self._watches, pods, config_grace_seconds=grace)
+        run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
+        projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
+        queues = QueueStatus(store, cluster, bucket)
+        by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
+        by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
+        by_project = Loop("project", projector.turn, interval=1.0, spacing=0.1)
+        self.loops = (
+            by_pods,
+            by_launch,
+            by_project,
+            Loop("queue-status", queues.turn, interval=5.0),
+            Loop("late-pods", pod_sweep.turn, interval=5.0),
+            Loop("absent-runs", run_sweep.turn, interval=30.0),
+        )
+        self._by_name = {"pods": (by_pods,), "launch": (by_launch, by_pods), "project": (by_project,)}
+
+    def _wake(self, name: str) -> None:
+        for loop in self._by_name.get(name, ()):
+            loop.wake()
+
+    async def _listen(self) -> None:
+        """Wake-ups are a hint: while none can be heard, the loops' own intervals do."""
+        while True:
+            try:
+                async for name in self._store.wakeups({"launch", "project"}):
+                    self._wake(name)
+            except UnavailableError as error:
+                log.warning("wake-ups are not heard", error=str(error))
+            await asyncio.sleep(1.0)

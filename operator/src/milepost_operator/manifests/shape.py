@@ -1,0 +1,85 @@
+"""A Task's spec in two halves: what shapes its pods (a version), and what is copied onto each run (its policy)."""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from milepost_operator.crds.task import TaskSpec
+from milepost_operator.domain.runs import Retry, Timeouts
+from milepost_operator.manifests.job import PodSettings
+from milepost_operator.manifests.names import digest
+from milepost_operator.manifests.raw import Manifest, Object, at, part
+
+DEFAULT_QUEUE: Final = "default"
+_REVISION: Final = "1"
+"""Changes when manifests/job.py makes another pod of the same shape."""
+_SHAPING: Final = {"image", "source", "entrypoint", "command", "args", "resources", "env", "env_from", "pod"}
+_SECURITY: Final = (
+    "serviceAccountName",
+    "runtimeClassName",
+    "runAsUser",
+    "fsGroup",
+    "readOnlyRootFilesystem",
+    "volumes",
+    "volumeMounts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is copied onto a run when it is made."""
+
+    queue: str
+    retry: Retry
+    timeouts: Timeouts
+
+
+def shape_of(spec: TaskSpec) -> Manifest:
+    """The pod-shaping part as JSON: only what is set, with quantities as strings."""
+    dumped = spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_SHAPING)
+    if spec.resources:
+        dumped["resources"] = {
+            kind: {key: str(value) for key, value in quantities.items()}
+            for kind, quantities in dumped["resources"].items()
+        }
+    return dumped
+
+
+def policy_of(spec: TaskSpec) -> Policy:
+    """The rest, with defaults; a maximum that is not set never undercuts a minimum that is."""
+    base, limits = Retry(), Timeouts()
+    retry = Retry()
+    if spec.retry:
+        given = spec.retry
+        low = base.min_seconds if given.min_seconds is None else given.min_seconds
+        high = base.max_seconds if given.max_seconds is None else given.max_seconds
+        if given.min_seconds is None:
+            low = min(low, high)
+        if given.max_seconds is None:
+            high = max(low, high)
+        retry = Retry(
+            max_attempts=given.max_attempts or base.max_attempts,
+            factor=given.factor or base.factor,
+            min_seconds=low,
+            max_seconds=high,
+            randomize=base.randomize if given.randomize is None else given.randomize,
+        )
+    if spec.timeouts:
+        limits = Timeouts(
+            attempt_seconds=spec.timeouts.attempt_seconds or limits.attempt_seconds,
+            run_seconds=spec.timeouts.run_seconds or limits.run_seconds,
+        )
+    return Policy(spec.queue or DEFAULT_QUEUE, retry, limits)
+
+
+def template_hash(shape: Object, settings: PodSettings) -> str:
+    """Tells apart pods of one version that may not stand in for each other: sidecar, security, memory class."""
+    pod = part(shape, "pod")
+    facts = {
+        "revision": _REVISION,
+        "sidecar": settings.sidecar_image,
+        "runner": "" if at(shape, "image") else settings.runner_image,
+        "security": {key: pod[key] for key in _SECURITY if key in pod},
+        "memory": at(shape, "resources", "limits", "memory") or settings.limits.get("memory"),
+    }
+    return digest(json.dumps(facts, sort_keys=True, default=str), length=12)

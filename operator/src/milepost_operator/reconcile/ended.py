@@ -1,0 +1,194 @@
+"""How an attempt ended, by rule, from what is seen of its pod (ARCHITECTURE, "how an attempt ended").
+
+The store knows the first two rules: our own intent, and a result that was settled, win over all of these.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
+from milepost_operator.domain.runs import Ending
+from milepost_operator.domain.states import Reason
+from milepost_operator.manifests import raw
+from milepost_operator.manifests.names import clipped
+from milepost_operator.manifests.raw import Object
+from milepost_operator.reconcile import evidence
+from milepost_operator.reconcile.evidence import Exit
+
+_OVER_LIMIT: Final = re.compile(r"exceed(s|ed).*(ephemeral|limit)|ephemeral.*exceed", re.IGNORECASE)
+_NODE_PRESSURE: Final = "The node was low on resource"
+_LOST_NODE: Final = frozenset({"NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Terminating"})
+_IMAGE: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    },
+)
+_CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+_CRASH_LOOPS: Final = 3
+_LATE_SECONDS: Final = 15
+_SIGKILL: Final = 137
+_SIGTERM: Final = 143
+_MESSAGE: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The pod is alive and doesn't run yet: why."""
+
+    reason: Reason
+    message: str
+
+
+def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending | Waiting | None:
+    """The end of the pod's attempt, what it waits for, or None: it is at work (or about to be)."""
+    end = evidence.exit_of(pod)
+    if end or evidence.finished(pod):
+        return _of_exit(end, pod)
+    overdue = raw.when(pod, "metadata", "deletionTimestamp")
+    if overdue and now > overdue + timedelta(seconds=_LATE_SECONDS):
+        return _infra(Reason.NODE_LOST, "the node does not confirm that the pod ended", pod, None)
+    if overdue:
+        return None
+    return _of_waiting(pod, now, config_grace_seconds)
+
+
+def vanished(job: Object | None, *, bound: bool) -> Ending:
+    """The pod is gone and was not seen to end: what its Job still knows, else it was lost."""
+    known = evidence.job_exit(job) if job else None
+    if job is None or known is None:
+        return Ending(
+            Reason.POD_LOST, "the pod was deleted by something else", counted=False, infra=True, started=bound
+        )
+    if known.reason == "Disrupted":
+        return Ending(Reason.EVICTED, clipped(known.message, _MESSAGE), counted=False, infra=True, started=bound)
+    if known.code < 0:
+        return Ending(Reason.POD_LOST, clipped(known.message, _MESSAGE), counted=False, infra=True, started=bound)
+    return _by_code(known, {}, command=evidence.is_command(raw.part(job, "spec", "template")))
+
+
+def _of_exit(end: Exit | None, pod: Object) -> Ending:
+    why, message = raw.text(pod, "status", "reason"), raw.text(pod, "status", "message")
+    finished = end.finished if end else None
+    if end and end.reason == "OOMKilled":
+        return _ended(Reason.OOM, f"out of memory: {_memory(pod)}", pod, end)
+    if _OVER_LIMIT.search(message) and not message.startswith(_NODE_PRESSURE):
+        return _ended(Reason.STORAGE, message, pod, end)
+    if disruption := evidence.disrupted(pod, finished):
+        return _infra(Reason.EVICTED, _said(disruption), pod, end)
+    if why in _LOST_NODE:
+        return _infra(Reason.NODE_LOST, message or why, pod, end)
+    if why:
+        return _infra(Reason.EVICTED, message or why, pod, end)
+    asked = evidence.deletion_asked(pod)
+    if asked and (end is None or end.finished is None or end.finished >= asked):
+        return _infra(Reason.POD_LOST, "the pod was deleted by something else", pod, end)
+    if end is None:
+        return _infra(Reason.POD_LOST, "the pod ended without running the task", pod, end)
+    return _by_code(end, pod, command=evidence.is_command(pod))
+
+
+def _by_code(end: Exit, pod: Object, *, command: bool) -> Ending:
+    if evidence.never_ran(end.reason):
+        if end.reason == "ContainerStatusUnknown":
+            return _infra(Reason.NODE_LOST, end.message or "the node lost track of the container", pod, end)
+        return _ended(Reason.CONFIG, f"the container can't start: {end.message or end.reason}", pod, end, final=True)
+    if end.code == _SIGKILL:
+        return _infra(Reason.POD_LOST, "killed (137) by neither the memory limit nor us", pod, end)
+    if command:
+        return _of_command(end, pod)
+    said = f": {end.message}" if end.message else ""
+    if end.code == 0:
+        return _ended(Reason.LOST_RESULT, "the process ended with exit code 0 before its result was recorded", pod, end)
+    if end.code == EXIT_CONFIG:
+        return _ended(Reason.CONFIG, f"the task can't be loaded{said}", pod, end, final=True)
+    if end.code == EXIT_SIDECAR:
+        return _infra(Reason.SIDECAR_LOST, f"the runner found no sidecar{said}", pod, end)
+    if end.code == EXIT_FENCED:
+        return _infra(Reason.LEASE_EXPIRED, "the attempt was fenced off or told to stop", pod, end)
+    if end.code == _SIGTERM:
+        return _infra(Reason.POD_LOST, "told to end (143) by something else", pod, end)
+    if end.code == EXIT_FAILED:
+        return _ended(Reason.USER_FAILURE, f"the task failed{said}", pod, end)
+    return _ended(Reason.CRASHED, f"the process ended with exit code {end.code}{said}", pod, end)
+
+
+def _of_command(end: Exit, pod: Object) -> Ending:
+    if end.code == 0:
+        return Ending(Reason.SUCCEEDED, "exit code 0", counted=False, evidence=evidence.facts(pod, end))
+    said = f": {end.message}" if end.message else ""
+    return _ended(Reason.USER_FAILURE, f"exit code {end.code}{said}", pod, end)
+
+
+def _of_waiting(pod: Object, now: datetime, grace_seconds: float) -> Ending | Waiting | None:
+    scheduled = raw.condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return Waiting(Reason.UNSCHEDULABLE, clipped(raw.text(scheduled, "message"), _MESSAGE))
+    loops = raw.number(evidence.sidecar(pod), "restartCount") or 0
+    if raw.text(evidence.sidecar(pod), "state", "waiting", "reason") == "CrashLoopBackOff" and loops >= _CRASH_LOOPS:
+        said = raw.text(evidence.sidecar(pod), "lastState", "terminated", "message")
+        return _infra(Reason.SIDECAR_LOST, f"the sidecar crashed {loops} times. {said}".strip(), pod, None)
+    for status in (evidence.sidecar(pod), evidence.task(pod)):
+        found = _held_up(pod, status, now, grace_seconds)
+        if found:
+            return found
+    return None
+
+
+def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -> Ending | Waiting | None:
+    """A container that can't be created: by its image, or by what its configuration refers to."""
+    why = raw.text(status, "state", "waiting", "reason")
+    if why in _IMAGE:
+        reason = Reason.IMAGE_PULL
+    elif why in _CONFIG:
+        reason = Reason.CONFIG
+    else:
+        return None
+    said = raw.text(status, "state", "waiting", "message") or why
+    message = clipped(f"container {raw.text(status, 'name')}, image {raw.text(status, 'image')}: {said}", _MESSAGE)
+    since = raw.when(raw.condition(pod, "PodScheduled"), "lastTransitionTime")
+    since = since or raw.when(pod, "metadata", "creationTimestamp") or now
+    if why in _HOPELESS or now - since >= timedelta(seconds=grace_seconds):
+        return Ending(reason, message, final=True, started=False, evidence=evidence.facts(pod, None))
+    return Waiting(reason, message)
+
+
+def _ended(reason: Reason, message: str, pod: Object, end: Exit | None, *, final: bool = False) -> Ending:
+    return Ending(
+        reason,
+        clipped(message, _MESSAGE),
+        final=final,
+        started=evidence.started(pod) if pod else True,
+        evidence=evidence.facts(pod, end),
+    )
+
+
+def _infra(reason: Reason, message: str, pod: Object, end: Exit | None) -> Ending:
+    return Ending(
+        reason,
+        clipped(message, _MESSAGE),
+        counted=False,
+        infra=True,
+        started=evidence.started(pod) if pod else True,
+        evidence=evidence.facts(pod, end),
+    )
+
+
+def _said(condition: Object) -> str:
+    return raw.text(condition, "message") or raw.text(condition, "reason") or "the pod was evicted"
+
+
+def _memory(pod: Object) -> str:
+    containers = raw.parts(pod, "spec", "containers")
+    limits = [raw.text(one, "resources", "limits", "memory") for one in containers if one.get("name") == "task"]
+    return (
+        f"the container was killed at its limit of {limits[0]}" if limits and limits[0] else "the container was killed"
+    )

@@ -1,0 +1,261 @@
+"""Task, Queue and Run objects become rows. Level-triggered: the same object, any number of times, is the same row."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from milepost.wire.values import check_text
+from milepost_operator.crds.queue import QueueSpec
+from milepost_operator.crds.run import RunSpec
+from milepost_operator.crds.task import TaskSpec
+from milepost_operator.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    MilepostError,
+    NotFoundError,
+    UnavailableError,
+)
+from milepost_operator.domain.runs import Created, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.states import TERMINAL
+from milepost_operator.manifests import names, quantity, raw, run_cr
+from milepost_operator.manifests.raw import Manifest, Object
+from milepost_operator.manifests.shape import DEFAULT_QUEUE, policy_of, shape_of
+from milepost_operator.ports.kube import Objects, Plural
+from milepost_operator.ports.store import Intake
+from milepost_operator.reconcile.conditions import Said, changes, merged
+
+log = structlog.stdlib.get_logger(__name__)
+
+M = TypeVar("M", TaskSpec, QueueSpec, RunSpec)
+
+_ENDED: Final = frozenset(run_cr.phase(state) for state in TERMINAL) | {"Cancelling"}
+
+
+class Refused(Exception):  # noqa: N818 (an outcome, told in a condition)
+    """The object can't be taken, whoever tries again: reason (CamelCase) and what to do."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ObjectIntake:
+    """One `on_…` for each kind; `deleted` tells whether the object is gone.
+
+    They raise UnavailableError alone: the caller tries again. An object that can't be taken gets a condition.
+    """
+
+    def __init__(self, store: Intake, objects: Objects, *, clock: Callable[[], datetime], max_input_bytes: int) -> None:
+        self._store = store
+        self._objects = objects
+        self._clock = clock
+        self._max_input = max_input_bytes
+        self._tasks: dict[tuple[str, str], Object] = {}
+        self._versions: dict[str, tuple[int, int]] = {}
+
+    async def on_task(self, body: Object, *, deleted: bool) -> None:
+        namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
+        if deleted:
+            self._tasks.pop((namespace, name), None)
+            self._versions.pop(uid, None)
+            await self._store.remove_task(namespace, name)
+            return
+        self._tasks[namespace, name] = body
+        try:
+            intake = _task(body)
+        except Refused as refused:
+            await self._show("tasks", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
+            return
+        known = self._versions.get(uid)
+        if known is None or known[0] != intake.generation:
+            known = (intake.generation, await self._store.apply_task(intake))
+            self._versions[uid] = known
+        said = [
+            Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
+            await self._queue_found(namespace, intake.queue),
+        ]
+        await self._show("tasks", body, {"version": known[1], "queue": intake.queue}, said)
+
+    async def on_queue(self, body: Object, *, deleted: bool) -> None:
+        namespace, name = raw.namespace(body), raw.name(body)
+        if deleted:
+            await self._store.remove_queue(namespace, name)
+        else:
+            try:
+                spec = _parsed(QueueSpec, body)
+            except Refused as refused:
+                await self._show("queues", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
+                return
+            generation = raw.number(body, "metadata", "generation") or 0
+            if raw.number(body, "status", "observedGeneration") != generation or not raw.holds(body, "Accepted"):
+                new = True
+            else:
+                new = self._versions.get(raw.uid(body), (-1, 0))[0] != generation
+            if new:
+                await self._store.apply_queue(
+                    QueueIntake(namespace, name, raw.uid(body), generation, spec.concurrency),
+                )
+                self._versions[raw.uid(body)] = (generation, 0)
+            await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
+            if not new:
+                return
+        for (of, _), task in list(self._tasks.items()):
+            if of == namespace and raw.text(task, "spec", "queue") == name:
+                await self.on_task(task, deleted=False)
+
+    async def on_run(self, body: Object, *, deleted: bool) -> None:
+        namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
+        if deleted:
+            await self._store.forget_cr(namespace, name, uid)
+            return
+        known = raw.text(body, "status", "runID")
+        if raw.text(body, "spec", "runID") or known:
+            await self._cancel(body, known)
+            return
+        if raw.condition(body, "Accepted").get("status") == "False":
+            return
+        try:
+            created = await self._create(body)
+        except Refused as refused:
+            await self._refuse(body, refused)
+            return
+        if raw.flag(body, "spec", "cancel"):
+            await self._store.cancel_run(created.run_id, f"Run {name}")
+
+    async def _create(self, body: Object) -> Created:
+        spec = _parsed(RunSpec, body)
+        text = json.dumps(raw.at(body, "spec", "input"), ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode(errors="replace"))
+        if size > self._max_input:
+            raise Refused(
+                "InputTooLarge",
+                f"spec.input has {size} bytes, a Run object may carry {self._max_input}: create the run through the "
+                "HTTP API (up to 1 MB), or pass a reference to the data",
+            )
+        bad = check_text(text)
+        if bad:
+            raise Refused("InvalidInput", f"spec.input {bad.path}: {bad.detail}")
+        try:
+            created = await self._store.create_run(
+                NewRun(
+                    namespace=raw.namespace(body),
+                    task=spec.task,
+                    input=text,
+                    name=raw.name(body),
+                    intent_uid=raw.uid(body),
+                    adopt_run_id=_uuid(raw.text(body, "metadata", "annotations", names.RUN_ID_ANNOTATION)),
+                    idempotency_key=spec.idempotency_key,
+                    tags=tuple(spec.tags or ()),
+                    origin="kubectl",
+                ),
+            )
+        except ConflictError as error:
+            raise Refused(_camel(error.code), str(error)) from error
+        except (InvalidInputError, NotFoundError) as error:
+            raise Refused("InvalidInput", str(error)) from error
+        if created.duplicate and created.name != raw.name(body):
+            raise Refused(
+                "Duplicate",
+                f"run {created.name} already has idempotencyKey {spec.idempotency_key!r}: this Run does nothing, and "
+                "deleting it cancels nothing",
+            )
+        return created
+
+    async def _cancel(self, body: Object, known: str) -> None:
+        """`cancel: true` on a Run that has its row. Only status, which we alone write, is believed to name it."""
+        run_id = _uuid(known)
+        if not raw.flag(body, "spec", "cancel") or run_id is None or raw.text(body, "status", "phase") in _ENDED:
+            return
+        try:
+            await self._store.cancel_run(run_id, f"Run {raw.name(body)}")
+        except NotFoundError:
+            log.warning("a Run names a run that is not there", run=known, name=raw.name(body))
+
+    async def _refuse(self, body: Object, refused: Refused) -> None:
+        status = run_cr.refused(
+            refused.reason, refused.message, self._clock(), raw.number(body, "metadata", "generation")
+        )
+        await self._patch_status("runs", body, status)
+
+    async def _queue_found(self, namespace: str, queue: str) -> Said:
+        if queue == DEFAULT_QUEUE or await self._objects.get_object("queues", namespace, queue):
+            return Said("QueueFound", True, "QueueFound", f"queue {queue}")
+        message = f"no Queue {queue} in namespace {namespace}: runs are held until it is applied"
+        return Said("QueueFound", False, "QueueNotFound", message)
+
+    async def _show(self, plural: Plural, body: Object, status: Manifest, said: list[Said]) -> None:
+        full: Manifest = {
+            "observedGeneration": raw.number(body, "metadata", "generation"),
+            **status,
+            "conditions": merged(body, said, self._clock()),
+        }
+        changed = changes(body, full)
+        if changed:
+            await self._patch_status(plural, body, changed)
+
+    async def _patch_status(self, plural: Plural, body: Object, status: Manifest) -> None:
+        patch: Manifest = {"metadata": {"uid": raw.uid(body)}, "status": status}
+        try:
+            await self._objects.patch_status(plural, raw.namespace(body), raw.name(body), patch)
+        except UnavailableError:
+            raise
+        except MilepostError as error:
+            log.info("status not written", kind=plural, name=raw.name(body), error=str(error))
+
+
+def _task(body: Object) -> TaskIntake:
+    spec = _parsed(TaskSpec, body)
+    shape, policy = shape_of(spec), policy_of(spec)
+    for kind, quantities in raw.part(shape, "resources").items():
+        for key, value in raw.part(quantities).items():
+            _positive(f"spec.resources.{kind}.{key}", str(value), zero=kind == "requests")
+    return TaskIntake(
+        namespace=raw.namespace(body),
+        name=raw.name(body),
+        uid=raw.uid(body),
+        generation=raw.number(body, "metadata", "generation") or 0,
+        shape=shape,
+        queue=policy.queue,
+        retry=policy.retry,
+        timeouts=policy.timeouts,
+    )
+
+
+def _positive(path: str, value: str, *, zero: bool) -> None:
+    try:
+        number = quantity.value(value)
+    except ValueError as error:
+        raise Refused("Invalid", f"{path}: {error}") from error
+    if number < 0 or (number == 0 and not zero):
+        raise Refused("Invalid", f"{path}: {value} must be above 0")
+
+
+def _parsed(model: type[M], body: Object) -> M:
+    """What the API server's schema let through is checked once more: it may be of an older release."""
+    try:
+        return model.model_validate(raw.part(body, "spec"))
+    except ValidationError as error:
+        raise Refused("Invalid", _first(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, with its path."""
+    found = error.errors(include_url=False)[0]
+    return f"{'.'.join(['spec', *(str(step) for step in found['loc'])])}: {found['msg']}"
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _camel(code: str) -> str:
+    return "".join(word.capitalize() for word in code.split("-"))

@@ -1,0 +1,222 @@
+"""Open pods rows against what is seen of their Jobs and pods. Level-triggered: the same sight, the same actions."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from milepost_operator.domain.runs import Ending, OpenPod
+from milepost_operator.manifests import names, raw
+from milepost_operator.manifests.job import TASK_CONTAINER, repository
+from milepost_operator.manifests.raw import Object
+from milepost_operator.ports.kube import Jobs, Seen
+from milepost_operator.ports.store import Launches
+from milepost_operator.reconcile import evidence
+from milepost_operator.reconcile.ended import Waiting, classify, vanished
+from milepost_operator.reconcile.loop import each
+
+log = structlog.stdlib.get_logger(__name__)
+
+SETTLING_SECONDS: Final = 5.0
+"""A row this young may be ahead of the watches."""
+AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Tell why the pod doesn't run yet."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End the pod's attempt."""
+
+    pod_uid: str | None
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the Job, and with it its pod."""
+
+    job_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Keep the digest that the image was resolved to."""
+
+    digest: str
+
+
+class Close:
+    """Nothing of the row is left in the cluster."""
+
+
+class Confirm:
+    """The watches show nothing, which must be read anew before anything follows from it."""
+
+
+Action = Note | End | Delete | Digest | Close | Confirm
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of one row. `fresh`: read from the API server just now rather than from the watches."""
+
+    job: Object | None
+    pods: Sequence[Object]
+    fresh: bool = False
+
+
+def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: float) -> list[Action]:
+    """What to do about an open row."""
+    if row.state == "closing":
+        return _closing(row, sight)
+    if row.state not in {"created", "bound"}:
+        return []
+    pod = _pod_of(row, sight.pods)
+    if pod is None:
+        return _without_pod(row, sight)
+    found = classify(pod, now, config_grace_seconds)
+    if isinstance(found, Ending):
+        over = evidence.finished(pod) or evidence.exit_of(pod) is not None
+        return [End(raw.uid(pod), found), *([] if over else [Delete(_job_uid(sight))])]
+    if isinstance(found, Waiting):
+        return [Note(found.reason.value, found.message)]
+    digest = resolved(pod)
+    return [Digest(digest)] if digest else []
+
+
+def _closing(row: OpenPod, sight: Sight) -> list[Action]:
+    """Rows of finished pods close at once, their Jobs stay for their TTL; what runs on after its grace is deleted."""
+    alive = any(not evidence.finished(pod) and evidence.exit_of(pod) is None for pod in sight.pods)
+    if sight.pods and not alive:
+        return [Close()]
+    if not sight.pods and sight.job is not None and evidence.job_exit(sight.job):
+        return [Close()]
+    if sight.job is None and not sight.pods:
+        return [Close()] if sight.fresh else [Confirm()]
+    if row.age_seconds < row.grace_seconds:
+        return []
+    going = sight.job is None or "deletionTimestamp" in raw.part(sight.job, "metadata")
+    return [] if going else [Delete(_job_uid(sight))]
+
+
+def _without_pod(row: OpenPod, sight: Sight) -> list[Action]:
+    known = evidence.job_exit(sight.job) if sight.job else None
+    if sight.job is not None and known is None and row.pod_uid is None:
+        return []  # the Job controller has not made it yet; the sweep asks why when it takes long
+    if not sight.fresh:
+        return [Confirm()] if known or row.age_seconds >= SETTLING_SECONDS else []
+    ending = vanished(sight.job, bound=row.pod_uid is not None)
+    return [End(row.pod_uid, ending), *([] if known or not sight.job else [Delete(_job_uid(sight))])]
+
+
+def _pod_of(row: OpenPod, pods: Sequence[Object]) -> Object | None:
+    """The row's pod: the one that it is bound to, else the only or the newest one."""
+    if row.pod_uid:
+        return next((pod for pod in pods if raw.uid(pod) == row.pod_uid), None)
+    return max(pods, key=lambda pod: raw.text(pod, "metadata", "creationTimestamp"), default=None)
+
+
+def _job_uid(sight: Sight) -> str | None:
+    return raw.uid(sight.job) or None if sight.job else None
+
+
+def resolved(pod: Object) -> str | None:
+    """`repository@sha256:…` of the task's image when it came from its registry, None for what was put on the node."""
+    containers = raw.parts(pod, "spec", "containers")
+    image = next((raw.text(one, "image") for one in containers if one.get("name") == TASK_CONTAINER), "")
+    shown = raw.text(evidence.task(pod), "imageID").removeprefix("docker-pullable://")
+    if "@sha256:" not in shown or "@" in image:
+        return None
+    ours, theirs = repository(image), repository(shown)
+    return shown if theirs in {ours, f"docker.io/{ours}", f"docker.io/library/{ours}"} else None
+
+
+class Pods:
+    """Carries the decisions out."""
+
+    def __init__(
+        self,
+        store: Launches,
+        jobs: Jobs,
+        seen: Seen,
+        *,
+        clock: Callable[[], datetime],
+        config_grace_seconds: float,
+        on_ended: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._on_ended = on_ended
+        self._store = store
+        self._jobs = jobs
+        self._seen = seen
+        self._clock = clock
+        self._grace = config_grace_seconds
+        self._told: dict[str, set[Note | Digest]] = defaultdict(set)
+
+    async def turn(self) -> None:
+        """All open rows, once. Nothing is concluded from watches that are not in step."""
+        if not self._seen.synced():
+            return
+        sights = self.sights()
+        rows = await self._store.open_pods()
+        for pod_id in self._told.keys() - {row.pod_id for row in rows}:
+            del self._told[pod_id]
+        await each(
+            rows, lambda row: self.settle(row, sights.get(row.pod_id, Sight(None, ()))), at_once=AT_ONCE, what="pod"
+        )
+
+    def sights(self) -> dict[str, Sight]:
+        """What the watches show, by pod id. Taken before the rows are read: what is seen here had its row by then."""
+        jobs = {names.pod_id_of(raw.name(job)): job for job in self._seen.jobs()}
+        pods: dict[str, list[Object]] = defaultdict(list)
+        for pod in self._seen.pods():
+            pods[raw.label(pod, names.POD_LABEL)].append(pod)
+        return {key: Sight(jobs.get(key), pods.get(key, ())) for key in {*jobs, *pods} if key}
+
+    async def settle(self, row: OpenPod, sight: Sight) -> None:
+        """Decide about one row and act."""
+        actions = decide(row, sight, self._clock(), self._grace)
+        if any(isinstance(action, Confirm) for action in actions):
+            fresh = Sight(
+                await self._jobs.get_job(row.namespace, names.job_name(row.pod_id)),
+                await self._jobs.pods_of(row.namespace, row.pod_id),
+                fresh=True,
+            )
+            actions = decide(row, fresh, self._clock(), self._grace)
+        for action in actions:
+            await self._act(row, action)
+
+    async def _act(self, row: OpenPod, action: Action) -> None:
+        match action:
+            case Note() | Digest():
+                await self._tell(row, action)
+            case End(pod_uid, ending):
+                log.info("pod ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
+                await self._store.pod_ended(row.pod_id, pod_uid, ending)
+                self._on_ended(ending.reason.value)
+            case Delete(job_uid):
+                await self._jobs.delete_job(row.namespace, names.job_name(row.pod_id), job_uid)
+            case Close():
+                await self._store.close_pod(row.pod_id)
+            case Confirm():
+                pass
+
+    async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
+        """Each thing once: the row keeps it."""
+        if said in self._told[row.pod_id]:
+            return
+        if isinstance(said, Note):
+            await self._store.note_pod(row.pod_id, said.reason, said.message)
+            self._told[row.pod_id] = {one for one in self._told[row.pod_id] if isinstance(one, Digest)}
+        else:
+            await self._store.pod_digest(row.pod_id, said.digest)
+        self._told[row.pod_id].add(said)

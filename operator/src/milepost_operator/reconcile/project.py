@@ -1,0 +1,155 @@
+"""The projector: runs that changed are shown in their Run CRs and Events, within a budget of writes.
+
+One-way and disposable: nothing is ever decided from what it wrote.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from milepost_operator.domain.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
+from milepost_operator.domain.runs import Projection, RunView
+from milepost_operator.manifests import names, raw, run_cr
+from milepost_operator.manifests.events import build_event
+from milepost_operator.manifests.raw import Manifest
+from milepost_operator.ports.kube import Objects
+from milepost_operator.ports.store import Projections
+from milepost_operator.reconcile.loop import each
+
+log = structlog.stdlib.get_logger(__name__)
+
+BATCH: Final = 50
+AT_ONCE: Final = 8
+WRITES_PER_SECOND: Final = 20.0
+BURST: Final = 40.0
+
+
+class Bucket:
+    """A token bucket: `take` waits until a write is allowed."""
+
+    def __init__(
+        self,
+        rate: float = WRITES_PER_SECOND,
+        burst: float = BURST,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._sleep = sleep
+        self._tokens = burst
+        self._at = clock()
+
+    async def take(self) -> None:
+        """Tokens may go below zero: each who comes then waits its own turn."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1
+        self._at = now
+        if self._tokens < 0:
+            await self._sleep(-self._tokens / self._rate)
+
+
+class Projector:
+    """Writes what `due` names: the CR where there is none, then its status, then the Events, then tells the store."""
+
+    def __init__(self, store: Projections, objects: Objects, bucket: Bucket, *, progress_seconds: float) -> None:
+        self._store = store
+        self._objects = objects
+        self._bucket = bucket
+        self._progress = progress_seconds
+
+    async def turn(self) -> None:
+        """Until nothing is due."""
+        while True:
+            due = await self._store.due(BATCH, self._progress)
+            await each(due, self.show, at_once=AT_ONCE, what="projection")
+            if len(due) < BATCH:
+                return
+
+    async def show(self, one: Projection) -> None:
+        """Bring one CR up to its row. What can't be written is given up for this revision, never tried in a loop."""
+        view = one.view
+        upto = max((event.seq for event in one.events), default=0)
+        try:
+            uid = await self._written(one)
+        except (ForbiddenError, InvalidInputError, NotFoundError) as error:
+            log.warning("run not shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
+            await self._store.projected(view.run_id, view.rev, None, upto)
+            return
+        if uid:
+            await self._tell(one, uid)
+        await self._store.projected(view.run_id, view.rev, uid, upto)
+
+    async def _written(self, one: Projection) -> str | None:
+        """Uid of the CR that shows the run now; None when there is none to show it in."""
+        view = one.view
+        if one.cr_uid is None:
+            return await self._created(view)
+        try:
+            if view.intent_uid and one.projected_rev == 0:
+                await self._annotate(view, one.cr_uid)
+            await self._patch(view, one.cr_uid)
+        except (NotFoundError, ConflictError):
+            # An intent that is gone is no projection's business: its deletion is intake's, or the sweep's.
+            return None if view.intent_uid else await self._created(view)
+        return one.cr_uid
+
+    async def _created(self, view: RunView) -> str | None:
+        if view.intent_uid:
+            return None
+        await self._bucket.take()
+        try:
+            made = await self._objects.create_run(run_cr.body(view))
+        except ConflictError:
+            there = await self._objects.get_object("runs", view.namespace, view.name)
+            if there is None or raw.text(there, "spec", "runID") != str(view.run_id):
+                log.warning("the run's name is taken by another Run", run=str(view.run_id), name=view.name)
+                return None
+            made = there
+        await self._patch(view, raw.uid(made))
+        return raw.uid(made)
+
+    async def _annotate(self, view: RunView, uid: str) -> None:
+        await self._bucket.take()
+        annotations = {names.RUN_ID_ANNOTATION: str(view.run_id)}
+        patch: Manifest = {"metadata": {"uid": uid, "annotations": annotations}}
+        await self._objects.patch_object("runs", view.namespace, view.name, patch)
+
+    async def _patch(self, view: RunView, uid: str) -> None:
+        await self._bucket.take()
+        patch: Manifest = {"metadata": {"uid": uid}, "status": run_cr.status(view)}
+        await self._objects.patch_status("runs", view.namespace, view.name, patch)
+
+    async def _tell(self, one: Projection, uid: str) -> None:
+        for event in one.events:
+            await self._bucket.take()
+            await self._objects.create_event(build_event(one.view, event, uid))
+
+
+class QueueStatus:
+    """Keeps the numbers in the status of Queues, written only when they changed."""
+
+    def __init__(self, store: Projections, objects: Objects, bucket: Bucket) -> None:
+        self._store = store
+        self._objects = objects
+        self._bucket = bucket
+        self._shown: dict[tuple[str, str], tuple[int, int, int | None]] = {}
+
+    async def turn(self) -> None:
+        stats = await self._store.queue_stats()
+        changed = [one for one in stats if self._shown.get(one[:2]) != one[2:]]
+        await each(changed, self._show, at_once=AT_ONCE, what="queue status")
+
+    async def _show(self, one: tuple[str, str, int, int, int | None]) -> None:
+        namespace, name, waiting, running, limit = one
+        await self._bucket.take()
+        status: Manifest = {"waiting": waiting, "running": running, "limit": limit}
+        with suppress(NotFoundError):  # `default` needs no Queue
+            await self._objects.patch_status("queues", namespace, name, {"status": status})
+        self._shown[namespace, name] = (waiting, running, limit)

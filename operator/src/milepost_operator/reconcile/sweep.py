@@ -1,0 +1,149 @@
+"""Sweeps: rows against the cluster both ways, for whatever a watch, a handler or a leader missed."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from milepost_operator.domain.runs import Ending, OpenPod
+from milepost_operator.domain.states import Reason
+from milepost_operator.manifests import names, raw
+from milepost_operator.manifests.raw import Object
+from milepost_operator.ports.kube import Jobs, Objects, Seen
+from milepost_operator.ports.store import Intake, Launches, Projections
+from milepost_operator.reconcile import evidence
+from milepost_operator.reconcile.launch import is_quota
+from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.pods import Pods, Sight
+
+log = structlog.stdlib.get_logger(__name__)
+
+LATE_SECONDS: Final = 5.0
+"""A pod that takes longer than this to appear, or to create its containers, has a reason to be asked for."""
+ABSENT_SECONDS: Final = 30.0
+CLOCK_MARGIN: Final = timedelta(seconds=60)
+AT_ONCE: Final = 8
+_POD_TROUBLE: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
+
+
+class PodSweep:
+    """Jobs without an open row, and rows whose pod does not come."""
+
+    def __init__(self, store: Launches, jobs: Jobs, seen: Seen, pods: Pods, *, config_grace_seconds: float) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._seen = seen
+        self._pods = pods
+        self._grace = config_grace_seconds
+
+    async def turn(self) -> None:
+        """Once over all Jobs and rows. The Jobs are looked at first: each of them had its row by then."""
+        if not self._seen.synced():
+            return
+        jobs, sights = list(self._seen.jobs()), self._pods.sights()
+        rows = {row.pod_id: row for row in await self._store.open_pods()}
+        orphans = [job for job in jobs if self._is_orphan(job, rows, sights)]
+        await each(orphans, self._delete, at_once=AT_ONCE, what="orphan")
+        late = [row for row in rows.values() if row.state == "created" and row.age_seconds >= LATE_SECONDS]
+        await each(late, lambda row: self._ask(row, sights.get(row.pod_id)), at_once=AT_ONCE, what="late pod")
+
+    @staticmethod
+    def _is_orphan(job: Object, rows: dict[str, OpenPod], sights: dict[str, Sight]) -> bool:
+        """Still at work for a row that is closed, or never was. Finished ones are left to their TTL."""
+        pod_id = names.pod_id_of(raw.name(job))
+        if pod_id is None or pod_id in rows or "deletionTimestamp" in raw.part(job, "metadata"):
+            return False
+        pods = sights[pod_id].pods if pod_id in sights else ()
+        ended = bool(pods) and all(evidence.finished(pod) or evidence.exit_of(pod) for pod in pods)
+        return not ended and evidence.job_exit(job) is None
+
+    async def _delete(self, job: Object) -> None:
+        log.info("job without an open row deleted", job=raw.name(job), namespace=raw.namespace(job))
+        await self._jobs.delete_job(raw.namespace(job), raw.name(job), raw.uid(job))
+
+    async def _ask(self, row: OpenPod, sight: Sight | None) -> None:
+        """Ask the Events why a Job has no pod, or a pod no containers: nothing else says so."""
+        if sight is None or sight.job is None:
+            return
+        if not sight.pods:
+            events = await self._jobs.events_about(row.namespace, raw.uid(sight.job))
+            message = _newest(events, {"FailedCreate"})
+            if message:
+                await self._tell(row, Reason.POD_REFUSED, message, hopeless=not is_quota(message))
+            return
+        pod = sight.pods[0]
+        if not _is_creating(pod):
+            return
+        message = _newest(await self._jobs.events_about(row.namespace, raw.uid(pod)), _POD_TROUBLE)
+        if message:
+            await self._tell(row, Reason.CONFIG, message, hopeless="not found" in message)
+
+    async def _tell(self, row: OpenPod, reason: Reason, message: str, *, hopeless: bool) -> None:
+        message = names.clipped(message, 1000)
+        if hopeless and row.age_seconds >= self._grace:
+            ending = Ending(reason, message, final=True, started=False)
+            await self._store.pod_ended(row.pod_id, row.pod_uid, ending)
+            return
+        await self._store.note_pod(row.pod_id, reason.value, message)
+
+
+def _is_creating(pod: Object) -> bool:
+    waits = [raw.text(one, "state", "waiting", "reason") for one in (evidence.task(pod), evidence.sidecar(pod))]
+    return raw.text(pod, "status", "phase") == "Pending" and bool({"ContainerCreating", "PodInitializing"} & {*waits})
+
+
+def _newest(events: Sequence[Object], reasons: frozenset[str] | set[str]) -> str:
+    """Message of the newest Event with one of these reasons; empty when there is none."""
+    found = [event for event in events if raw.text(event, "reason") in reasons]
+    newest = max(found, key=lambda e: raw.text(e, "lastTimestamp") or raw.text(e, "eventTime"), default={})
+    return raw.text(newest, "message")
+
+
+class RunSweep:
+    """Run CRs that are gone, though no one told: projections come back, live intents are cancelled.
+
+    An intent counts as deleted when two complete lists, 30 s apart, lack it while its namespace and its kind live on.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        projections: Projections,
+        objects: Objects,
+        namespaces: Sequence[str],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._intake = intake
+        self._projections = projections
+        self._objects = objects
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._clock = clock
+        self._missing: dict[tuple[str, str, str], datetime] = {}
+
+    async def turn(self) -> None:
+        begun = self._clock()
+        known: set[tuple[str, str, str]] = set()
+        for namespace in self._namespaces:
+            known.update(await self._intake.known_intents(namespace))
+        if not await self._objects.crd_present("runs"):
+            self._missing.clear()
+            return
+        present: set[str] = set()
+        for namespace in self._namespaces:
+            present.update(raw.uid(run) for run in await self._objects.list_objects("runs", namespace))
+        await self._projections.lost_crs(sorted(present), begun - CLOCK_MARGIN)
+        absent = {one for one in known if one[2] not in present}
+        self._missing = {one: self._missing.get(one, begun) for one in absent}
+        gone = [one for one, since in self._missing.items() if begun - since >= timedelta(seconds=ABSENT_SECONDS)]
+        await each(gone, self._forget, at_once=AT_ONCE, what="absent run")
+
+    async def _forget(self, intent: tuple[str, str, str]) -> None:
+        namespace, name, uid = intent
+        if not await self._objects.namespace_alive(namespace):
+            del self._missing[intent]
+            return
+        log.info("run object is gone", namespace=namespace, run=name)
+        await self._intake.forget_cr(namespace, name, uid)
+        del self._missing[intent]

@@ -1,0 +1,87 @@
+"""Settings of every process, from the environment (prefix `MILEPOST_`); built once in `__main__` and passed down."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Seconds and bytes throughout."""
+
+    model_config = SettingsConfigDict(env_prefix="MILEPOST_", extra="ignore")
+
+    database_url: str = ""
+    """postgresql:// address; or the file that holds it, in `database_url_file`."""
+    database_url_file: Path | None = None
+    database_ca_file: Path | None = None
+    """CA for TLS to Postgres; None: as the address says (sslmode)."""
+    database_pool: int = Field(default=10, ge=2, le=200)
+    """Connections a process may hold."""
+
+    cluster: str = "default"
+    """Rows of several clusters can share one database: this is ours."""
+    namespaces: str = ""
+    """Comma-separated namespaces to serve; empty: all."""
+    operator_namespace: str = "default"
+    pod_name: str = "operator"
+    lease_name: str = "milepost-operator"
+
+    runner_image: str = ""
+    """Image of tasks with inline source, and of the sidecar unless `sidecar_image` is set."""
+    sidecar_image: str = ""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    api_url: str = ""
+    """Where sidecars reach the api."""
+    ca_file: Path | None = None
+    """CA that signed the api's certificate; handed to sidecars."""
+
+    listen_port: int = 8443
+    metrics_port: int = 9090
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    session_key_file: Path | None = None
+    """At least 32 random bytes, the same for all replicas: signs sessions of pods."""
+    api_token_file: Path | None = None
+    """Lines `name:namespace:token` (namespace `*`: any) for the public API."""
+
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """An attempt whose heartbeats stop for so long is lost (while heartbeats were acceptable)."""
+    beat_seconds: float = Field(default=3.0, gt=0)
+    grace_seconds: int = Field(default=30, ge=0)
+    """Between a cancel and the kill."""
+    config_grace_seconds: float = Field(default=60.0, ge=0)
+    """A pod that can't start for a reason that a person must fix (image, config, refused) fails its run after this."""
+    infra_budget: int = Field(default=5, ge=0)
+    """Infrastructure losses in a row without a new record before the run is given up as poison."""
+    default_queue_concurrency: int = Field(default=10, ge=1)
+    """Limit of the queue `default` where no Queue of that name is applied."""
+    progress_seconds: float = Field(default=15.0, gt=0)
+    """Progress alone is written to a Run's status at most so often."""
+    idempotency_seconds: int = Field(default=86400, ge=1)
+
+    max_record_bytes: int = Field(default=1_048_576, ge=1024)
+    max_result_bytes: int = Field(default=1_048_576, ge=1024)
+    max_input_bytes: int = Field(default=1_048_576, ge=1024)
+    max_kubectl_input_bytes: int = Field(default=65_536, ge=1024)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _beat_within_lease(self) -> "Settings":
+        if self.beat_seconds * 2 > self.lease_seconds:
+            raise ValueError("MILEPOST_BEAT_SECONDS must be at most half of MILEPOST_LEASE_SECONDS")
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """The database's address. ValueError when neither setting gives one."""
+        text = self.database_url or (self.database_url_file.read_text().strip() if self.database_url_file else "")
+        if not text:
+            raise ValueError("set MILEPOST_DATABASE_URL, or MILEPOST_DATABASE_URL_FILE to a file that holds it")
+        return text
+
+    @property
+    def watched_namespaces(self) -> tuple[str, ...]:
+        return tuple(n.strip() for n in self.namespaces.split(",") if n.strip())

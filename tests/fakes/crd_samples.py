@@ -1,0 +1,151 @@
+"""Objects that the API server must take, and ones that it must refuse with a word on the field."""
+
+from typing import Any
+
+Body = dict[str, Any]
+
+
+def task(spec: Body) -> Body:
+    return {"apiVersion": "milepost.dev/v1beta1", "kind": "Task", "metadata": {"generateName": "t-"}, "spec": spec}
+
+
+def queue(spec: Body) -> Body:
+    return {"apiVersion": "milepost.dev/v1beta1", "kind": "Queue", "metadata": {"generateName": "q-"}, "spec": spec}
+
+
+def run(spec: Body) -> Body:
+    return {"apiVersion": "milepost.dev/v1beta1", "kind": "Run", "metadata": {"generateName": "r-"}, "spec": spec}
+
+
+FULL: Body = {
+    "image": "registry.example/etl:1.4",
+    "entrypoint": "etl.tasks:nightly",
+    "resources": {
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+        "limits": {"cpu": 1, "memory": "512Mi", "example.com/gpu": 1},
+    },
+    "env": [
+        {"name": "LEVEL", "value": "info"},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "api"}}},
+    ],
+    "envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "APP_"}],
+    "queue": "etl",
+    "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False},
+    "timeouts": {"attemptSeconds": 600, "runSeconds": 7200},
+    "pod": {
+        "serviceAccountName": "etl",
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}],
+                },
+            },
+        },
+        "volumes": [
+            {"name": "cache", "emptyDir": {"sizeLimit": "1Gi"}},
+            {"name": "conf", "configMap": {"name": "settings"}},
+            {"name": "down", "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+        ],
+        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}, {"name": "conf", "mountPath": "/conf"}],
+        "labels": {"team": "data"},
+        "annotations": {"note": "x"},
+        "runAsUser": 1000,
+        "fsGroup": 1000,
+        "readOnlyRootFilesystem": False,
+        "terminationGracePeriodSeconds": 60,
+    },
+}
+COMMAND: Body = {"image": "busybox:1", "command": ["sh", "-c"], "args": ["exit 0"]}
+SOURCE: Body = {"source": {"inline": "from milepost import task\n"}, "entrypoint": "main:hello"}
+ENTRY: Body = {"image": "a:1", "entrypoint": "m:f"}
+
+GOOD: dict[str, Body] = {
+    "full": task(FULL),
+    "command": task(COMMAND),
+    "source": task(SOURCE),
+    "source-alone": task({"source": {"inline": "x = 1"}}),
+    "queue": queue({"concurrency": 3}),
+    "queue-empty": queue({}),
+    "run": run({"task": "full", "input": {"a": [1, {"b": None}]}, "tags": ["x"], "idempotencyKey": "k"}),
+    "run-list-input": run({"task": "full", "input": [1, 2]}),
+    "run-scalar-input": run({"task": "full", "input": "text"}),
+    "run-bare": run({"task": "full"}),
+}
+
+
+def _pod(**pod: object) -> Body:
+    return task(ENTRY | {"pod": pod})
+
+
+BAD: dict[str, tuple[Body, str]] = {
+    "no-code": (task({"entrypoint": "m:f"}), "set exactly one of image and source.inline"),
+    "two-codes": (task(ENTRY | {"source": {"inline": "x"}}), "set exactly one of image and source.inline"),
+    "nothing-to-run": (task({"image": "a:1"}), "image needs an entrypoint"),
+    "two-programs": (task(ENTRY | {"command": ["x"]}), "entrypoint and command exclude each other"),
+    "source-command": (task({"source": {"inline": "x"}, "command": ["x"]}), "spec.command goes with image"),
+    "args-alone": (task(ENTRY | {"args": ["x"]}), "spec.args goes with command"),
+    "bad-entrypoint": (task({"image": "a", "entrypoint": "m f"}), "spec.entrypoint"),
+    "zero-limit": (task(ENTRY | {"resources": {"limits": {"cpu": "0"}}}), "resources.limits"),
+    "zero-int-limit": (task(ENTRY | {"resources": {"limits": {"cpu": 0}}}), "resources.limits"),
+    "negative-limit": (task(ENTRY | {"resources": {"limits": {"memory": "-1Mi"}}}), "resources.limits"),
+    "bad-quantity": (task(ENTRY | {"resources": {"limits": {"memory": "lots"}}}), "resources.limits"),
+    "negative-request": (task(ENTRY | {"resources": {"requests": {"cpu": -1}}}), "resources.requests"),
+    "request-over-limit": (
+        task(ENTRY | {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}}}),
+        "a request can't be above its limit",
+    ),
+    "env-twice": (task(ENTRY | {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}), "spec.env[1]"),
+    "env-reserved": (task(ENTRY | {"env": [{"name": "MILEPOST_X", "value": "1"}]}), "MILEPOST_ are reserved"),
+    "env-two-values": (
+        task(ENTRY | {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}),
+        "value and valueFrom exclude each other",
+    ),
+    "env-no-source": (task(ENTRY | {"env": [{"name": "A", "valueFrom": {}}]}), "valueFrom: set exactly one"),
+    "env-from-nothing": (task(ENTRY | {"envFrom": [{"prefix": "X"}]}), "envFrom: set exactly one"),
+    "attempts-0": (task(ENTRY | {"retry": {"maxAttempts": 0}}), "spec.retry.maxAttempts"),
+    "attempts-101": (task(ENTRY | {"retry": {"maxAttempts": 101}}), "spec.retry.maxAttempts"),
+    "factor": (task(ENTRY | {"retry": {"factor": 0.5}}), "spec.retry.factor"),
+    "min-negative": (task(ENTRY | {"retry": {"minSeconds": -1}}), "spec.retry.minSeconds"),
+    "max-below-min": (
+        task(ENTRY | {"retry": {"minSeconds": 10, "maxSeconds": 1}}),
+        "retry.maxSeconds must not be below retry.minSeconds",
+    ),
+    "timeout-0": (task(ENTRY | {"timeouts": {"attemptSeconds": 0}}), "spec.timeouts.attemptSeconds"),
+    "queue-name": (task(ENTRY | {"queue": "Not A Name"}), "spec.queue"),
+    "source-too-long": (task({"source": {"inline": "x" * 204_801}}), "spec.source.inline"),
+    "host-path": (_pod(volumes=[{"name": "h", "hostPath": {"path": "/"}}]), "volumes"),
+    "two-sources": (_pod(volumes=[{"name": "h", "emptyDir": {}, "secret": {"secretName": "a"}}]), "volumes: set"),
+    "volume-reserved": (_pod(volumes=[{"name": "milepost-run", "emptyDir": {}}]), "milepost- are reserved"),
+    "mount-reserved": (
+        _pod(volumes=[{"name": "a", "emptyDir": {}}], volumeMounts=[{"name": "a", "mountPath": "/run/milepost"}]),
+        "/run/milepost and",
+    ),
+    "mount-unknown": (_pod(volumeMounts=[{"name": "a", "mountPath": "/a"}]), "pod.volumeMounts: every name"),
+    "root": (_pod(runAsUser=0), "spec.pod.runAsUser"),
+    "sidecar-user": (_pod(runAsUser=65530), "runAsUser"),
+    "label-reserved": (_pod(labels={"milepost.dev/pod": "x"}), "are reserved"),
+    "annotation-reserved": (_pod(annotations={"milepost.dev/cluster": "x"}), "are reserved"),
+    "grace": (_pod(terminationGracePeriodSeconds=0), "spec.pod.terminationGracePeriodSeconds"),
+    "queue-0": (queue({"concurrency": 0}), "spec.concurrency"),
+    "queue-word": (queue({"concurrency": "many"}), "spec.concurrency"),
+    "run-no-task": (run({"input": {}}), "spec.task"),
+    "run-bad-id": (run({"task": "a", "runID": "x" * 36}), "spec.runID"),
+    "run-tag-twice": (run({"task": "a", "tags": ["x", "x"]}), "spec.tags[1]"),
+    "run-long-key": (run({"task": "a", "idempotencyKey": "k" * 257}), "spec.idempotencyKey"),
+    "no-spec": ({k: v for k, v in run({}).items() if k != "spec"}, "spec"),
+}
+
+RUN: Body = {"task": "a", "input": {"x": 1}, "tags": ["t"], "idempotencyKey": "k"}
+
+CHANGES: dict[str, tuple[Body, str | None]] = {
+    "cancel": ({"cancel": True}, None),
+    "task": ({"task": "b"}, "spec.task is immutable"),
+    "key": ({"idempotencyKey": "other"}, "spec.idempotencyKey is immutable"),
+    "key-removed": ({"idempotencyKey": None}, "spec.idempotencyKey is immutable"),
+    "tags": ({"tags": ["u"]}, "spec.tags is immutable"),
+    "run-id-added": ({"runID": "5e0a9d2e-93a4-4b6e-8f0e-0d6f6d6a1b11"}, "spec.runID is immutable"),
+}
+"""Merge patches of a Run's spec, and what is said of them."""

