@@ -16,7 +16,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.cluster", description="A Kubernetes for tests and the demo.")
     parser.add_argument("verb", choices=["up", "down", "status", "kubeconfig", "load"])
     parser.add_argument("archive", nargs="?", type=Path, help="an OCI archive, for load")
-    nodes = int(os.environ.get("NODES") or 1)
+    nodes = os.environ.get("NODES") or "1"
     parser.add_argument("--nodes", type=int, default=nodes, help="how many nodes to have (default: NODES, else 1)")
     asked = parser.parse_args(words)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster import addons, leftovers, network, packages, storage
-from e2e.cluster.binaries import binaries
+from e2e.cluster.binaries import KUBERNETES, binaries
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.layout import ADMIN, FIRST, LOCK, MOST_NODES, SERVER, STATE, Place
@@ -120,6 +120,8 @@ class HostCluster:
         network.ensure_first(FIRST)
         self.pki.ensure(SERVER, ["10.96.0.1", "127.0.0.1", FIRST.ip])
         plane = ControlPlane(programs, self.pki)
+        if not plane.ready():
+            say(f"Kubernetes {KUBERNETES}: starting the control plane")
         plane.ensure_apiserver()
         kubectl = Kubectl(programs / "kubectl", self.pki.config("admin"))
         addons.ensure_objects(kubectl)
@@ -131,6 +133,8 @@ class HostCluster:
             if place != FIRST:
                 network.ensure_further(place)
             new = not place.home.exists()
+            if new:
+                say(f"{place.name}: starting its runtime, network and kubelet")
             self._node(place).ensure()
             if new and place != FIRST:
                 self._node(place).copy_images(self._node(FIRST))

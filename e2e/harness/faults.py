@@ -14,7 +14,7 @@ from e2e.harness.wait import eventually
 # Prints "pid parent" of every process whose control group names the container: works on the host and in kind's nodes.
 PROCESSES = (
     'for f in $(grep -ls "$0" /proc/[0-9]*/cgroup 2>/dev/null); do p=${f#/proc/}; p=${p%/cgroup}; '
-    '[ -r /proc/$p/status ] && echo "$p $(awk \'/^PPid:/ {print $2}\' /proc/$p/status)"; done'
+    "[ -r /proc/$p/status ] && echo \"$p $(awk '/^PPid:/ {print $2}' /proc/$p/status)\"; done"
 )
 
 

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from e2e.harness.platform import ROOT
 from e2e.harness.sql import Sql, literal

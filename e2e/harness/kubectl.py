@@ -66,7 +66,7 @@ class Kubectl:
                 return None
             raise
 
-    def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, object]]:
+    def items(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, object]]:
         """Read all objects of a kind in a namespace (None: in all)."""
         where = ["-n", namespace] if namespace else ["-A"]
         chosen = ["-l", selector] if selector else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from e2e.harness import programs
 from e2e.harness.counter import URL, Counter
-from e2e.harness.kubectl import Kubectl, Object, dig
+from e2e.harness.kubectl import Kubectl, Object, as_object, dig
 from e2e.harness.platform import Platform
 from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.release import Release
@@ -58,7 +58,7 @@ class Lab:
         platform.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         return cls(platform, release, counter, Sql(platform.kubectl, SYSTEM), namespace)
 
-    def task(self, name: str = "steps", source: str = programs.STEPS, **spec: object) -> str:
+    def task(self, name: str = "steps", source: str = programs.STEPS, /, **spec: object) -> str:
         """Apply a Task with inline source (or `image=`…) that reports to the counting Service; returns its name."""
         self.kubectl.apply(task_manifest(name, source, **spec), namespace=self.namespace)
         return name
@@ -87,7 +87,7 @@ class Run:
     lab: Lab
     name: str
 
-    def object(self) -> dict[str, object]:
+    def manifest(self) -> dict[str, object]:
         return self.lab.kubectl.get("runs.milepost.dev", self.name, self.lab.namespace)
 
     def status(self, field: str) -> object:
@@ -129,6 +129,10 @@ class Run:
 
     def result(self) -> object:
         return self.row()["result"]
+
+    def result_members(self) -> dict[str, object]:
+        """Its result, which has to be a JSON object."""
+        return as_object(self.result())
 
     def wait(self, *phases: str, timeout: float = 60) -> str:
         """Wait until its object shows one of the phases; none given: until it is over."""
@@ -189,7 +193,7 @@ class Run:
         return f"namespace = {literal(self.lab.namespace)} and name = {literal(self.name)}"
 
 
-def task_manifest(name: str, source: str | None = None, **spec: object) -> Object:
+def task_manifest(name: str, source: str | None = None, /, **spec: object) -> Object:
     """A Task; `source` goes inline unless the spec names an image."""
     made: dict[str, object] = {"resources": SMALL, "retry": QUICK_RETRY, "env": counting()}
     if "image" not in spec and source is not None:

@@ -1,6 +1,6 @@
 """Tasks that the scenarios run, as inline source. Each reports to the counting Service what it executes."""
 
-REPORT = '''
+REPORT = """
 import json
 import os
 import time
@@ -22,7 +22,7 @@ def tell(ctx: Context, phase: str, step: str = "") -> None:
             time.sleep(patience)
         else:
             return
-'''
+"""
 
 STEPS = (
     REPORT
@@ -50,14 +50,14 @@ async def main(ctx: Context, steps: int = 20, seconds: float = 0.3, hog_at: int 
 '''
 )
 
-QUICK = '''
+QUICK = """
 from milepost import Context, task
 
 
 @task(id="quick")
 async def main(ctx: Context) -> str:
     return "done"
-'''
+"""
 
 ONE_SPAN = (
     REPORT
@@ -114,20 +114,20 @@ async def main(ctx: Context) -> dict[str, str]:
     return said
 '''
 
-TOO_LARGE_RESULT = '''
+TOO_LARGE_RESULT = """
 from milepost import Context, task
 
 
 @task(id="too-large")
 async def main(ctx: Context) -> str:
     return "x" * 1_200_000
-'''
+"""
 
-NOT_A_TASK = '''
+NOT_A_TASK = """
 def main() -> str:
     return "an ordinary function"
-'''
+"""
 
-NO_IMPORT = '''
+NO_IMPORT = """
 import a_module_that_is_nowhere
-'''
+"""

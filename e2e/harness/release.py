@@ -18,7 +18,6 @@ from e2e.images.build import BuiltImage
 NAME = "milepost"
 NAMESPACE = "milepost-system"
 CHART = ROOT / "charts" / "milepost"
-TRUSTED_RESTORER = "system:serviceaccount:backup:restore"
 COMPONENTS = ("api", "operator")
 
 Values = Mapping[str, object]
@@ -28,12 +27,9 @@ def values_for(images: Mapping[str, BuiltImage], **settings: object) -> dict[str
     """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix."""
     named = {"controlPlane": "control-plane", "runner": "runner", "postgres": "postgres"}
     return {
-        "image": {
-            key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()
-        },
+        "image": {key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()},
         "imagePullPolicy": "IfNotPresent",
         "api": {"service": {"type": "NodePort"}},
-        "admissionPolicy": {"trustedUsers": [TRUSTED_RESTORER]},
         "settings": {"configGraceSeconds": 5, "graceSeconds": 5, **settings},
     }
 
@@ -77,7 +73,7 @@ class Release:
             self.kubectl.run(
                 "rollout", "status", kind, "-n", NAMESPACE, f"--timeout={timeout:.0f}s", timeout=timeout + 10
             )
-        eventually("an API that answers", lambda: self.api.alive(), timeout, diagnose=self.diagnose)
+        eventually("an API that answers", self.api.alive, timeout, diagnose=self.diagnose)
 
     @cached_property
     def api(self) -> Api:
@@ -94,7 +90,7 @@ class Release:
 
     def pods(self, component: str) -> list[dict[str, object]]:
         """The component's pods that are not on their way out."""
-        found = self.kubectl.list("pods", NAMESPACE, f"app.kubernetes.io/component={component}")
+        found = self.kubectl.items("pods", NAMESPACE, f"app.kubernetes.io/component={component}")
         return [pod for pod in found if not dig(pod, "metadata", "deletionTimestamp")]
 
     def pod_names(self, component: str) -> list[str]:
@@ -108,7 +104,7 @@ class Release:
             self.kubectl.run("rollout", "status", f"{kind}/{NAME}-{component}", "-n", NAMESPACE, "--timeout=90s")
             return
         selector = f"app.kubernetes.io/component={component}"
-        eventually(f"the end of every {component} pod", lambda: not self.kubectl.list("pods", NAMESPACE, selector), 90)
+        eventually(f"the end of every {component} pod", lambda: not self.kubectl.items("pods", NAMESPACE, selector), 90)
 
     def logs(self, component: str, lines: int = 60) -> str:
         """The newest log lines of a component's pods."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from e2e.cluster.provider import choose
 from e2e.cluster.shell import Problem
-from e2e.images.build import BuiltImage, build_all, build_task, ensure_loaded
+from e2e.images.build import BuiltImage, build_all, build_task, default_builder, ensure_loaded
 from e2e.images.builder import BuildError
 from e2e.images.catalog import IMAGES
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("directory", type=Path)
     task.add_argument("name", help="becomes milepost.local/NAME")
     for command in (build, load, task):
-        command.add_argument("--builder", choices=["buildah", "docker"], default="buildah")
+        command.add_argument("--builder", choices=["buildah", "docker"], default=default_builder())
     for command in (build, task):
         command.add_argument("--json", action="store_true", help="print JSON")
     context = commands.add_parser("context", help="write an image's build context into a new directory")

@@ -3,7 +3,10 @@
 Each carries the very name that the Dockerfiles use by default, so one Dockerfile serves both kinds of machine.
 """
 
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +69,11 @@ POSTGRES = Base(
     after=POSTGRES_TRIM,
 )
 ALL = (PYTHON, DEBIAN, POSTGRES)
+
+
+def can_be_made() -> bool:
+    """Whether this machine can make them; where it cannot, they are pulled."""
+    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def archive(base: Base) -> Path:

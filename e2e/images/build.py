@@ -1,6 +1,7 @@
 """Build images into archives that are kept by content, and bring them onto a cluster."""
 
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -43,23 +44,29 @@ class BuiltImage:
         return self.ref.rpartition(":")[2]
 
 
+def default_builder() -> str:
+    """Buildah where it can run, else a Docker engine; MILEPOST_BUILDER has the last word."""
+    return os.environ.get("MILEPOST_BUILDER") or ("buildah" if bases.can_be_made() else "docker")
+
+
 def builder_named(name: str) -> Builder:
     """Give the builder `buildah` or `docker`."""
     return DockerEngine() if name == "docker" else Buildah()
 
 
-def build_all(builder: str = "buildah", only: Iterable[str] = ()) -> dict[str, BuiltImage]:
+def build_all(builder: str = "", only: Iterable[str] = ()) -> dict[str, BuiltImage]:
     """Build the repository's images (or those named), skipping what is built already; keys are image names."""
     chosen = list(only) or list(IMAGES)
-    return {name: build(IMAGES[name], builder) for name in chosen}
+    return {name: build(IMAGES[name], builder or default_builder()) for name in chosen}
 
 
-def build_task(directory: Path, name: str, builder: str = "buildah") -> BuiltImage:
+def build_task(directory: Path, name: str, builder: str = "") -> BuiltImage:
     """Build a task's image from any directory with a Dockerfile; `name` becomes milepost.local/<name>."""
     image = TaskImage(directory.resolve(), name)
+    chosen = builder or default_builder()
     if image.runner:
-        build(image.runner, builder)
-    return build(image, builder)
+        build(image.runner, chosen)
+    return build(image, chosen)
 
 
 def build(image: Image | TaskImage, builder: str) -> BuiltImage:
@@ -107,11 +114,15 @@ def _build(image: Image | TaskImage, builder: Builder, archive: Path) -> None:
 
 
 def _provide_base(base: bases.Base, builder: Builder) -> None:
-    """Load the base into the builder, once per recipe: a tag of its own remembers which recipe the name stands for."""
+    """Have the base in the builder, once per recipe: a tag of its own remembers which recipe the name stands for."""
     marker = f"{base.name}-{base.key}"
-    if not builder.has(marker):
+    if builder.has(marker):
+        return
+    if bases.can_be_made():
         builder.load(base.name, bases.archive(base))
-        builder.tag(base.name, marker)
+    else:
+        builder.pull(base.name)
+    builder.tag(base.name, marker)
 
 
 def _provide_runner(runner: Image, builder: Builder, archives: Path) -> None:

@@ -34,6 +34,10 @@ class Buildah:
         pulled = self._buildah("pull", "--quiet", f"oci-archive:{archive}:{ref}").stdout.strip()
         self._buildah("tag", pulled, ref)
 
+    def pull(self, ref: str) -> None:
+        """See Builder."""
+        self._buildah("pull", "--quiet", f"docker://{ref}")
+
     def build(self, context: Path, ref: str, arguments: Mapping[str, str]) -> None:
         """See Builder."""
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Builder(Protocol):
-    """Builds images without pulling: base images are loaded into it beforehand."""
+    """Builds images from base images that are in it beforehand: a build itself pulls nothing."""
 
     name: str
 
@@ -15,6 +15,9 @@ class Builder(Protocol):
 
     def load(self, ref: str, archive: Path) -> None:
         """Take the image `ref` out of an archive."""
+
+    def pull(self, ref: str) -> None:
+        """Get the image `ref` from its registry."""
 
     def build(self, context: Path, ref: str, arguments: Mapping[str, str]) -> None:
         """Build `context` (a directory with a Dockerfile) with build arguments, and name the result `ref`.

@@ -6,21 +6,17 @@ from pathlib import Path
 import docker
 import docker.errors
 
+from e2e.cluster import dockerd
 from e2e.images.builder import BuildError
 
 
 class DockerEngine:
-    """The engine that answers at DOCKER_HOST or the default socket.
-
-    Raises:
-        docker.errors.DockerException: when none answers.
-    """
+    """The machine's engine, or one started here where it has none."""
 
     name = "docker"
 
     def __init__(self) -> None:
-        self._client = docker.from_env(timeout=600)
-        self._client.ping()
+        self._client = docker.DockerClient(base_url=dockerd.engine() or dockerd.start(), timeout=600)
 
     def has(self, ref: str) -> bool:
         """See Builder."""
@@ -35,6 +31,10 @@ class DockerEngine:
         with archive.open("rb") as stream:
             loaded = self._client.images.load(stream)
         loaded[0].tag(ref)
+
+    def pull(self, ref: str) -> None:
+        """See Builder."""
+        self._client.images.pull(ref)
 
     def build(self, context: Path, ref: str, arguments: Mapping[str, str]) -> None:
         """See Builder."""

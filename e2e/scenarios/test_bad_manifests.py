@@ -1,6 +1,6 @@
 """What kubectl refuses before anything is stored: the answer names the field and says what would be right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -57,10 +57,10 @@ def test_run_names_a_row(shared_lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(shared_lab: Lab) -> Iterator[str]:
+def done(shared_lab: Lab) -> str:
     shared_lab.task("quick", QUICK)
     run = shared_lab.run("quick", given={"n": 1}, tags=["one"])
-    yield run.name
+    return run.name
 
 
 EDITS: dict[str, Spec] = {

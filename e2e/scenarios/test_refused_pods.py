@@ -75,7 +75,10 @@ def test_pod_refused(refused: Mapping[str, Run], rule: str) -> None:
 
 def test_restricted_namespace_is_no_obstacle(lab: Lab) -> None:
     """Our pods fulfil the strictest of the pod security standards."""
-    enforce = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
+    enforce = {
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+    }
     meta = {"name": lab.namespace, "labels": enforce}
     lab.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
     lab.task("quick", QUICK)

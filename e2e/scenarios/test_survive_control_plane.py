@@ -79,7 +79,10 @@ def test_two_operators(lab: Lab, release: Release, nodes: Nodes) -> None:
         frozen = eventually("a leader", lambda: _pod_of(release, leader(release)), 60, diagnose=release.diagnose)
         pids = nodes.freeze(NAMESPACE, frozen, "operator")
         eventually(
-            "another leader", lambda: _pod_of(release, leader(release)) not in {"", frozen}, 60, diagnose=release.diagnose
+            "another leader",
+            lambda: _pod_of(release, leader(release)) not in {"", frozen},
+            60,
+            diagnose=release.diagnose,
         )
         lab.task()
         first = lab.run(given={"steps": 10})
@@ -94,7 +97,7 @@ def test_two_operators(lab: Lab, release: Release, nodes: Nodes) -> None:
         launched = f"select distinct epoch from pods where namespace = '{lab.namespace}'"
         assert [row["epoch"] for row in lab.sql.rows(launched)] == [epoch], "a deposed leader launched a pod"
         assert leader(release) != frozen
-        jobs = lab.kubectl.list("jobs", lab.namespace)
+        jobs = lab.kubectl.items("jobs", lab.namespace)
         rows = lab.sql.value(f"select count(*) from pods where namespace = '{lab.namespace}'")
         assert len(jobs) <= int(str(rows)), "Jobs that no row asked for"
     finally:

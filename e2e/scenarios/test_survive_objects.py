@@ -1,10 +1,11 @@
 """Objects are lost, restored or applied again: the rows know better, and nothing runs twice."""
 
+from functools import partial
+
 import pytest
 
 from e2e.harness.kubectl import Object, dig, stream
 from e2e.harness.lab import API_VERSION, Lab, Run, run_manifest
-from e2e.harness.release import TRUSTED_RESTORER, Release
 from e2e.harness.wait import eventually, stays
 from e2e.scenarios.judge import succeeded, untouched
 
@@ -21,23 +22,17 @@ def trigger(lab: Lab, given: object) -> Run:
     return Run(lab, str(answer.field("name")))
 
 
-def test_projections_deleted(lab: Lab, release: Release) -> None:
+def test_projections_deleted(lab: Lab) -> None:
     """Objects that show runs made over HTTP come back, and deleting them cancels nothing."""
     lab.task()
     runs = [trigger(lab, {"steps": 25}) for _ in range(3)]
     for run in runs:
         run.wait("Running")
-    uids = {run.name: dig(run.object(), "metadata", "uid") for run in runs}
-    assert all(dig(run.object(), "spec", "runID") == run.id for run in runs)
+    uids = {run.name: dig(run.manifest(), "metadata", "uid") for run in runs}
+    assert all(dig(run.manifest(), "spec", "runID") == run.id for run in runs)
     lab.kubectl.run("delete", "runs.milepost.dev", "--all", "-n", lab.namespace)
     for run in runs:
-        eventually(
-            f"a new object for {run.name}",
-            lambda run=run: dig(lab.kubectl.find("run", run.name, lab.namespace), "metadata", "uid")
-            not in {None, uids[run.name]},
-            30,
-            diagnose=lab.diagnose,
-        )
+        eventually(f"a new object for {run.name}", partial(_made_anew, lab, run, uids[run.name]), 30, 0.2, lab.diagnose)
     for run in runs:
         untouched(run, succeeded(run, steps=25))
 
@@ -56,18 +51,15 @@ def test_applied_again(lab: Lab) -> None:
 
 
 def test_restored_from_backup(lab: Lab) -> None:
-    """Objects saved from the cluster, lost and created anew by a backup tool are adopted by the rows they name."""
-    _let_restore(lab)
+    """Objects saved from the cluster, lost and created anew are adopted by the rows they name."""
     lab.task()
     named = lab.run(name="saved", given={"steps": 3, "seconds": 0.1})
     succeeded(named, steps=3)
-    saved = [_as_backup(lab.kubectl.get("task", "steps", lab.namespace)), _as_backup(named.object())]
+    saved = [_as_backup(lab.kubectl.get("task", "steps", lab.namespace)), _as_backup(named.manifest())]
     assert dig(saved[1], "metadata", "annotations", RUN_ID) == named.id
     for kind, name in (("run", "saved"), ("task", "steps")):
         lab.kubectl.delete(kind, name, lab.namespace)
-    lab.kubectl.run(
-        "create", f"--as={TRUSTED_RESTORER}", "-n", lab.namespace, "-f", "-", text_in=stream(saved)
-    )
+    lab.kubectl.run("create", "-n", lab.namespace, "-f", "-", text_in=stream(saved))
     eventually("the restored object's status", lambda: named.phase == "Succeeded", 30, diagnose=lab.diagnose)
     stays("one run and no more", lambda: _runs(lab) == 1, 3)
     untouched(named, succeeded(named, steps=3))
@@ -85,6 +77,10 @@ def test_deleted_while_live(lab: Lab) -> None:
     assert run.repeats() == []
 
 
+def _made_anew(lab: Lab, run: Run, old: object) -> bool:
+    return dig(lab.kubectl.find("run", run.name, lab.namespace), "metadata", "uid") not in {None, old}
+
+
 def _runs(lab: Lab) -> int:
     return int(str(lab.sql.value(f"select count(*) from runs where namespace = '{lab.namespace}'")))
 
@@ -95,19 +91,3 @@ def _as_backup(found: Object) -> Object:
     assert isinstance(metadata, dict)
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata}
     return {"apiVersion": API_VERSION, "kind": found["kind"], "metadata": kept, "spec": found["spec"]}
-
-
-
-
-def _let_restore(lab: Lab) -> None:
-    """Give the backup tool's account the right to write here; that it may name runs is the chart's word."""
-    namespace, name = TRUSTED_RESTORER.split(":")[2:]
-    lab.kubectl.apply(
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "restore", "namespace": lab.namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-        }
-    )

@@ -77,7 +77,7 @@ def test_out_of_memory(lab: Lab) -> None:
 
 def test_out_of_memory_for_good(lab: Lab) -> None:
     """Every attempt goes over the limit: the budget ends it, with the cause as its reason."""
-    lab.task(source=HOG, retry={"maxAttempts": 2, "minSeconds": 0.5, "maxSeconds": 1})
+    lab.task("steps", HOG, retry={"maxAttempts": 2, "minSeconds": 0.5, "maxSeconds": 1})
     run = lab.run()
     run.wait("Failed")
     assert run.status("reason") == "OOMKilled"
@@ -118,10 +118,14 @@ def test_frozen_attempt_wakes_up_too_late(lab: Lab, nodes: Nodes) -> None:
     attempts = succeeded(run)
     lost_to_infrastructure(run, attempts)
     assert attempts[0].reason == "LeaseExpired"
-    late = f"select count(*) from records where run_id = '{run.id}' and attempt = 1 and seq > {attempts[1].resumed_after}"
+    late = (
+        f"select count(*) from records where run_id = '{run.id}' and attempt = 1 and seq > {attempts[1].resumed_after}"
+    )
     assert lab.sql.value(late) == 0
     eventually(
-        "the end of the old pod", lambda: lab.kubectl.find("pod", str(old.pod), lab.namespace) is None or _over(lab, old.pod), 60
+        "the end of the old pod",
+        lambda: lab.kubectl.find("pod", str(old.pod), lab.namespace) is None or _over(lab, old.pod),
+        60,
     )
 
 
@@ -130,7 +134,7 @@ def _over(lab: Lab, pod: str | None) -> bool:
     return found in {"Succeeded", "Failed"}
 
 
-HOG = '''
+HOG = """
 from milepost import Context, task
 
 
@@ -138,4 +142,4 @@ from milepost import Context, task
 async def main(ctx: Context) -> int:
     await ctx.step("progress", lambda: 1)
     return len([bytearray(b"x") * 2**20 for _ in range(4096)])
-'''
+"""

@@ -87,10 +87,10 @@ def index_package(package: str, files: list[Path]) -> PackageIndex:
         except (UnicodeDecodeError, SyntaxError):
             continue  # a few files are there to be wrong, or not UTF-8
         lines += source.count("\n")
-        for name, node in definitions(tree, package):
+        for name, definition in definitions(tree, package):
             symbols.append(name)
-            documented += ast.get_docstring(node) is not None
-            if not isinstance(node, ast.ClassDef) and (banded := minhash(node)):
+            documented += ast.get_docstring(definition) is not None
+            if not isinstance(definition, ast.ClassDef) and (banded := minhash(definition)):
                 bands[name] = banded
         for node in ast.walk(tree):
             imports.update(imported(node))

@@ -75,9 +75,9 @@ def run(*words: str, values: Values | None = None) -> subprocess.CompletedProces
     return subprocess.run(argv, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False)
 
 
-def render(values: Values, *words: str, release: str = "milepost") -> list[Object]:
+def render(values: Values, *, release: str = "milepost", namespace: str = NAMESPACE) -> list[Object]:
     """All objects of a release, hooks included."""
-    done = run("template", release, str(CHART), "--namespace", NAMESPACE, *words, values=values)
+    done = run("template", release, str(CHART), "--namespace", namespace, values=values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 

@@ -1,6 +1,8 @@
 """What the chart makes of its values."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -104,6 +106,16 @@ def test_migrations_run_before_the_api_and_the_operator() -> None:
 def test_an_upgrade_takes_no_api_away_before_the_new_one_is_ready() -> None:
     api = helm.one(helm.variant("default"), "Deployment", "milepost-api")
     assert api["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_a_new_chart_alone_restarts_no_database() -> None:
+    for item in helm.of_kind(helm.variant("default"), "Deployment", "StatefulSet"):
+        template = item["spec"]["template"]["metadata"]
+        assert set(template["labels"]) == set(item["spec"]["selector"]["matchLabels"])
+        assert set(template["annotations"]) == {"milepost.dev/secrets"}
+    database = helm.one(helm.variant("default"), "StatefulSet", "milepost-postgres")
+    (claim,) = database["spec"]["volumeClaimTemplates"]
+    assert "helm.sh/chart" not in claim["metadata"]["labels"], "a claim template can't be changed"
 
 
 def test_external_database_leaves_the_embedded_one_out() -> None:
@@ -223,6 +235,13 @@ def test_helm_test_is_a_hook_that_leaves_nothing() -> None:
         assert hook["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
     script: Any = helm.containers(hooks)["Pod/milepost-test/test"]["args"][0]
     compile(script, "first_run.py", "exec")
+
+
+def test_readme_lists_the_values() -> None:
+    done = subprocess.run(
+        [sys.executable, str(helm.ROOT / "tools/chart_docs.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_names_stay_within_bounds() -> None:

@@ -1,6 +1,6 @@
-"""The store's ports in memory, as far as the api needs them: fences, first write wins, idempotency are those of the real.
+"""The store's ports in memory, as far as the api needs them: fences, first write wins, idempotency are the real ones.
 
-`down` makes every call raise UnavailableError; `commits` counts commits; `hold` (an event) delays commits until it is set.
+`down` makes every call raise UnavailableError; `commits` counts commits; `hold` (an event) delays them.
 """
 
 import asyncio
@@ -286,7 +286,9 @@ class MemoryStore:
             if write.kind == "step" and any((r.kind, r.key) == ("step", write.key) for r in run.records):
                 return ConflictError("step-exists", f"step {write.key!r} is recorded already")
             seq = len(run.records) + 1
-            record = Record(seq, write.kind, write.key, write.value, write.types, write.fingerprint, _numbers(request.fence)[0])
+            record = Record(
+                seq, write.kind, write.key, write.value, write.types, write.fingerprint, _numbers(request.fence)[0]
+            )
             run.records.append(record)
             run.write_ids[write.write_id] = seq
             seqs.append(seq)

@@ -65,7 +65,7 @@ def remove() -> None:
 def main() -> int:
     remove()
     try:
-        create("Task", "tasks", {"source": {"inline": SOURCE}, "entrypoint": "main"})
+        create("Task", "tasks", {"source": {"inline": SOURCE}})
         create("Run", "runs", {"task": NAME, "input": {"a": 40, "b": 2}})
         started, seen = time.monotonic(), ""
         status: dict[str, Any] = {}

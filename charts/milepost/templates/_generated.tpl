@@ -1,6 +1,7 @@
 {{/*
 Everything random of a release. What a Secret in the cluster has already is kept; the rest is made once a rendering and
-remembered in .Values, so that all templates see the same.
+remembered in .Values, so that all templates see the same. What values bring themselves is not made: it would be
+something else at each upgrade, and restart pods.
 */}}
 
 {{- define "milepost.generated" -}}
@@ -24,9 +25,14 @@ remembered in .Values, so that all templates see the same.
 {{- $database := (include "milepost.present" (list . "database") | fromYaml).data -}}
 {{- $password := default (randAlphaNum 40) (default "" $database.password | b64dec) -}}
 {{- $token := randAlphaNum 40 -}}
+{{- if not .Values.api.tokens.existingSecret }}
 sessionKey: {{ default (randAlphaNum 64 | b64enc) (default "" (index $keys "session-key")) | quote }}
 apiTokens: {{ default (printf "admin:*:%s\n" $token | b64enc) (default "" (index $keys "api-tokens")) | quote }}
+{{- end }}
+{{- if include "milepost.makesPassword" . }}
 password: {{ $password | quote }}
+{{- end }}
+{{- if include "milepost.makesCA" . }}
 {{- $old := (include "milepost.present" (list . "ca") | fromYaml).data -}}
 {{- $ca := dict -}}
 {{- if index $old "tls.key" -}}
@@ -37,7 +43,10 @@ password: {{ $password | quote }}
 ca:
   crt: {{ $ca.Cert | b64enc }}
   key: {{ $ca.Key | b64enc }}
-{{- range $suffix, $service := dict "tls" "api" "postgres-tls" "postgres" }}
+{{- $leaves := dict }}
+{{- if not .Values.api.tls.existingSecret }}{{ $_ := set $leaves "tls" "api" }}{{ end }}
+{{- if include "milepost.makesPostgresTLS" . }}{{ $_ := set $leaves "postgres-tls" "postgres" }}{{ end }}
+{{- range $suffix, $service := $leaves }}
 {{- $host := printf "%s-%s" $full $service }}
 {{- $leaf := (include "milepost.present" (list $ $suffix) | fromYaml).data }}
 {{ $suffix }}:
@@ -52,9 +61,29 @@ ca:
   key: {{ $made.Key | b64enc }}
   {{- end }}
 {{- end }}
+{{- end }}
 {{- end -}}
 
-{{/* Changes with any generated value, and so restarts the pods that read it. */}}
+{{- define "milepost.makesPassword" -}}
+{{- if and (include "milepost.embedded" .) (not .Values.postgres.auth.existingSecret) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "milepost.makesPostgresTLS" -}}
+{{- if and (include "milepost.embedded" .) (not .Values.postgres.tls.existingSecret) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "milepost.makesCA" -}}
+{{- if or (not .Values.api.tls.existingSecret) (include "milepost.makesPostgresTLS" .) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Changes with any generated value that a component reads, and so restarts its pods. Takes (list root component). */}}
 {{- define "milepost.generated.checksum" -}}
-{{- include "milepost.generated" . | sha256sum | trunc 16 -}}
+{{- $made := include "milepost.generated" (first .) | fromYaml -}}
+{{- $reads := dict "api" (list "password" "sessionKey" "apiTokens" "tls" "ca") "operator" (list "password" "ca") "postgres" (list "password" "postgres-tls") -}}
+{{- $external := (first .).Values.postgres.external -}}
+{{- $values := list $external.url $external.ca -}}
+{{- range index $reads (last .) -}}
+{{- $values = append $values (get $made . | toYaml) -}}
+{{- end -}}
+{{- join "\n" $values | sha256sum | trunc 16 -}}
 {{- end -}}

@@ -92,13 +92,16 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Metadata of a component's pods. Takes (list root component). */}}
+{{/*
+Metadata of a component's pods. Takes (list root component). The version is not part of it: a new chart alone must not
+restart the database.
+*/}}
 {{- define "milepost.podMeta" -}}
 {{- $root := first . -}}
 {{- $own := index $root.Values (last .) -}}
-labels: {{- merge (include "milepost.labels" . | fromYaml) $own.podLabels | toYaml | nindent 2 }}
+labels: {{- merge (include "milepost.selector" . | fromYaml) $own.podLabels | toYaml | nindent 2 }}
 annotations:
-  milepost.dev/secrets: {{ include "milepost.generated.checksum" $root }}
+  milepost.dev/secrets: {{ include "milepost.generated.checksum" . }}
   {{- with $own.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

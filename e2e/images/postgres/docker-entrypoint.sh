@@ -49,7 +49,7 @@ create_database() {
   pg_ctl -D "$PGDATA" -m fast -w stop
 }
 
-[[ ${1:0:1} != - ]] || set -- postgres "$@"
+[[ ${1:--} != -* ]] || set -- postgres "$@"
 if [[ $1 != postgres ]]; then exec "$@"; fi
 
 mkdir -p "$PGDATA"
@@ -58,13 +58,18 @@ if [[ $(id -u) = 0 ]]; then
   exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
 fi
 chmod 0700 "$PGDATA" || true # a volume may forbid it; the server checks the mode itself
+# A first start that was cut short left half a database that nobody has used: begin again.
+unfinished=$PGDATA.unfinished
+if [[ -e $unfinished ]]; then find "$PGDATA" -mindepth 1 -delete; fi
 if [[ ! -s $PGDATA/PG_VERSION ]]; then
+  touch "$unfinished" 2>/dev/null || unfinished= # no room beside the directory when it is a volume's root
   setting POSTGRES_PASSWORD
   setting POSTGRES_USER postgres
   setting POSTGRES_DB "$POSTGRES_USER"
   setting POSTGRES_INITDB_ARGS
   initialize
   create_database "$@"
+  [[ -z $unfinished ]] || rm -f "$unfinished"
   unset POSTGRES_PASSWORD
 fi
 exec "$@"

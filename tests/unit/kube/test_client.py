@@ -143,12 +143,9 @@ async def test_watch_says_when_the_connection_broke():
         request.transport.abort()
         return response
 
-    seen: list[str] = []
     async with served(handler) as kube:
         with pytest.raises(KubeUnavailable):
-            async for event in kube.watch("/api/v1/pods"):
-                seen.append(event["type"])  # noqa: PERF401
-    assert seen in (["ADDED"], [])
+            _ = [event async for event in kube.watch("/api/v1/pods")]
 
 
 def test_kubeconfig(tmp_path: Path):

@@ -66,11 +66,11 @@ def build_app(
         metrics=metrics,
         poke=poke,
     )
-    app.router.routes.extend(pod.routes())
-    app.router.routes.extend(health.routes())
+    plain = [*pod.routes(), *health.routes()]
+    app.router.routes.extend(plain)
     app.include_router(runs.router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
     return app
 
 

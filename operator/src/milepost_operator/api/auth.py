@@ -72,6 +72,6 @@ def _bearer(scope: Scope) -> str:
         raise UnauthenticatedError("send one header Authorization: Bearer <token>")
     header: str = values[0].decode("latin-1")
     scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token or any(c.isspace() for c in token):
+    if scheme.lower() != "bearer" or token.split() != [token]:
         raise UnauthenticatedError("send one header Authorization: Bearer <token>")
     return token

@@ -16,11 +16,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Edge:
-    """ASGI middleware around everything else."""
+    """ASGI middleware around everything else. `fixed`: paths that are route templates of their own."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, fixed: frozenset[str]) -> None:
         self._app = app
         self._metrics = metrics
+        self._fixed = fixed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,15 +42,16 @@ class Edge:
             status = _CLIENT_GONE
         except Exception as error:
             if status_of(error) == _INTERNAL:
-                _log.exception("request_failed", method=scope["method"], route=_route(scope))
+                _log.exception("request_failed", method=scope["method"], route=self._route(scope))
             if status:
                 raise  # the answer has begun: break the connection, so that nobody takes it for complete
             await problem(error)(scope, receive, watched)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             seconds = time.perf_counter() - began
-            self._metrics.http_seconds.labels(method, _route(scope), status or _CLIENT_GONE).observe(seconds)
+            self._metrics.http_seconds.labels(method, self._route(scope), status or _CLIENT_GONE).observe(seconds)
 
-
-def _route(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", "unmatched")
+    def _route(self, scope: Scope) -> str:
+        """The template, never the path that was asked for: a label has few values."""
+        path: str = scope["path"]
+        return path if path in self._fixed else str(getattr(scope.get("route"), "path", "unmatched"))

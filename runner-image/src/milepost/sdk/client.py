@@ -21,6 +21,7 @@ class AsyncSidecar:
     def __init__(self, path: str) -> None:
         self._path = path
         self._http = Client(self._dial, "milepost", keep=CONNECTIONS)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def _dial(self) -> Streams:
         return await asyncio.open_unix_connection(self._path)
@@ -30,7 +31,8 @@ class AsyncSidecar:
         patience = Patience()
         while True:
             try:
-                reply = await self._http.request(method, target, headers, body)
+                async with self._turns:  # a thousand branches need no thousand connections
+                    reply = await self._http.request(method, target, headers, body)
                 pause = patience.busy(reply)
             except TransportError as error:
                 pause = patience.broken(error)

@@ -10,6 +10,7 @@ from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
 from milepost.sidecar.log import log
+from milepost.sidecar.memory import give_back_early
 from milepost.sidecar.records import Reader
 from milepost.sidecar.routes import Routes
 from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
@@ -41,13 +42,17 @@ class Sidecar:
 
     async def run(self, leave: asyncio.Event) -> None:
         """Serve until `leave` is set; a settling under way is given two seconds."""
-        server = await asyncio.start_unix_server(self._connected, self._settings.socket)
+        # it appears under its name only once it listens: whoever sees it can connect
+        unready = f"{self._settings.socket}.new"
+        server = await asyncio.start_unix_server(self._connected, unready)
+        os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
         duties = [
             asyncio.ensure_future(duty)
             for duty in (self._begin(), self._forwarder.run(), Heart(self._api, self.state).run())
         ]
         for duty in duties:
             duty.add_done_callback(self._duty_done)
+        give_back_early()
         log("listening", socket=self._settings.socket, pod=self._settings.pod_id)
         try:
             await leave.wait()

@@ -1,0 +1,1 @@
+"""Benchmarks on the real cluster. Each prints lines `bar <name> <value> <unit> <target> ok|short`."""

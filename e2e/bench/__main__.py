@@ -1,0 +1,56 @@
+"""`make bench`: all benchmarks, or those named: cold_start step recover etcd_writes footprint burst."""
+
+import argparse
+import json
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+
+from e2e.bench import burst, cold_start, etcd_writes, footprint, recover, step
+from e2e.bench.bars import Bar, machine, show
+from e2e.harness.counter import Counter
+from e2e.harness.kubectl import dig
+from e2e.harness.lab import Lab
+from e2e.harness.platform import Platform
+from e2e.harness.release import Release, values_for
+
+Benchmark = Callable[[Lab], Sequence[Bar]]
+ALL: dict[str, Benchmark] = {
+    "footprint": footprint.measure,
+    "cold_start": cold_start.measure,
+    "step": step.measure,
+    "recover": recover.measure,
+    "etcd_writes": etcd_writes.measure,
+    "burst": burst.measure,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m e2e.bench", description="Measure Milepost on the real cluster.")
+    parser.add_argument(
+        "names", nargs="*", choices=[*ALL, []], metavar="NAME", help=f"of {', '.join(ALL)}; all if none"
+    )
+    names = parser.parse_args().names or list(ALL)
+    platform = Platform.bring_up()
+    images = platform.images()
+    release = Release(platform, values_for(images))
+    release.install()
+    counter = Counter.deploy(platform, images["control-plane"].ref)
+    print(f"machine: {machine()}")
+    print(f"versions: Kubernetes {server_version(platform)}, {images['control-plane'].ref}, {images['runner'].ref}")
+    good = True
+    for name in names:
+        print(f"\n== {name}", flush=True)
+        lab = Lab.open(platform, release, counter, f"bench-{name.replace('_', '-')}-{uuid.uuid4().hex[:5]}")
+        good = show(ALL[name](lab)) and good
+        lab.kubectl.delete("namespace", lab.namespace, None, "--wait=false")
+    return 0 if good else 1
+
+
+def server_version(platform: Platform) -> str:
+    found = json.loads(platform.kubectl.run("version", "-o", "json"))
+    return str(dig(found, "serverVersion", "gitVersion"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

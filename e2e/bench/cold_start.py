@@ -1,0 +1,33 @@
+"""From the commit of an HTTP trigger to the first line of user code, with a new pod each time."""
+
+from collections.abc import Sequence
+
+from e2e.bench.bars import Bar, percentile
+from e2e.bench.programs import CLOCK
+from e2e.harness.lab import Lab, Run
+
+RUNS = 30
+TARGET_P50 = 1.0  # seconds
+
+
+def measure(lab: Lab) -> Sequence[Bar]:
+    """One after the other; the first is not counted, since no pod of this namespace has run before it."""
+    lab.task("clock", CLOCK)
+    taken = [once(lab, f"cold-{number:02}") for number in range(RUNS + 1)][1:]
+    return [
+        Bar("cold_start_p50", percentile(taken, 50), "s", TARGET_P50),
+        Bar("cold_start_p95", percentile(taken, 95), "s", 2 * TARGET_P50),
+        Bar("cold_start_max", max(taken), "s"),
+    ]
+
+
+def once(lab: Lab, name: str) -> float:
+    """Trigger one run over HTTP and give its seconds."""
+    answer = lab.release.api.call("POST", "/v1/runs", {"task": "clock", "namespace": lab.namespace, "name": name})
+    if answer.status != 201:
+        raise RuntimeError(f"the trigger was answered {answer.status}: {answer.body.decode()}")
+    run = Run(lab, name)
+    run.wait_state("succeeded")
+    created = "extract(epoch from created_at)::float8"
+    seconds = lab.sql.value(f"select (result #>> '{{}}')::float8 - {created} from runs where run_id = '{run.id}'")
+    return float(str(seconds))

@@ -1,0 +1,37 @@
+"""From the death of a pod to user code of the next attempt."""
+
+import time
+from collections.abc import Sequence
+
+from e2e.bench.bars import Bar, percentile
+from e2e.bench.programs import RESUME
+from e2e.harness.faults import Nodes
+from e2e.harness.lab import Lab
+from e2e.harness.wait import eventually
+
+RUNS = 10
+TARGET_P50 = 2.0  # seconds
+
+
+def measure(lab: Lab) -> Sequence[Bar]:
+    """Kill the task's container, or delete the pod by force where the node can't be reached."""
+    lab.task("resume", RESUME)
+    taken = [once(lab) for _ in range(RUNS)]
+    return [Bar("recover_p50", percentile(taken, 50), "s", TARGET_P50), Bar("recover_max", max(taken), "s")]
+
+
+def once(lab: Lab) -> float:
+    run = lab.run("resume")
+    count = f"select count(*) from records where run_id = '{run.id}'"
+    eventually("a record", lambda: lab.sql.value(count) == 1, 60, diagnose=run.diagnose)
+    pod = str(run.live().pod)
+    if lab.platform.touches_nodes:
+        nodes = Nodes(lab.platform)
+        pids = list(nodes.processes(lab.namespace, pod, "task"))
+        killed = time.time()
+        lab.platform.cluster.node_exec(0, ["kill", "-9", *map(str, pids)])
+    else:
+        killed = time.time()
+        lab.kubectl.delete("pod", pod, lab.namespace, "--grace-period=0", "--force")
+    run.wait_state("succeeded")
+    return float(str(run.result())) - killed

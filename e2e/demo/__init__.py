@@ -1,0 +1,1 @@
+"""The demo: Milepost on a real cluster, seen through kubectl."""

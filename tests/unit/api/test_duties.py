@@ -1,0 +1,163 @@
+# ruff: noqa: ARG002  (the arguments are the port's)
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from milepost_operator.api.duties import Duties, DutyStore
+from milepost_operator.api.health import Health
+from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.obs.metrics import Metrics
+
+
+class Store:
+    """Counts turns; raises what the test asks for."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, int] = {}
+        self.errors: dict[str, Exception] = {}
+        self.admits: list[int] = []
+        self.hints: asyncio.Queue[str] = asyncio.Queue()
+        self.counts: list[dict[str, int]] = []
+
+    def _turn(self, name: str) -> None:
+        self.turns[name] = self.turns.get(name, 0) + 1
+        if name in self.errors:
+            raise self.errors[name]
+
+    async def pulse(self) -> None:
+        self._turn("pulse")
+
+    async def promote(self, limit: int) -> int:
+        self._turn("promote")
+        return 0
+
+    async def admit(self, limit: int) -> int:
+        self._turn("admit")
+        return self.admits.pop(0) if self.admits else 0
+
+    async def reap(self, limit: int) -> int:
+        self._turn("reap")
+        return 0
+
+    async def violations(self) -> dict[str, int]:
+        self._turn("violations")
+        return self.counts.pop(0) if self.counts else {}
+
+    async def wakeups(self, names: set[str]) -> AsyncIterator[str]:
+        self._turn("listen")
+        while True:
+            yield await self.hints.get()
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not check():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost_operator.api.duties._backoff", lambda _: 0.001)
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def duties(store: Store) -> Duties:
+    checked: DutyStore = store
+    return Duties(checked, Metrics())
+
+
+async def running(duties: Duties) -> asyncio.Task[None]:
+    return asyncio.create_task(duties.run())
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_all_duties_turn_at_once_at_the_start(store: Store, duties: Duties) -> None:
+    task = await running(duties)
+    await until(lambda: store.turns.keys() >= {"pulse", "promote", "admit", "reap", "violations", "listen"})
+    await stop(task)
+
+
+async def test_a_poke_or_a_hint_admits_without_waiting_for_the_period(store: Store, duties: Duties) -> None:
+    task = await running(duties)
+    await until(lambda: store.turns.get("admit", 0) == 1)
+    for turn in (2, 3):
+        duties.poke()
+        await until(lambda turn=turn: store.turns["admit"] >= turn)
+    store.hints.put_nowait("admit")
+    await until(lambda: store.turns["admit"] >= 4)
+    assert store.turns["pulse"] == 1
+    await stop(task)
+
+
+async def test_a_full_batch_is_followed_by_the_next_at_once(store: Store, duties: Duties) -> None:
+    store.admits = [200, 200, 3]
+    task = await running(duties)
+    await until(lambda: store.turns.get("admit", 0) >= 3)
+    assert duties._metrics.registry.get_sample_value("milepost_runs_admitted_total") == 403
+    await stop(task)
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no database"), RuntimeError("a bug"), OSError("reset")])
+async def test_a_duty_survives_any_error_and_the_others_go_on(store: Store, duties: Duties, error: Exception) -> None:
+    store.errors = {"admit": error, "listen": error}
+    task = await running(duties)
+    await until(lambda: store.turns.get("admit", 0) > 3 and store.turns.get("listen", 0) > 3)
+    assert store.turns["reap"] >= 1
+    store.errors.clear()
+    turns = store.turns["admit"]
+    await until(lambda: store.turns["admit"] > turns)
+    await stop(task)
+
+
+async def test_violations_become_a_metric_and_go_back_to_zero(store: Store, duties: Duties) -> None:
+    store.counts = [{"one-writer": 2, "slots": 0}, {"slots": 1}]
+
+    def value(name: str) -> float | None:
+        return duties._metrics.registry.get_sample_value("milepost_invariant_violations", {"invariant": name})
+
+    await duties._violations()
+    assert (value("one-writer"), value("slots")) == (2, 0)
+    await duties._violations()
+    assert (value("one-writer"), value("slots")) == (0, 1)
+
+
+async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: Store) -> None:
+    now = 0.0
+    duties = Duties(store, Metrics(), lambda: now)
+
+    async def ready() -> None: ...
+
+    health = Health(ready, duties.ages)
+    assert (await health.healthz(None)).status_code == 200  # type: ignore[arg-type]
+    now = 80.0
+    answer = await health.healthz(None)  # type: ignore[arg-type]
+    assert answer.status_code == 503
+    assert b'"stale":["admit","pulse","reap"]' in bytes(answer.body)
+
+
+async def test_readiness_is_asked_once_a_second() -> None:
+    now, asked = 0.0, 0
+
+    async def ready() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise UnavailableError("no database")
+
+    health = Health(ready, dict, lambda: now)
+    answers = [(await health.readyz(None)).status_code for _ in range(3)]  # type: ignore[arg-type]
+    now = 1.0
+    answers.append((await health.readyz(None)).status_code)  # type: ignore[arg-type]
+    assert (answers, asked) == ([200, 200, 200, 503], 2)
