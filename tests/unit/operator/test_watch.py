@@ -222,7 +222,8 @@ async def until(condition):
             await asyncio.sleep(0.005)
 
 
-async def test_a_leader_that_can_not_renew_stops_its_work(quick):
+@pytest.mark.usefixtures("quick")
+async def test_a_leader_that_can_not_renew_stops_its_work():
     server = Leases()
     lease = Lease(server, "ns", "l", "a")
     ended = []
@@ -245,7 +246,8 @@ async def test_a_leader_that_can_not_renew_stops_its_work(quick):
     assert server.holder == ""
 
 
-async def test_a_deposed_leader_gives_the_lease_up_and_tries_again(quick):
+@pytest.mark.usefixtures("quick")
+async def test_a_deposed_leader_gives_the_lease_up_and_tries_again():
     server = Leases()
     lease = Lease(server, "ns", "l", "a")
     turns = []
@@ -261,7 +263,8 @@ async def test_a_deposed_leader_gives_the_lease_up_and_tries_again(quick):
     assert set(turns) == {"a"}
 
 
-async def test_any_other_error_ends_the_process(quick):
+@pytest.mark.usefixtures("quick")
+async def test_any_other_error_ends_the_process():
     async def lead():
         raise RuntimeError("bug")
 
