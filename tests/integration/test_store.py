@@ -197,8 +197,11 @@ async def test_runs_wait_for_their_task_and_queue_with_that_reason(store: Postgr
     view = await store.get_run(NS, run.name)
     assert (view.state, view.reason) == ("held", "TaskNotFound")
     await apply_task(store, queue="later")
+    await store.promote(10)
     assert (await store.get_run(NS, run.name)).reason == "QueueNotFound"
+    assert await store.promote(10) == 0
     await store.apply_queue(QueueIntake(NS, "later", "u", 1, 1))
+    await store.promote(10)
     assert await state_of(store, run.name) == "queued"
     await store.remove_task(NS, "index")
     assert (await store.get_run(NS, run.name)).reason == "TaskNotFound"

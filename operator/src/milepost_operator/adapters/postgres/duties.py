@@ -39,7 +39,11 @@ class PostgresDuties:
         await self._db.fetch(Q["pulse"])
 
     async def promote(self, limit: int) -> int:
-        return len(await self._db.fetch(Q["promote"], self._db.cluster, limit))
+        due = await self._db.fetch(Q["promote"], self._db.cluster, limit)
+        held = await self._db.fetch(Q["release_held"], self._db.cluster, limit)
+        if held:
+            self._db.wake("project")
+        return len(due) + len(held)
 
     async def admit(self, limit: int) -> int:
         total = 0
