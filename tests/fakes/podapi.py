@@ -46,6 +46,7 @@ class FakeApi:
     cancel: bool = False
     down: bool = False
     closed: bool = False
+    kubernetes_down: bool = False
     records: list[Stored] = field(default_factory=list)
     settlements: list[dict] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
@@ -147,7 +148,9 @@ class FakeApi:
         return ok({"seqs": [self._write(write) for write in body["records"]]})
 
     def _session(self, bearer: str) -> Response:
-        if bearer != "pod-token":
+        if bearer not in self.valid and self.kubernetes_down:
+            raise ProblemError(503, "kubernetes-down", "tokens can't be reviewed")
+        if bearer not in {"pod-token", *self.valid}:
             raise ProblemError(401, "bad-token", "not the pod's token")
         self.sessions += 1
         token = f"session-{self.sessions}"

@@ -79,6 +79,7 @@ def _run(path: str, sidecar: BlockingSidecar) -> int:
 
 
 def _conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Memory) -> int:
+    signal.signal(signal.SIGTERM, _leave)
     if ending.cause == "settled":
         return 0 if ending.exit_code == 0 else EXIT_FAILED
     if ending.cause == "terminated":

@@ -114,9 +114,14 @@ class Context:
     @overload
     async def restore(self, key: str) -> JSON | Missing: ...
     @overload
-    async def restore(self, key: str, default: D) -> JSON | D: ...
-    async def restore(self, key: str, default: D | Missing = MISSING) -> JSON | D | Missing:
-        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`."""
+    async def restore(self, key: str, default: None) -> JSON: ...
+    @overload
+    async def restore(self, key: str, default: D) -> D: ...
+    async def restore(self, key: str, default: object = MISSING) -> object:
+        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`.
+
+        It is typed as the default: give one of the type that the code checkpoints.
+        """
         found = self._journal.restored(key)
         return default if isinstance(found, Missing) else found
 

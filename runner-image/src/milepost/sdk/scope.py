@@ -67,11 +67,14 @@ def spawn(
     loop: asyncio.AbstractEventLoop,
     coro: Coroutine[Future[object] | None, None, T] | Generator[Future[object] | None, None, T],
     *,
+    name: str | None = None,
     context: Context | None = None,
+    **options: bool,
 ) -> asyncio.Future[T]:
     """Task factory: a task spawned in a run gets a branch of its own, by spawn order."""
     parent = scope.get(None)
     own = context if context is not None else copy_context()
     if parent is not None:
         own.run(scope.set, parent.branch())
-    return asyncio.Task(coro, loop=loop, context=own)
+    # options: eager_start, of newer Pythons
+    return asyncio.Task(coro, loop=loop, name=name, context=own, **options)

@@ -92,9 +92,14 @@ class SyncContext:
     @overload
     def restore(self, key: str) -> JSON | Missing: ...
     @overload
-    def restore(self, key: str, default: D) -> JSON | D: ...
-    def restore(self, key: str, default: D | Missing = MISSING) -> JSON | D | Missing:
-        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`."""
+    def restore(self, key: str, default: None) -> JSON: ...
+    @overload
+    def restore(self, key: str, default: D) -> D: ...
+    def restore(self, key: str, default: object = MISSING) -> object:
+        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`.
+
+        It is typed as the default: give one of the type that the code checkpoints.
+        """
         self._check_cancelled()
         found = self._journal.restored(key)
         return default if isinstance(found, Missing) else found

@@ -11,7 +11,7 @@ from milepost.wire.pod import Evidence, Failure, FailureKind
 from milepost.wire.values import JSON, biggest_path, check_text
 
 MAX_KEY_BYTES: Final = 512
-MAX_WRITE_ID: Final = 200
+MAX_WRITE_ID: Final = 128
 MAX_MESSAGE: Final = 1000
 
 

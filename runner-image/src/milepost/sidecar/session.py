@@ -43,6 +43,7 @@ class Api:
         self._token: str | None = None
         self._renew_at = 0.0
         self._opening = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
         self.calls = self._client()
         self.beats = self._client()
 
@@ -85,7 +86,7 @@ class Api:
     async def stream(self, route: str) -> tuple[Reply, AsyncIterator[bytes]]:
         """Start reading a long answer. Raises TransportError."""
         token = await self._session_token()
-        return await self.calls.stream("GET", PREFIX + route, _bearer(token))
+        return await self.calls.stream("GET", PREFIX + route, _bearer(token), REQUEST_SECONDS)
 
     async def _try(
         self, client: Client, method: str, route: str, body: bytes, seconds: float = REQUEST_SECONDS
@@ -97,41 +98,55 @@ class Api:
         return await client.request(method, PREFIX + route, headers, body, seconds)
 
     async def _session_token(self) -> str:
-        if self._token is not None and time.monotonic() < self._renew_at:
-            return self._token
-        async with self._opening:
-            if self._token is None or time.monotonic() >= self._renew_at:
-                await self._open()
-            if self._token is None:
-                raise TransportError("no session yet")
-            return self._token
+        if self._token is None:
+            return await self._first_token()
+        if time.monotonic() >= self._renew_at and (self._renewal is None or self._renewal.done()):
+            # beside the calls: while Kubernetes hangs, the old token must keep the lease
+            self._renewal = asyncio.ensure_future(self._renew(self._token))
+        return self._token
 
-    async def _open(self) -> None:
-        # A renewal that fails keeps the old token: it outlives an outage of Kubernetes, which checks the pod's own
-        try:
-            pod_token = _read(self._settings.token_file)
-            body = compact(asdict(SessionRequest(self._settings.pod_id)))
-            headers = [*_bearer(pod_token), ("Content-Type", "application/json")]
-            reply = await self.calls.request("POST", f"{PREFIX}/session", headers, body, REQUEST_SECONDS)
-        except (OSError, TransportError) as error:
-            self._renewal_failed(str(error))
-            return
+    async def _first_token(self) -> str:
+        async with self._opening:
+            if self._token is None:  # else another call opened it meanwhile
+                await self._open(self._pod_token())
+            token = self._token
+        if token is None:
+            raise TransportError("the session ended as it was opened")
+        return token
+
+    async def _renew(self, old: str) -> None:
+        # Checking the pod's own token takes Kubernetes; through an outage of it the session renews itself.
+        # Whatever fails, the old token is kept: whoever must stop is told so by the answer to the next call
+        for source in (self._pod_token, None):
+            try:
+                await self._open(source() if source else old)
+            except (TransportError, SessionRefusedError) as error:
+                log("renewal-failed", error=str(error))
+                self._renew_at = time.monotonic() + LAST_BACKOFF
+            else:
+                return
+
+    async def _open(self, bearer: str) -> None:
+        body = compact(asdict(SessionRequest(self._settings.pod_id)))
+        headers = [*_bearer(bearer), ("Content-Type", "application/json")]
+        reply = await self.calls.request("POST", f"{PREFIX}/session", headers, body, REQUEST_SECONDS)
+        detail = f"/session answered {reply.status}: {reply.problem().get('detail')}"
         if reply.status in {403, 409, 410}:
-            raise SessionRefusedError(f"{reply.status}: {reply.problem().get('detail') or 'no session for this pod'}")
+            raise SessionRefusedError(detail)
         if reply.status != 200:  # noqa: PLR2004
-            self._renewal_failed(f"{reply.status}: {reply.problem().get('detail')}")
-            return
+            raise TransportError(detail)
         try:
             session = build(Session, reply.json())
         except (BadAnswerError, ValueError) as error:
-            self._renewal_failed(str(error))
-            return
+            raise TransportError(f"/session answered against the protocol: {error}") from error
         self._token = session.token
         self._renew_at = time.monotonic() + session.expires_in_seconds * 2 / 3
 
-    def _renewal_failed(self, why: str) -> None:
-        log("session-failed", error=why, old_token_kept=self._token is not None)
-        self._renew_at = time.monotonic() + LAST_BACKOFF
+    def _pod_token(self) -> str:
+        try:
+            return Path(self._settings.token_file).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise TransportError(f"no pod token: {error}") from error
 
     async def _back_off(self, tries: int, retry_after: float | None) -> None:
         delay = min(FIRST_BACKOFF * 2 ** min(tries, 10), LAST_BACKOFF) * jitter()
@@ -148,13 +163,11 @@ class Api:
         self._token = None
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """End a renewal under way and close the idle connections."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         self.calls.close()
         self.beats.close()
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="ascii").strip()
 
 
 def _bearer(token: str) -> Headers:

@@ -182,14 +182,12 @@ class PostgresPodStore:
 
     async def _tell_start(self, connection: Connection, facts: Row, head: Row) -> None:
         number = facts["attempt"]
-        if number == 1:
-            await add_event(connection, facts["run_id"], "AttemptStarted", "attempt 1 started")
-            return
         if head["last_seq"]:
+            reason = "AttemptResumed"
             message = f"attempt {number} resumed after checkpoint {head['records']} ({head['last_key']})"
         else:
-            message = f"attempt {number} started; nothing was recorded before it"
-        await add_event(connection, facts["run_id"], "AttemptResumed", message)
+            reason, message = "AttemptStarted", f"attempt {number} started"
+        await add_event(connection, facts["run_id"], reason, message)
 
     def _start(self, facts: Row, head: Row, timeouts: Timeouts) -> Start:
         settings = self._db.settings
