@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,7 +105,9 @@ class KindCluster:
             }
             meta = {"name": twin, "namespace": namespace, "labels": {LABEL: service}}
             self.kubectl.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
-        return self._docker("port", self._nodes()[0], node_port).stdout.split()[0]
+        published = self._docker("port", self._nodes()[0], node_port).stdout.split()[0]
+        self._await_rules(published)
+        return published
 
     def release_volumes(self) -> None:
         if self._is_local():
@@ -156,6 +160,18 @@ class KindCluster:
         if self._docker("image", "inspect", ref, check=False).returncode:
             self._docker("load", "--quiet", "--input", str(archive), timeout=300)
         return ref
+
+    def _await_rules(self, published: str) -> None:
+        """Give kube-proxy a moment to write the rules of a new node port; a Service without pods refuses for ever."""
+        address, _, port = published.rpartition(":")
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((address, int(port)), timeout=1).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
 
     def _own_network(self) -> None:
         """Make kind's network beforehand: by itself it would ask for IPv6, which this engine has not."""
