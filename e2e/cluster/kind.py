@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,14 @@ from e2e.images.store import cache_directory
 NAME = "milepost"
 NODE_PORTS = range(30080, 30088)  # those that `reach` may hand out
 LABEL = "milepost.dev/reach"
+# A lost node is noticed in 8 s instead of 50, as in the cluster on the host; tests wait for it.
+GRACE = {"name": "node-monitor-grace-period", "value": "8s"}
+PATCH = {
+    "group": "kubeadm.k8s.io",
+    "version": "v1beta4",
+    "kind": "ClusterConfiguration",
+    "patch": json.dumps([{"op": "add", "path": "/controllerManager/extraArgs/-", "value": GRACE}]),
+}
 
 
 class KindCluster:
@@ -103,7 +113,9 @@ class KindCluster:
             }
             meta = {"name": twin, "namespace": namespace, "labels": {LABEL: service}}
             self.kubectl.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
-        return self._docker("port", self._nodes()[0], node_port).stdout.split()[0]
+        published = self._docker("port", self._nodes()[0], node_port).stdout.split()[0]
+        self._await_rules(published)
+        return published
 
     def release_volumes(self) -> None:
         if self._is_local():
@@ -145,7 +157,7 @@ class KindCluster:
         if ours:
             networking |= {"apiServerAddress": address, "apiServerPort": 6443, "ipFamily": "ipv4"}
         head = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "name": NAME}
-        return {**head, "networking": networking, "nodes": members}
+        return {**head, "networking": networking, "nodes": members, "kubeadmConfigPatchesJSON6902": [PATCH]}
 
     def _image(self, engine: str) -> str:
         """The node image to use, loaded where it was made here; empty for kind's own choice."""
@@ -156,6 +168,18 @@ class KindCluster:
         if self._docker("image", "inspect", ref, check=False).returncode:
             self._docker("load", "--quiet", "--input", str(archive), timeout=300)
         return ref
+
+    def _await_rules(self, published: str) -> None:
+        """Give kube-proxy a moment to write the rules of a new node port; a Service without pods refuses for ever."""
+        address, _, port = published.rpartition(":")
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((address, int(port)), timeout=1).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
 
     def _own_network(self) -> None:
         """Make kind's network beforehand: by itself it would ask for IPv6, which this engine has not."""

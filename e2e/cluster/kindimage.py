@@ -52,7 +52,7 @@ KUBELET_DEFAULTS = (
 def node_image() -> tuple[str, Path]:
     """Give the name of the node image and its archive, made the first time (about a minute)."""
     programs = binaries()
-    recipe = b"".join(path.read_bytes() for path in sorted(HERE.glob("kind*.py")))
+    recipe = b"".join(path.read_bytes() for path in (HERE / "kindimage.py", HERE / "kindstore.py"))
     tag = key(KIND_MODULE, programs.name, ROOTFS.key, recipe.decode())
     ref = f"milepost.local/kind-node:v{KUBERNETES}-{tag}"
     archive = cache_directory("kind") / f"node-{tag}.tar"
@@ -69,6 +69,8 @@ def node_image() -> tuple[str, Path]:
                     "StopSignal": "SIGRTMIN+3",
                 }
                 layers = (oci.layer_from_tar(rootfs), oci.layer_from_tar(upper))
+                for old in archive.parent.glob("node-*.tar"):
+                    old.unlink()
                 oci.write_archive(archive, [oci.Image((ref,), layers, config)])
     return ref, archive
 

@@ -9,6 +9,9 @@ from e2e.cluster.shell import wait_until
 PODS = "10.245.0.0/16"
 SERVICES = "10.97.0.0/16"
 CONFLIST = "/etc/cni/net.d/10-milepost.conflist"
+# What pods send out of the cluster carries the node's address, or no answer would find back, not even a refusal.
+LEAVING = f"POSTROUTING -s {PODS} ! -d {PODS} -j MASQUERADE"
+MASQUERADE = f"iptables -w -t nat -C {LEAVING} 2>/dev/null || iptables -w -t nat -A {LEAVING}"
 
 
 def connect(kubectl: Kubectl, execute: Callable[[str, str], object]) -> None:
@@ -21,7 +24,7 @@ def connect(kubectl: Kubectl, execute: Callable[[str, str], object]) -> None:
     for node in ranges:
         routes = [f"ip route replace {ranges[other]} via {addresses[other]}" for other in ranges if other != node]
         write = f"mkdir -p /etc/cni/net.d; printf '%s' '{conflist(ranges[node])}' > {CONFLIST}"
-        execute(node, "; ".join([write, *routes]))
+        execute(node, "; ".join([write, *routes, MASQUERADE]))
 
 
 def conflist(pods: str) -> str:
