@@ -101,7 +101,13 @@ class PostgresIntake:
             existing = await self._existing(connection, run)
             return existing or await self._insert(connection, run)
 
-        created = await self._db.transaction(work)
+        try:
+            created = await self._db.transaction(work)
+        except ConflictError as error:
+            if run.intent_uid is None or error.code != "name-taken":
+                raise
+            # Another replica may have taken the same object in at this moment: then its run is there now.
+            created = await self._db.transaction(work)
         if not created.duplicate:
             self._db.wake("admit")
         return created

@@ -1,0 +1,56 @@
+"""Interleavings that lose, double or strand work: several stores over one database, as replicas have them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import DeposedError
+from milepost_operator.domain.runs import Ending, QueueIntake
+from milepost_operator.domain.states import Reason
+from milepost_operator.settings import Settings
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+
+LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
+
+
+@pytest.fixture
+async def other(settings: Settings, store: PostgresStore) -> AsyncIterator[PostgresStore]:
+    """A second replica; `store` checks the invariants at the end."""
+    async with PostgresStore.open(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hand(settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection whose transactions the test itself holds open."""
+    connection = await asyncpg.connect(settings.dsn, server_settings={"search_path": "milepost"})
+    yield connection
+    await connection.close()
+
+
+async def view(store: PostgresStore, name: str) -> Any:
+    return await store.get_run(NS, name)
+
+
+async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]") -> None:
+    """Wait until some statement waits for a lock, or `task` ended without."""
+    waits = "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+
+    async def check() -> bool:
+        return task.done() or bool(await hand.fetchval(waits))
+
+    await eventually(check)
+
+
+async def test_one_intent_taken_in_twice_at_once_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
+    await apply_task(store)
+    for i in range(10):
+        both = [trigger(s, name=f"r{i}", intent_uid=f"uid-{i}", origin="kubectl") for s in (store, other)]
+        one, two = await asyncio.gather(*both)
+        assert (one.run_id, {one.duplicate, two.duplicate}) == (two.run_id, {True, False})
