@@ -54,3 +54,13 @@ async def test_one_intent_taken_in_twice_at_once_is_one_run(store: PostgresStore
         both = [trigger(s, name=f"r{i}", intent_uid=f"uid-{i}", origin="kubectl") for s in (store, other)]
         one, two = await asyncio.gather(*both)
         assert (one.run_id, {one.duplicate, two.duplicate}) == (two.run_id, {True, False})
+
+
+async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="first", intent_uid="uid-first", origin="kubectl")
+    copy = await trigger(store, name="copy", intent_uid="uid-copy", adopt_run_id=run.run_id, origin="kubectl")
+    assert (copy.run_id, copy.name, copy.duplicate) == (run.run_id, "first", True)
+    assert (await view(store, "first")).intent_uid == "uid-first"
+    await store.forget_cr(NS, "copy", "uid-copy")
+    assert (await view(store, "first")).state == "queued"

@@ -167,7 +167,8 @@ class PostgresIntake:
                 f"the run {row['name']} of this namespace exists with another task or input: choose another name"
                 " (metadata.generateName gives a fresh one each time)",
             )
-        await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
+        if row["name"] == run.name:  # a copy under another name is a duplicate, and takes no run from its object
+            await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
         return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
 
     async def _insert(self, connection: Connection, run: NewRun) -> Created:
