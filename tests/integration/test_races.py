@@ -64,3 +64,30 @@ async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresS
     assert (await view(store, "first")).intent_uid == "uid-first"
     await store.forget_cr(NS, "copy", "uid-copy")
     assert (await view(store, "first")).state == "queued"
+
+
+async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    await trigger(store)
+    await store.admit(10)
+    first = await store.take_epoch("a")
+    (order,) = await store.take_wanted(first, 10)
+    second = await other.take_epoch("b")
+    (same,) = await other.take_wanted(second, 10)
+    assert same.pod_id == order.pod_id
+    with pytest.raises(DeposedError):  # False would have it delete the Job
+        await store.launched(first, order.pod_id, "job")
+    assert await other.launched(second, order.pod_id, "job")
+
+
+async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    await store.cancel_run(run.run_id, "me")
+    await store.take_epoch("b")
+    assert not await store.launched(epoch, order.pod_id, "job")
