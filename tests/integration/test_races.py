@@ -91,3 +91,24 @@ async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: Post
     await store.cancel_run(run.run_id, "me")
     await store.take_epoch("b")
     assert not await store.launched(epoch, order.pod_id, "job")
+
+
+async def test_a_late_projection_does_not_bring_a_deleted_run_object_back(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    await next_pod(store)
+    (shown,) = await store.due(10, 15)
+    await store.forget_cr(NS, "r", "uid-r")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 2)  # the projector had begun before
+    await store.reap(10)  # its end is a change that would be shown
+    assert await store.due(10, 15) == []
+
+
+async def test_a_late_projection_leaves_a_restored_object_its_row(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    (shown,) = await store.due(10, 15)
+    await trigger(store, name="r", intent_uid="uid-new", origin="kubectl")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 0)
+    (again,) = await store.due(10, 15)
+    assert again.cr_uid == "uid-new"
