@@ -112,3 +112,57 @@ async def test_a_late_projection_leaves_a_restored_object_its_row(store: Postgre
     await store.projected(run.run_id, shown.view.rev, "uid-r", 0)
     (again,) = await store.due(10, 15)
     assert again.cr_uid == "uid-new"
+
+
+async def test_a_run_made_while_its_task_comes_is_not_held_for_ever(
+    store: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    async with hand.transaction():  # a trigger that saw no Task yet, and commits after the Task has come
+        await apply_task(store, "other")
+        run = await trigger(store, task="late")
+        await hand.execute("update runs set state = state where run_id = $1", run.run_id)
+        await hand.execute("set local lock_timeout = '5s'")
+        await hand.execute("insert into tasks select cluster, namespace, 'late', 'u', 1, true, version, queue, retry,"
+                           " timeouts, now() from tasks")
+        await hand.execute("insert into task_versions select cluster, namespace, 'late', version, shape_hash, shape,"
+                           " null, now() from task_versions")
+    assert (await view(store, run.name)).state == "held"
+    await store.reap(100)
+    assert (await view(store, run.name)).state == "queued"
+
+
+async def test_a_run_made_while_its_queue_goes_tells_so_and_comes_back(store: PostgresStore) -> None:
+    await store.apply_queue(QueueIntake(NS, "q", "u", 1, 2))
+    await apply_task(store, queue="q")
+    run = await trigger(store)
+    # what a trigger leaves that saw the queue before it went, and committed after
+    await store._db.fetch("update queues set present = false where name = 'q'")
+    await store.reap(100)
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "QueueNotFound")
+    await store.apply_queue(QueueIntake(NS, "q", "u2", 1, 2))
+    assert (await view(store, run.name)).state == "queued"
+
+
+async def test_a_retry_waits_visibly_for_a_queue_that_went_meanwhile(store: PostgresStore) -> None:
+    await store.apply_queue(QueueIntake(NS, "q", "u", 1, 2))
+    await apply_task(store, queue="q")
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.remove_queue(NS, "q")
+    await pod.fail()
+    await store.promote(10)
+    await store.reap(100)
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "QueueNotFound")
+
+
+async def test_a_retry_is_not_admitted_once_its_task_went(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.remove_task(NS, "index")
+    await pod.fail()
+    assert await launch(store) == []
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "TaskNotFound")
+    await apply_task(store)
+    again = await next_pod(store)
+    assert (again.start.attempt, await again.succeed()) == (2, "succeeded")
