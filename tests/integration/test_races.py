@@ -66,52 +66,12 @@ async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresS
     assert (await view(store, "first")).state == "queued"
 
 
-async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
-    store: PostgresStore, other: PostgresStore
-) -> None:
+async def test_one_key_at_once_from_two_replicas_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
     await apply_task(store)
-    await trigger(store)
-    await store.admit(10)
-    first = await store.take_epoch("a")
-    (order,) = await store.take_wanted(first, 10)
-    second = await other.take_epoch("b")
-    (same,) = await other.take_wanted(second, 10)
-    assert same.pod_id == order.pod_id
-    with pytest.raises(DeposedError):  # False would have it delete the Job
-        await store.launched(first, order.pod_id, "job")
-    assert await other.launched(second, order.pod_id, "job")
-
-
-async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await store.admit(10)
-    epoch = await store.take_epoch("a")
-    (order,) = await store.take_wanted(epoch, 10)
-    await store.cancel_run(run.run_id, "me")
-    await store.take_epoch("b")
-    assert not await store.launched(epoch, order.pod_id, "job")
-
-
-async def test_a_late_projection_does_not_bring_a_deleted_run_object_back(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
-    await next_pod(store)
-    (shown,) = await store.due(10, 15)
-    await store.forget_cr(NS, "r", "uid-r")
-    await store.projected(run.run_id, shown.view.rev, "uid-r", 2)  # the projector had begun before
-    await store.reap(10)  # its end is a change that would be shown
-    assert await store.due(10, 15) == []
-
-
-async def test_a_late_projection_leaves_a_restored_object_its_row(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
-    (shown,) = await store.due(10, 15)
-    await trigger(store, name="r", intent_uid="uid-new", origin="kubectl")
-    await store.projected(run.run_id, shown.view.rev, "uid-r", 0)
-    (again,) = await store.due(10, 15)
-    assert again.cr_uid == "uid-new"
+    for i in range(10):
+        made = await asyncio.gather(*[trigger(s, idempotency_key=f"k{i}") for s in (store, other, store, other)])
+        assert len({m.run_id for m in made}) == 1
+        assert sum(not m.duplicate for m in made) == 1
 
 
 async def test_a_run_made_while_its_task_comes_is_not_held_for_ever(
@@ -166,3 +126,164 @@ async def test_a_retry_is_not_admitted_once_its_task_went(store: PostgresStore) 
     await apply_task(store)
     again = await next_pod(store)
     assert (again.start.attempt, await again.succeed()) == (2, "succeeded")
+
+
+async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.pulse()
+    await store._db.fetch("update service_pulse set up_since = now() - interval '2 h', seen_at = now() - interval '1 h'")
+    await store._db.fetch("update run_heads set lease_until = now() - interval '50 min'")
+    assert await store.reap(100) == 0  # before the first pulse
+    await store.pulse()
+    assert await store.reap(100) == 0
+    assert (await view(store, run.name)).state == "running"
+    assert await pod.succeed() == "succeeded"
+
+
+async def test_a_clock_set_back_does_not_keep_leases_for_ever(store: PostgresStore) -> None:
+    await store._db.fetch("update service_pulse set up_since = now() + interval '1 h', seen_at = now() + interval '1 h'")
+    await store.pulse()
+    (row,) = await store._db.fetch("select up_since <= clock_timestamp() as ok from service_pulse")
+    assert row["ok"]
+
+
+async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    await trigger(store)
+    await store.admit(10)
+    first = await store.take_epoch("a")
+    (order,) = await store.take_wanted(first, 10)
+    second = await other.take_epoch("b")
+    (same,) = await other.take_wanted(second, 10)
+    assert same.pod_id == order.pod_id
+    with pytest.raises(DeposedError):  # False would have it delete the Job
+        await store.launched(first, order.pod_id, "job")
+    assert await other.launched(second, order.pod_id, "job")
+
+
+async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    await store.cancel_run(run.run_id, "me")
+    await store.take_epoch("b")
+    assert not await store.launched(epoch, order.pod_id, "job")
+
+
+async def test_a_late_projection_does_not_bring_a_deleted_run_object_back(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    await next_pod(store)
+    (shown,) = await store.due(10, 15)
+    await store.forget_cr(NS, "r", "uid-r")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 2)  # the projector had begun before
+    await store.reap(10)  # its end is a change that would be shown
+    assert await store.due(10, 15) == []
+
+
+async def test_a_late_projection_leaves_a_restored_object_its_row(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    (shown,) = await store.due(10, 15)
+    await trigger(store, name="r", intent_uid="uid-new", origin="kubectl")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 0)
+    (again,) = await store.due(10, 15)
+    assert again.cr_uid == "uid-new"
+
+
+async def test_a_retransmission_whose_first_copy_is_in_flight_is_one_record(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    twin = Pod(other, pod.session, pod.start)
+    for i in range(30):
+        copies = [p.write(f"s{i}", str(i), write_id=f"w{i}") for p in (pod, twin, pod, twin)]
+        answers = await asyncio.gather(*copies)
+        assert all(a == answers[0] and isinstance(a, list) for a in answers), answers
+    assert [k for k, _ in await pod.records()] == [f"s{i}" for i in range(30)]
+
+
+async def test_an_append_that_waits_for_the_end_of_its_attempt_is_refused(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    assert await pod.write("a") == [1]
+    async with hand.transaction():
+        await hand.execute(Q["head_for_ending"], run.run_id)
+        ends = asyncio.create_task(other.pod_ended(pod.session.pod_id, None, LOST))
+        await blocked(hand, ends)
+        writes = asyncio.create_task(pod.write("b"))
+        await asyncio.sleep(0.05)
+    answer, _ = await asyncio.gather(writes, ends)
+    second = await next_pod(store)
+    expected = 1 if isinstance(answer, Exception) else 2
+    assert (second.start.last_seq, len(await second.records())) == (expected, expected)
+
+
+async def test_settle_pod_end_reap_and_cancel_at_once_end_an_attempt_once(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    for i in range(15):
+        run = await trigger(store, name=f"r{i}")
+        pod = await next_pod(store)
+        await store._db.fetch("update run_heads set lease_until = now() - interval '1 min' where run_id = $1", run.run_id)
+        await store._db.fetch("update service_pulse set up_since = now() - interval '1 h', seen_at = clock_timestamp()")
+        await asyncio.gather(
+            pod.succeed(),
+            other.pod_ended(pod.session.pod_id, None, LOST),
+            store.reap(10),
+            other.reap(10),
+            store.cancel_run(run.run_id, "me"),
+            pod.write("late"),
+            return_exceptions=True,
+        )
+        now = await view(store, run.name)
+        assert [a.state for a in await store.get_attempts(run.run_id)] == ["ended"], now
+        if now.state not in {"succeeded", "cancelled"}:
+            await store.cancel_run(run.run_id, "the test")
+
+
+async def test_two_starts_at_once_are_one_start(store: PostgresStore, other: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    (session,) = await launch(store)
+    starts = await asyncio.gather(*[s.start(session) for s in (store, other, store, other)])
+    assert {(s.attempt, s.token) for s in starts} == {(1, starts[0].token)}
+    events = [e["reason"] for e in await store._db.fetch("select reason from run_events where run_id = $1", run.run_id)]
+    assert events.count("AttemptStarted") == 1
+
+
+async def test_a_pod_whose_sidecar_is_bound_but_never_starts_frees_its_slot(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await launch(store)
+    await store._db.fetch("update pods set bound_at = now() - interval '10 min'")
+    await store._db.fetch("update service_pulse set up_since = now() - interval '1 min', seen_at = clock_timestamp()")
+    assert await store.reap(10) == 0  # our own outage ended a minute ago
+    await store._db.fetch("update service_pulse set up_since = now() - interval '10 min', seen_at = clock_timestamp()")
+    assert await store.reap(10) == 1
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("queued", "SidecarLost")
+
+
+async def test_what_a_complete_list_lacks_is_lost_only_when_it_was_shown_before(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await next_pod(store)
+    (shown,) = await store.due(10, 15)
+    before = datetime.now(UTC)
+    await store.projected(run.run_id, shown.view.rev, "cr", 2)
+    assert await store.lost_crs([], before) == 0
+    assert await store.lost_crs([], datetime.now(UTC)) == 1
+    (again,) = await store.due(10, 15)
+    assert again.cr_uid is None

@@ -13,6 +13,9 @@ _ENDINGS: Final = {
     "cancel": Ending(Reason.CANCELLED, "cancelled: the grace is over", counted=False),
     "run": Ending(Reason.RUN_TIMEOUT, "the run took longer than timeouts.runSeconds", counted=False),
     "attempt": Ending(Reason.TIMEOUT, "the attempt took longer than timeouts.attemptSeconds"),
+    "start": Ending(
+        Reason.SIDECAR_LOST, "the sidecar did not start its attempt", counted=False, infra=True, started=False
+    ),
     "lease": Ending(Reason.LEASE_EXPIRED, "no heartbeat for a whole lease", counted=False, infra=True),
 }
 

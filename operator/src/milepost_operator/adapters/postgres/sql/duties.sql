@@ -1,7 +1,9 @@
 -- name: pulse
 -- A gap of more than three seconds means that heartbeats could not be accepted: leases start anew from here.
+-- So they do after the clock was set back.
 update service_pulse
-set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' then clock_timestamp() else up_since end,
+set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' or seen_at > clock_timestamp()
+                    then clock_timestamp() else up_since end,
     seen_at = clock_timestamp();
 
 -- name: promote
@@ -87,20 +89,26 @@ select run_id from bound;
 
 -- name: overdue
 -- What time has ended: `cancel` grace over, `run` deadline, `attempt` timeout, `lease` lapsed although beats were possible.
+-- `start`: a sidecar that proved itself two minutes ago does not start its attempt.
+-- After an outage the first pulse must have come: until then nobody knows that there was one.
 select r.run_id, r.attempt,
        case when r.cancel_deadline_at <= clock_timestamp() then 'cancel'
             when r.run_deadline_at <= clock_timestamp() then 'run'
             when a.deadline_at <= clock_timestamp() then 'attempt'
+            when a.state = 'reserved' then 'start'
             else 'lease' end as why
 from runs r
 join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt and a.state <> 'ended'
+left join pods b on b.pod_id = a.pod_id and a.state = 'reserved' and b.state = 'bound'
 cross join service_pulse p
 where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
   and r.state in ('admitted', 'running', 'cancelling')
   and (r.cancel_deadline_at <= clock_timestamp() or r.run_deadline_at <= clock_timestamp()
        or a.deadline_at <= clock_timestamp()
-       or (h.lease_until <= clock_timestamp() and p.up_since + $3 <= clock_timestamp()))
+       or (p.seen_at > clock_timestamp() - interval '3 seconds'
+           and (h.lease_until <= clock_timestamp() and p.up_since + $3 <= clock_timestamp()
+                or greatest(b.bound_at, p.up_since) < clock_timestamp() - interval '2 minutes' and b.bound_at is not null)))
 limit $2;
 
 -- name: overdue_waiting
