@@ -296,7 +296,8 @@ async def test_only_the_newest_epoch_launches(store: PostgresStore) -> None:
     new = await store.take_epoch("b")
     with pytest.raises(DeposedError):
         await store.take_wanted(old, 10)
-    assert not await store.launched(old - 1, order.pod_id, "job")
+    with pytest.raises(DeposedError):
+        await store.launched(old - 1, order.pod_id, "job")
     assert [o.pod_id for o in await store.take_wanted(new, 10)] == [order.pod_id]
     assert await store.launched(new, order.pod_id, "job")
 

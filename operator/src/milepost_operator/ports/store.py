@@ -75,7 +75,10 @@ class Launches(Protocol):
         """Pods to launch now, marked `creating` by this epoch. DeposedError when the epoch is over."""
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
-        """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job."""
+        """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job.
+
+        DeposedError when a newer epoch has taken the row: the Job is its to adopt.
+        """
 
     async def open_pods(self) -> Sequence[OpenPod]:
         """All rows that aren't closed, `closing` ones first."""

@@ -99,7 +99,13 @@ class PostgresIntake:
             existing = await self._existing(connection, run)
             return existing or await self._insert(connection, run)
 
-        created = await self._db.transaction(work)
+        try:
+            created = await self._db.transaction(work)
+        except ConflictError as error:
+            if run.intent_uid is None or error.code != "name-taken":
+                raise
+            # Another replica may have taken the same object in at this moment: then its run is there now.
+            created = await self._db.transaction(work)
         if not created.duplicate:
             self._db.wake("admit")
         return created
@@ -156,7 +162,8 @@ class PostgresIntake:
                 f"the run {row['name']} of this namespace exists with another task or input: choose another name"
                 " (metadata.generateName gives a fresh one each time)",
             )
-        await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
+        if row["name"] == run.name:  # a copy under another name is a duplicate, and takes no run from its object
+            await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
         return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
 
     async def _insert(self, connection: Connection, run: NewRun) -> Created:
