@@ -91,7 +91,7 @@ async def test_an_error_before_the_first_record_is_told_and_one_after_it_breaks_
         ('{"items": [{"when": "\\u0000"}]}', "nul-character", "$.items[0].when"),
         ('{"a b": 18446744073709551616}', "int-too-large", '$["a b"]'),
         ('["\\ud800"]', "lone-surrogate", "$[0]"),
-        ("[" * 102 + "]" * 102, "too-deep", "$" + "[0]" * 101),
+        ("[" * 102 + "]" * 102, "too-deep", "$" + "[0]" * 100),
         ("{", "not-json", "$"),
         ("", "not-json", "$"),
     ],

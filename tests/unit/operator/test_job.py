@@ -70,7 +70,7 @@ spec:
         - {name: MILEPOST_POD_ID, value: abcdefgh01234567}
         - {name: MILEPOST_SOCKET, value: /run/milepost/sidecar.sock}
         - {name: MILEPOST_TOKEN_FILE, value: /var/run/secrets/milepost/token}
-        resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 500m, memory: 64Mi}}
+        resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}
         securityContext:
           allowPrivilegeEscalation: false
           capabilities: {drop: [ALL]}

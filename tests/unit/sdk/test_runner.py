@@ -281,6 +281,47 @@ async def test_a_task_that_cannot_be_loaded_is_a_config_failure(pod: Pod):
         pod.api.next_attempt()
 
 
+async def test_an_input_that_does_not_fit_fails_the_run(pod: Pod):
+    pod.api.start["input"] = '{"topp": 1}'
+    pod.source(HEAD + "\n@task\nasync def main(ctx, top=1):\n    return top\n")
+    assert await pod.run() == EXIT_FAILED
+    failure = pod.api.settlements[0]["failure"]
+    assert (failure["kind"], failure["retryable"]) == ("fatal", False)
+    assert "does not fit main(ctx, top=1): got an unexpected keyword argument 'topp'" in failure["message"]
+
+
+async def test_branches_resume_one_by_one(pod: Pod):
+    pod.source(
+        HEAD
+        + dedent("""
+        @task
+        async def main(ctx):
+            async def branch(n):
+                first = await ctx.step("a", lambda: note("a", n) or n)
+                if ctx.run.attempt == 1 and n == 1:
+                    raise RuntimeError
+                await asyncio.sleep(0.01 * (3 - n))
+                return [first, await ctx.step("b", lambda: note("b", n) or n * 10)]
+
+            async def outer():
+                return await ctx.step("inner", lambda: note("inner") or 7)
+
+            done = await asyncio.gather(*(branch(n) for n in range(3)), return_exceptions=True)
+            nested = await ctx.step("outer", outer)
+            if ctx.run.attempt == 1:
+                raise RuntimeError
+            return [done, nested]
+    """)
+    )
+    await pod.run()
+    pod.api.next_attempt()
+    assert await pod.run() == 0
+    assert pod.api.settlements[1]["result"] == "[[[0,0],[1,10],[2,20]],7]"
+    assert sorted(pod.words()) == sorted(["a", "0", "a", "1", "a", "2", "b", "0", "b", "1", "b", "2", "inner"])
+    keys = {"~1/a", "~2/a", "~3/a", "~1/b", "~2/b", "~3/b", "outer", "outer>inner"}
+    assert set(pod.api.values()) == keys
+
+
 async def test_fatal_lost_and_exit(pod: Pod):
     for code, kind, kind_type in (
         ("raise FatalError('no')", "fatal", "FatalError"),

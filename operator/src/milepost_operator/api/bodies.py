@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,7 +36,7 @@ def parse_wire(adapter: TypeAdapter[Wire], body: bytes) -> Wire:
     try:
         return adapter.validate_json(body, strict=True)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)[0], ()) from error
+        raise _invalid(error, ()) from error
 
 
 def parse_object(model: type[Model], value: object) -> Model:
@@ -47,7 +46,7 @@ def parse_object(model: type[Model], value: object) -> Model:
     try:
         return model.model_validate(value, strict=True, extra="forbid")
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)[0], _fields(model)) from error
+        raise _invalid(error, _fields(model)) from error
 
 
 def parse_query(model: type[Model], request: Request) -> Model:
@@ -60,7 +59,7 @@ def parse_query(model: type[Model], request: Request) -> Model:
     try:
         return model.model_validate(given, extra="forbid")
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)[0], _fields(model)) from error
+        raise _invalid(error, _fields(model)) from error
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -90,7 +89,8 @@ def _fields(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(field.alias or name for name, field in model.model_fields.items())
 
 
-def _invalid(error: ErrorDetails, allowed: tuple[str, ...]) -> InvalidInputError:
+def _invalid(failed: ValidationError, allowed: tuple[str, ...]) -> InvalidInputError:
+    error = failed.errors(include_url=False, include_input=False)[0]
     path = "$"
     for part in error["loc"]:
         path = f"{path}[{part}]" if isinstance(part, int) else member(path, part)

@@ -27,7 +27,7 @@ TOKEN_DIR: Final = "/var/run/secrets/milepost"  # noqa: S105 (a directory)
 
 _SIDECAR_RESOURCES: Final = {
     "requests": {"cpu": "10m", "memory": "32Mi"},
-    "limits": {"cpu": "500m", "memory": "64Mi"},
+    "limits": {"cpu": "1", "memory": "64Mi"},
 }
 _PASSED: Final = (
     "serviceAccountName",

@@ -45,8 +45,8 @@ def label_value(value: str) -> str:
 
 
 def event_name(run_name: str, run_id: str, seq: int) -> str:
-    """Name of the Event of a transition: the same each time, so that it is told once."""
-    return f"{run_name[:200].rstrip('-.')}.{digest(run_id, str(seq), length=16)}"
+    """Name of a transition's Event: the same each time, so that it is told once; in the order of kubectl's lists."""
+    return f"{run_name[:200].rstrip('-.')}.{digest(run_id, length=8)}.{seq:04}"
 
 
 def clipped(value: str, limit: int) -> str:

@@ -21,7 +21,7 @@ from milepost_operator.domain.errors import (
     UnavailableError,
 )
 from milepost_operator.domain.runs import Created, NewRun, QueueIntake, TaskIntake
-from milepost_operator.domain.states import TERMINAL
+from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.shape import DEFAULT_QUEUE, policy_of, shape_of
@@ -57,6 +57,7 @@ class ObjectIntake:
         self._clock = clock
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
+        self._queues: dict[tuple[str, str], Object] = {}
         self._versions: dict[str, tuple[int, int]] = {}
 
     async def on_task(self, body: Object, *, deleted: bool) -> None:
@@ -83,30 +84,32 @@ class ObjectIntake:
         await self._show("tasks", body, {"version": known[1], "queue": intake.queue}, said)
 
     async def on_queue(self, body: Object, *, deleted: bool) -> None:
-        namespace, name = raw.namespace(body), raw.name(body)
+        namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
         if deleted:
+            self._queues.pop((namespace, name), None)
+            self._versions.pop(uid, None)
             await self._store.remove_queue(namespace, name)
-        else:
-            try:
-                spec = _parsed(QueueSpec, body)
-            except Refused as refused:
-                await self._show("queues", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
-                return
-            generation = raw.number(body, "metadata", "generation") or 0
-            if raw.number(body, "status", "observedGeneration") != generation or not raw.holds(body, "Accepted"):
-                new = True
-            else:
-                new = self._versions.get(raw.uid(body), (-1, 0))[0] != generation
-            if new:
-                await self._store.apply_queue(
-                    QueueIntake(namespace, name, raw.uid(body), generation, spec.concurrency),
-                )
-                self._versions[raw.uid(body)] = (generation, 0)
-            await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
-            if not new:
-                return
+            await self._tell_tasks(namespace, name)
+            return
+        self._queues[namespace, name] = body
+        try:
+            spec = _parsed(QueueSpec, body)
+        except Refused as refused:
+            await self._show("queues", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
+            return
+        generation = raw.number(body, "metadata", "generation") or 0
+        fresh = self._versions.get(uid, (None, 0))[0] != generation
+        if fresh:
+            await self._store.apply_queue(QueueIntake(namespace, name, uid, generation, spec.concurrency))
+            self._versions[uid] = (generation, 0)
+        await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
+        if fresh:
+            await self._tell_tasks(namespace, name)
+
+    async def _tell_tasks(self, namespace: str, queue: str) -> None:
+        """The Tasks of a queue show whether it is there."""
         for (of, _), task in list(self._tasks.items()):
-            if of == namespace and raw.text(task, "spec", "queue") == name:
+            if of == namespace and raw.text(task, "spec", "queue") == queue:
                 await self.on_task(task, deleted=False)
 
     async def on_run(self, body: Object, *, deleted: bool) -> None:
@@ -127,6 +130,20 @@ class ObjectIntake:
             return
         if raw.flag(body, "spec", "cancel"):
             await self._store.cancel_run(created.run_id, f"Run {name}")
+        elif created.state is RunState.HELD:
+            await self._release(namespace, raw.text(body, "spec", "task"))
+
+    async def _release(self, namespace: str, name: str) -> None:
+        """A Run is held for a Task, or a Queue, that may have come at the same moment: apply what is known again."""
+        task = self._tasks.get((namespace, name))
+        if task is None:
+            return
+        self._versions.pop(raw.uid(task), None)
+        await self.on_task(task, deleted=False)
+        queue = self._queues.get((namespace, raw.text(task, "spec", "queue") or DEFAULT_QUEUE))
+        if queue is not None:
+            self._versions.pop(raw.uid(queue), None)
+            await self.on_queue(queue, deleted=False)
 
     async def _create(self, body: Object) -> Created:
         spec = _parsed(RunSpec, body)

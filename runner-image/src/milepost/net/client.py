@@ -91,20 +91,31 @@ class Client:
         self._put_back(connection)
         return Reply(head.status_code, _fields(head), data)
 
-    async def stream(self, method: str, target: str, headers: Headers) -> tuple[Reply, AsyncIterator[bytes]]:
-        """Make one exchange whose answer's body comes in chunks; the reply's own body is empty."""
+    async def stream(
+        self, method: str, target: str, headers: Headers, seconds: float | None = None
+    ) -> tuple[Reply, AsyncIterator[bytes]]:
+        """Make one exchange whose answer's body comes in chunks; the reply's own body is empty.
+
+        `seconds`: the longest wait for the head and for each chunk.
+        """
         connection: ClientConnection | None = None
         try:
-            connection = await self._connection()
-            head = await connection.send(method, target, headers, b"")
+            async with asyncio.timeout(seconds):
+                connection = await self._connection()
+                head = await connection.send(method, target, headers, b"")
         except BROKEN as error:
             raise self._broken(connection, error) from error
-        return Reply(head.status_code, _fields(head), b""), self._body(connection)
+        return Reply(head.status_code, _fields(head), b""), self._body(connection, seconds)
 
-    async def _body(self, connection: ClientConnection) -> AsyncIterator[bytes]:
+    async def _body(self, connection: ClientConnection, seconds: float | None) -> AsyncIterator[bytes]:
         done = False
+        chunks = connection.chunks()
         try:
-            async for chunk in connection.chunks():
+            while True:
+                async with asyncio.timeout(seconds):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
                 yield chunk
             done = True
         except BROKEN as error:

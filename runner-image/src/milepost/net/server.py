@@ -106,8 +106,9 @@ class ServerConnection:
         more = asyncio.ensure_future(self._reader.read(CHUNK))
         try:
             await asyncio.wait({work, more}, return_when=asyncio.FIRST_COMPLETED)
-            if more.done() and not work.done():
-                if not (data := more.result()):
+            if more.done():
+                data = more.result()
+                if not data and not work.done():
                     return None
                 self._http.receive_data(data)  # a pipelined request: kept for its turn
             return await work

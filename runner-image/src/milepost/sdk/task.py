@@ -5,6 +5,7 @@ from collections.abc import Callable
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Final, Generic, ParamSpec, TypeVar, overload
 
+from milepost.errors import FatalError
 from milepost.wire.values import JSON
 
 P = ParamSpec("P")
@@ -39,7 +40,7 @@ class TaskFunction(Generic[P, R]):
         null or an empty object passes nothing; an input that is no object goes to the first parameter.
 
         Raises:
-            TypeError: the input does not fit.
+            FatalError: the input does not fit, and no other attempt would change that.
         """
         args: list[object] = [context] if self._takes_context else []
         kwargs: dict[str, object] = {}
@@ -52,7 +53,7 @@ class TaskFunction(Generic[P, R]):
         try:
             bound = signature(self.fn).bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
+            raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
         fn: Callable[..., object] = self.fn
         return lambda: fn(*bound.args, **bound.kwargs)
 

@@ -86,7 +86,7 @@ class Api:
     async def stream(self, route: str) -> tuple[Reply, AsyncIterator[bytes]]:
         """Start reading a long answer. Raises TransportError."""
         token = await self._session_token()
-        return await self.calls.stream("GET", PREFIX + route, _bearer(token))
+        return await self.calls.stream("GET", PREFIX + route, _bearer(token), REQUEST_SECONDS)
 
     async def _try(
         self, client: Client, method: str, route: str, body: bytes, seconds: float = REQUEST_SECONDS

@@ -12,13 +12,14 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/steps/KEY | any JSON | 200 {"seq": N}; first write wins, a second one: 409 `step-exists` |
 | PUT /v1/progress | {"fraction": 0.4, "message": "…"} | 204; passed on with the next heartbeat |
 | PUT /v1/result | any JSON | 200 {"state": …} once the run's result is committed |
-| PUT /v1/failure | {"type", "message", "traceback", "retryable", "kind"} | 200 {"state": …} |
-| GET /v1/control | – | waits; 200 {"directive": "cancel" or "stop", "reason": …} |
+| PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |
+| GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
 | GET /v1/healthz | – | 200 |
 
-KEY is percent-encoded, 1 to 512 bytes. Optional request headers: Milepost-Write-Id (unique string; repeat it when a
-PUT is sent again), Milepost-Types, Milepost-Fingerprint. Errors are problem+json with `code`, `detail` and, for a value
-that can't be kept, `path` (a JSON path such as `$.items[3].when`).
+KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
+request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
+Milepost-Types, Milepost-Fingerprint. Errors are problem+json with `code`, `detail` and, for a value that can't be kept,
+`path` (a JSON path such as `$.items[3].when`).
 """
 
 from typing import Final

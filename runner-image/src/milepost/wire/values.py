@@ -5,8 +5,7 @@ U+0000, no lone surrogate, integers within 64 bits, at most 100 levels deep.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 MAX_DEPTH: Final = 100
@@ -48,38 +47,69 @@ def check_text(text: str) -> BadValue | None:
         return BadValue("too-deep", "$", f"nested more than {MAX_DEPTH} levels deep")
     except ValueError as error:
         return BadValue("not-json", "$", f"not JSON: {error}")
-    return next(_problems(value), None)
+    found = _problem(value, 0)
+    return found.located() if found else None
 
 
-def _problems(root: JSON) -> Iterator[BadValue]:
-    stack: list[tuple[JSON, str, int]] = [(root, "$", 0)]
-    while stack:
-        value, path, depth = stack.pop()
-        if depth > MAX_DEPTH:
-            yield BadValue("too-deep", path, f"nested more than {MAX_DEPTH} levels deep")
-        elif isinstance(value, str):
-            yield from _string_problems(value, path)
-        elif isinstance(value, bool) or value is None:
-            continue
-        elif isinstance(value, int):
-            if not INT_MIN <= value <= INT_MAX:
-                yield BadValue("int-too-large", path, f"{value} does not fit in 64 bits: record it as a string")
-        elif isinstance(value, float):
-            if value in (float("inf"), float("-inf")):
-                yield BadValue("not-finite", path, "the number is too large for a float")
-        elif isinstance(value, list):
-            stack.extend((item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
-        else:
-            for key, item in value.items():
-                yield from _string_problems(key, member(path, key))
-                stack.append((item, member(path, key), depth + 1))
+@dataclass(slots=True)
+class _Found:
+    code: str
+    detail: str
+    parts: list[str | int] = field(default_factory=list)
+    """The way to it, innermost first: built only once there is a problem."""
+
+    def located(self) -> BadValue:
+        path = "$"
+        for part in reversed(self.parts):
+            path = member(path, part) if isinstance(part, str) else f"{path}[{part}]"
+        return BadValue(self.code, path, self.detail)
 
 
-def _string_problems(text: str, path: str) -> Iterator[BadValue]:
+def _problem(value: JSON, depth: int) -> _Found | None:
+    if isinstance(value, str):
+        return _string_problem(value)
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, (int, float)):
+        return _number_problem(value)
+    if depth == MAX_DEPTH:
+        return _Found("too-deep", f"nested more than {MAX_DEPTH} levels deep")
+    return _list_problem(value, depth) if isinstance(value, list) else _object_problem(value, depth)
+
+
+def _list_problem(items: list[JSON], depth: int) -> _Found | None:
+    for index, item in enumerate(items):
+        if found := _problem(item, depth + 1):
+            found.parts.append(index)
+            return found
+    return None
+
+
+def _object_problem(members: dict[str, JSON], depth: int) -> _Found | None:
+    for key, item in members.items():
+        if found := _string_problem(key) or _problem(item, depth + 1):
+            found.parts.append(key)
+            return found
+    return None
+
+
+def _number_problem(number: float) -> _Found | None:
+    if isinstance(number, int) and not INT_MIN <= number <= INT_MAX:
+        return _Found("int-too-large", f"{number} does not fit in 64 bits: record it as a string")
+    if number in (float("inf"), float("-inf")):
+        return _Found("not-finite", "the number is too large for a float")
+    return None
+
+
+def _string_problem(text: str) -> _Found | None:
     if "\x00" in text:
-        yield BadValue("nul-character", path, "U+0000 can't be kept in Postgres: remove it or encode the bytes")
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        yield BadValue("lone-surrogate", path, "a lone surrogate is not Unicode text: decode with errors='replace'")
+        return _Found("nul-character", "U+0000 can't be kept in Postgres: remove it or encode the bytes")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _Found("lone-surrogate", "a lone surrogate is not Unicode text: decode with errors='replace'")
+    return None
 
 
 def biggest_path(text: str, limit: int) -> str:

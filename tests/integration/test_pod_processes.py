@@ -1,0 +1,84 @@
+"""The whole path of a record: task, runner, sidecar, api and Postgres, each the true one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from milepost_operator.adapters.kube.tokenreview import PodIdentity
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.api.app import ApiSettings, build_app
+from milepost_operator.api.health import Health
+from milepost_operator.api.server import Listener, listening_socket
+from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.obs.metrics import Metrics
+from tests.integration.engine import NS, apply_task, launch, trigger
+from tests.unit.sdk.conftest import Pod
+
+SOURCE = """
+import os
+from milepost import Context, task
+
+@task
+async def main(ctx: Context, top: int = 1):
+    done = await ctx.restore("done", 0)
+    for n in range(done, 10):
+        await ctx.step(f"part/{n}", lambda n=n: {"n": n, "text": "é"})
+        await ctx.checkpoint("done", n + 1)
+        if n == 4 and ctx.run.attempt == 1:
+            os._exit(9)
+    return {"top": top, "resumed_at": done, "attempt": ctx.run.attempt, "cause": ctx.run.cause}
+"""
+
+
+@pytest.fixture
+async def port(store: PostgresStore, tmp_path: Path) -> AsyncIterator[int]:
+    async def identify(token: str) -> PodIdentity:
+        pod_id = token.removeprefix("token-of-")
+        return PodIdentity(NS, "default", f"mp-{pod_id}-abcde", f"pod-{pod_id}")
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"root:*:{'s' * 32}\n")
+    app = build_app(
+        store,
+        identify,
+        ApiSettings(),
+        sessions=Sessions(b"k" * 32),
+        tokens=ApiTokens(tokens),
+        metrics=Metrics(),
+        health=Health(store.ready, dict),
+        poke=lambda: None,
+    )
+    listener = Listener(app, 0)
+    socket = listening_socket(0)
+    serving = asyncio.ensure_future(listener.serve([socket]))
+    yield socket.getsockname()[1]
+    listener.should_exit = True
+    await serving
+
+
+async def run_pod(store: PostgresStore, port: int, home: Path) -> tuple[int, str]:
+    (session,) = await launch(store)
+    home.mkdir()  # noqa: ASYNC240
+    async with AsyncExitStack() as stack:
+        pod = Pod(SimpleNamespace(port=port), home, stack)
+        pod.env["MILEPOST_POD_ID"] = session.pod_id
+        (home / "token").write_text(f"token-of-{session.pod_id}")
+        return await pod.run(), pod.log.read_text()
+
+
+async def test_a_crashed_task_resumes_in_the_next_pod(store: PostgresStore, port: int, tmp_path: Path):
+    await apply_task(store, shape={"source": {"inline": SOURCE}})
+    created = await trigger(store, input='{"top": 3}')
+    code, log = await run_pod(store, port, tmp_path / "one")
+    assert code == 70, log
+    code, log = await run_pod(store, port, tmp_path / "two")
+    assert code == 0, log
+    run = await store.get_run(NS, str(created.run_id))
+    assert (run.state, run.result) == (
+        "succeeded", '{"top":3,"resumed_at":5,"attempt":2,"cause":"retry"}',
+    )  # fmt: skip
