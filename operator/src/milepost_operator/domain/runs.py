@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from milepost_operator.domain.states import Reason, RunState
+
+DEFAULT_QUEUE: Final = "default"
+"""The queue of Tasks that name none; it needs no Queue object."""
 
 
 @dataclass(frozen=True, slots=True)

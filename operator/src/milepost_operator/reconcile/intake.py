@@ -20,11 +20,11 @@ from milepost_operator.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from milepost_operator.domain.runs import Created, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
-from milepost_operator.manifests.shape import DEFAULT_QUEUE, policy_of, shape_of
+from milepost_operator.manifests.shape import policy_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged

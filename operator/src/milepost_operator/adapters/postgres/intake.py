@@ -14,10 +14,8 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
-from milepost_operator.domain.runs import Created, Ending, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
-
-DEFAULT_QUEUE = "default"
 
 
 def _shape_hash(shape: dict[str, object]) -> str:
