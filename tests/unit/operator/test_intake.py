@@ -1,0 +1,223 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from milepost_operator.domain.errors import ConflictError, UnavailableError
+from milepost_operator.domain.runs import Created
+from milepost_operator.domain.states import RunState
+from milepost_operator.reconcile.backlog import Backlog
+from milepost_operator.reconcile.intake import ObjectIntake
+from tests.fakes.crd_samples import FULL, queue, run, task
+from tests.fakes.kube import FakeCluster
+from tests.unit.operator.store import RUN_ID, FakeStore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store():
+    return FakeStore()
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+@pytest.fixture
+def intake(store, cluster):
+    return ObjectIntake(store, cluster, clock=lambda: NOW, max_input_bytes=1000)
+
+
+def conditions(cluster, plural):
+    (found,) = cluster.of(plural)
+    return {c["type"]: (c["status"], c["reason"]) for c in found["status"]["conditions"]}
+
+
+async def test_a_task_becomes_a_version_and_says_so(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    ((taken,),) = store.of("task")
+    assert taken.queue == "etl"
+    assert taken.retry.max_attempts == 5
+    assert taken.timeouts.attempt_seconds == 600
+    assert taken.shape["resources"]["limits"] == {"cpu": "1", "memory": "512Mi", "example.com/gpu": "1"}
+    assert set(taken.shape) == {"image", "entrypoint", "resources", "env", "envFrom", "pod"}
+    (shown,) = cluster.of("tasks")
+    assert shown["status"]["version"] == 7
+    assert conditions(cluster, "tasks") == {"Accepted": ("True", "Accepted"), "QueueFound": ("False", "QueueNotFound")}
+
+
+async def test_the_same_task_again_changes_nothing(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    (shown,) = cluster.of("tasks")
+    before = len(cluster.calls)
+    await intake.on_task(shown, deleted=False)
+    assert len(store.of("task")) == 1
+    assert [c for c in cluster.calls[before:] if c[0] == "patch_status"] == []
+
+
+async def test_a_task_that_makes_no_sense_gets_a_condition_and_no_version(intake, store, cluster):
+    body = cluster.put("tasks", task({"image": "a", "resources": {"limits": {"cpu": "0"}}}))
+    await intake.on_task(body, deleted=False)
+    assert not store.of("task")
+    assert conditions(cluster, "tasks") == {"Accepted": ("False", "Invalid")}
+
+
+async def test_a_queue_that_comes_is_found_by_its_tasks(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    limits = queue({"concurrency": 2})
+    limits["metadata"] = {"name": "etl"}
+    await intake.on_queue(cluster.put("queues", limits), deleted=False)
+    assert store.of("queue")[0][0].concurrency == 2
+    assert conditions(cluster, "tasks")["QueueFound"] == ("True", "QueueFound")
+    await intake.on_queue(cluster.remove("queues", "team", "etl"), deleted=True)
+    assert store.of("queue removed") == [("team", "etl")]
+    assert conditions(cluster, "tasks")["QueueFound"] == ("False", "QueueNotFound")
+
+
+async def test_a_run_is_an_intent_by_its_uid(intake, store, cluster):
+    body = cluster.put("runs", run({"task": "t", "input": {"a": "ü"}, "tags": ["x"]}))
+    await intake.on_run(body, deleted=False)
+    ((taken,),) = store.of("run")
+    assert taken.intent_uid == body["metadata"]["uid"]
+    assert taken.input == '{"a":"ü"}'
+    assert taken.origin == "kubectl"
+
+
+async def test_a_run_without_input_has_null(intake, store, cluster):
+    await intake.on_run(cluster.put("runs", run({"task": "t"})), deleted=False)
+    assert store.of("run")[0][0].input == "null"
+
+
+async def test_a_run_made_again_names_the_run_it_had(intake, store, cluster):
+    body = run({"task": "t"})
+    body["metadata"]["annotations"] = {"milepost.dev/run-id": str(RUN_ID)}
+    await intake.on_run(cluster.put("runs", body), deleted=False)
+    assert store.of("run")[0][0].adopt_run_id == RUN_ID
+
+
+async def test_a_projection_is_never_taken_in(intake, store, cluster):
+    await intake.on_run(cluster.put("runs", run({"task": "t", "runID": str(RUN_ID)})), deleted=False)
+    assert store.told == []
+
+
+async def test_a_run_that_has_its_row_is_not_taken_in_again(intake, store, cluster):
+    body = cluster.put("runs", run({"task": "t"})) | {"status": {"runID": str(RUN_ID), "phase": "Running"}}
+    await intake.on_run(body, deleted=False)
+    assert store.told == []
+
+
+@pytest.mark.parametrize(("phase", "asked"), [("Running", 1), ("Succeeded", 0), ("Cancelling", 0)])
+async def test_cancel_cancels_what_is_live(intake, store, cluster, phase, asked):
+    body = cluster.put("runs", run({"task": "t", "cancel": True})) | {
+        "status": {"runID": str(RUN_ID), "phase": phase},
+    }
+    await intake.on_run(body, deleted=False)
+    assert len(store.of("cancel")) == asked
+
+
+async def test_only_status_is_believed_to_name_the_run_to_cancel(intake, store, cluster):
+    body = cluster.put("runs", run({"task": "t", "cancel": True, "runID": str(RUN_ID)}))
+    await intake.on_run(body, deleted=False)
+    assert store.told == []
+
+
+async def test_a_run_born_cancelled_is_cancelled(intake, store, cluster):
+    await intake.on_run(cluster.put("runs", run({"task": "t", "cancel": True})), deleted=False)
+    assert store.of("cancel") == [(RUN_ID,)]
+
+
+async def test_a_deleted_run_is_forgotten_by_its_uid(intake, store, cluster):
+    body = cluster.put("runs", run({"task": "t"}))
+    await intake.on_run(body, deleted=True)
+    assert store.of("forget") == [(body["metadata"]["uid"],)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "created", "reason"),
+    [
+        ({"input": "x" * 2000}, None, "InputTooLarge"),
+        ({"input": "\x00"}, None, "InvalidInput"),
+        ({"idempotencyKey": "k"}, Created(RUN_ID, "first", RunState.RUNNING, duplicate=True), "Duplicate"),
+        ({"idempotencyKey": "k"}, ConflictError("idempotency-mismatch", "another input"), "IdempotencyMismatch"),
+    ],
+)
+async def test_a_run_that_can_not_be_taken_says_why(intake, store, cluster, spec, created, reason):  # noqa: PLR0917
+    store.created = created or store.created
+    body = cluster.put("runs", run({"task": "t", **spec}))
+    await intake.on_run(body, deleted=False)
+    assert conditions(cluster, "runs") == {"Accepted": ("False", reason)}
+    (shown,) = cluster.of("runs")
+    told = len(store.told)
+    await intake.on_run(shown, deleted=False)
+    assert len(store.told) == told
+
+
+async def test_a_run_held_for_a_task_that_came_meanwhile_is_released(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    store.created = Created(RUN_ID, "r", RunState.HELD, duplicate=False)
+    await intake.on_run(cluster.put("runs", run({"task": body["metadata"]["name"]})), deleted=False)
+    assert len(store.of("task")) == 2
+
+
+# the backlog
+
+
+def made(uid, name="a", n=0):
+    return {"metadata": {"name": name, "namespace": "team", "uid": uid}, "n": n}
+
+
+async def no_sleep(_):
+    return None
+
+
+KEY = ("tasks", "team", "a")
+
+
+async def test_the_newest_state_replaces_an_older_one_but_no_other_object():
+    seen = []
+
+    async def take(body, *, deleted):
+        seen.append((body["metadata"]["uid"], body["n"], deleted))
+
+    backlog = Backlog({"tasks": take}, no_sleep)
+    backlog.put("tasks", made("1", n=1), deleted=False)
+    backlog.put("tasks", made("1", n=2), deleted=True)
+    backlog.put("tasks", made("2", n=3), deleted=False)
+    await backlog.drain(KEY)
+    assert seen == [("1", 2, True), ("2", 3, False)]
+    assert backlog.depth() == 0
+
+
+async def test_what_is_unavailable_is_waited_out():
+    answers = [UnavailableError("down")] * 30
+    seen = []
+
+    async def take(body, *, deleted):
+        if answers:
+            raise answers.pop()
+        seen.append((body, deleted))
+
+    backlog = Backlog({"tasks": take}, no_sleep)
+    backlog.put("tasks", made("1"), deleted=False)
+    await backlog.drain(KEY)
+    assert len(seen) == 1
+
+
+async def test_poison_is_given_up_and_the_next_is_taken():
+    seen = []
+
+    async def take(body, *, deleted):
+        if body["metadata"]["uid"] == "1":
+            raise RuntimeError("poison")
+        seen.append((body, deleted))
+
+    backlog = Backlog({"tasks": take}, no_sleep)
+    backlog.put("tasks", made("1"), deleted=False)
+    backlog.put("tasks", made("2"), deleted=False)
+    await backlog.drain(KEY)
+    assert len(seen) == 1
