@@ -115,7 +115,7 @@ class OpenPod:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended, as decided by rule (architecture, "how an attempt ended").
+    """How an attempt ended, as decided by rule (ARCHITECTURE, "How an attempt ended").
 
     `counted`: it spends one of `max_attempts`. `infra`: it spends the infrastructure budget instead. `final`: no
     further attempt (fatal, config, cancelled). `started`: user code may have run.

@@ -192,7 +192,7 @@ class ObjectIntake:
         try:
             await self._store.cancel_run(run_id, f"Run {raw.name(body)}")
         except NotFoundError:
-            log.warning("a Run names a run that is not there", run=known, name=raw.name(body))
+            log.warning("run_of_object_missing", run=known, name=raw.name(body))
 
     async def _refuse(self, body: Object, refused: Refused) -> None:
         status = run_cr.refused(
@@ -223,7 +223,7 @@ class ObjectIntake:
         except UnavailableError:
             raise
         except MilepostError as error:
-            log.info("status not written", kind=plural, name=raw.name(body), error=str(error))
+            log.info("status_not_written", kind=plural, name=raw.name(body), error=str(error))
 
 
 def _task(body: Object) -> TaskIntake:

@@ -59,7 +59,7 @@ class PodSweep:
         return not ended and evidence.job_exit(job) is None
 
     async def _delete(self, job: Object) -> None:
-        log.info("job without an open row deleted", job=raw.name(job), namespace=raw.namespace(job))
+        log.info("orphan_job_deleted", job=raw.name(job), namespace=raw.namespace(job))
         await self._jobs.delete_job(raw.namespace(job), raw.name(job), raw.uid(job))
 
     async def _ask(self, row: OpenPod, sight: Sight | None) -> None:
@@ -144,6 +144,6 @@ class RunSweep:
         if not await self._objects.namespace_alive(namespace):
             del self._missing[intent]
             return
-        log.info("run object is gone", namespace=namespace, run=name)
+        log.info("run_object_gone", namespace=namespace, run=name)
         await self._intake.forget_cr(namespace, name, uid)
         del self._missing[intent]
