@@ -16,6 +16,7 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	lint-imports --no-logo
 	mypy
 	$(PY) tools/crds.py --check
+	$(PY) tools/chart_docs.py --check
 	pytest -q tests/unit
 
 integration: venv ## the engine on a real Postgres

@@ -18,10 +18,10 @@ OPERATOR = {
     ("milepost.dev", "runs/status"): {"patch"},
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
     ("", "pods"): {"get", "list", "watch"},
-    ("", "events"): {"list", "watch", "create", "patch"},
+    ("", "events"): {"list", "create"},
     ("", "namespaces"): {"get", "list", "watch"},
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"},
-    ("coordination.k8s.io", "leases"): {"create", "get", "update", "patch"},
+    ("coordination.k8s.io", "leases"): {"create", "get", "update"},
 }
 API = {("authentication.k8s.io", "tokenreviews"): {"create"}}
 TEST = {

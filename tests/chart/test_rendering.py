@@ -62,12 +62,21 @@ def test_control_plane_environment() -> None:
     assert operator["MILEPOST_API_URL"] == "https://milepost-api.milepost-system.svc:8443"
     assert operator["MILEPOST_RUNNER_IMAGE"] == operator["MILEPOST_SIDECAR_IMAGE"] == "docker.io/milepost/runner:0.1.0"
     assert operator["MILEPOST_LEASE_NAME"] == "milepost-operator"
-    assert operator["MILEPOST_NAMESPACES"] == ""
     assert api["MILEPOST_LISTEN_PORT"] == "8443"
     assert api["MILEPOST_MAX_RECORD_BYTES"] == "1048576"
     for env in (operator, api):
         assert env["MILEPOST_DATABASE_URL_FILE"] == "/etc/milepost/database/url"
         assert "MILEPOST_DATABASE_URL" not in env
+        assert env["MILEPOST_NAMESPACES"] == ""
+
+
+def test_both_processes_serve_the_same_namespaces() -> None:
+    found = helm.containers(helm.variant("maximal"))
+    served = {
+        helm.environment(found[f"Deployment/milepost-{name}/{name}"])["MILEPOST_NAMESPACES"]
+        for name in ("api", "operator")
+    }
+    assert served == {",".join(helm.MAXIMAL["namespaces"])}
 
 
 def test_files_named_in_the_environment_are_mounted() -> None:

@@ -22,6 +22,7 @@ LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 @pytest.fixture
 async def other(settings: Settings, store: PostgresStore) -> AsyncIterator[PostgresStore]:
     """A second replica; `store` checks the invariants at the end."""
+    assert store
     async with PostgresStore.open(settings) as opened:
         yield opened
 
@@ -40,7 +41,9 @@ async def view(store: PostgresStore, name: str) -> Any:
 
 async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]") -> None:
     """Wait until some statement waits for a lock, or `task` ended without."""
-    waits = "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+    waits = (
+        "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+    )
 
     async def check() -> bool:
         return task.done() or bool(await hand.fetchval(waits))
@@ -82,10 +85,14 @@ async def test_a_run_made_while_its_task_comes_is_not_held_for_ever(
         run = await trigger(store, task="late")
         await hand.execute("update runs set state = state where run_id = $1", run.run_id)
         await hand.execute("set local lock_timeout = '5s'")
-        await hand.execute("insert into tasks select cluster, namespace, 'late', 'u', 1, true, version, queue, retry,"
-                           " timeouts, now() from tasks")
-        await hand.execute("insert into task_versions select cluster, namespace, 'late', version, shape_hash, shape,"
-                           " null, now() from task_versions")
+        await hand.execute(
+            "insert into tasks select cluster, namespace, 'late', 'u', 1, true, version, queue, retry,"
+            " timeouts, now() from tasks"
+        )
+        await hand.execute(
+            "insert into task_versions select cluster, namespace, 'late', version, shape_hash, shape,"
+            " null, now() from task_versions"
+        )
     assert (await view(store, run.name)).state == "held"
     await store.reap(100)
     assert (await view(store, run.name)).state == "queued"
@@ -133,7 +140,9 @@ async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: Post
     run = await trigger(store)
     pod = await next_pod(store)
     await store.pulse()
-    await store._db.fetch("update service_pulse set up_since = now() - interval '2 h', seen_at = now() - interval '1 h'")
+    await store._db.fetch(
+        "update service_pulse set up_since = now() - interval '2 h', seen_at = now() - interval '1 h'"
+    )
     await store._db.fetch("update run_heads set lease_until = now() - interval '50 min'")
     assert await store.reap(100) == 0  # before the first pulse
     await store.pulse()
@@ -143,7 +152,9 @@ async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: Post
 
 
 async def test_a_clock_set_back_does_not_keep_leases_for_ever(store: PostgresStore) -> None:
-    await store._db.fetch("update service_pulse set up_since = now() + interval '1 h', seen_at = now() + interval '1 h'")
+    await store._db.fetch(
+        "update service_pulse set up_since = now() + interval '1 h', seen_at = now() + interval '1 h'"
+    )
     await store.pulse()
     (row,) = await store._db.fetch("select up_since <= clock_timestamp() as ok from service_pulse")
     assert row["ok"]
@@ -237,7 +248,9 @@ async def test_settle_pod_end_reap_and_cancel_at_once_end_an_attempt_once(
     for i in range(15):
         run = await trigger(store, name=f"r{i}")
         pod = await next_pod(store)
-        await store._db.fetch("update run_heads set lease_until = now() - interval '1 min' where run_id = $1", run.run_id)
+        await store._db.fetch(
+            "update run_heads set lease_until = now() - interval '1 min' where run_id = $1", run.run_id
+        )
         await store._db.fetch("update service_pulse set up_since = now() - interval '1 h', seen_at = clock_timestamp()")
         await asyncio.gather(
             pod.succeed(),

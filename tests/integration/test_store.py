@@ -230,6 +230,15 @@ async def test_idempotency_keys_and_intents_make_one_run(store: PostgresStore) -
     assert made[0].run_id == made[1].run_id
 
 
+async def test_one_cr_taken_in_by_two_leaders_at_once_is_one_run(store: PostgresStore) -> None:
+    await apply_task(store)
+    for cr in range(20):
+        both = [trigger(store, intent_uid=f"cr{cr}", name=f"run{cr}", origin="kubectl") for _ in range(4)]
+        made = await asyncio.gather(*both)
+        assert len({one.run_id for one in made}) == 1
+        assert [one.duplicate for one in made].count(False) == 1
+
+
 async def test_manifests_applied_again_after_a_restore_run_nothing_twice(store: PostgresStore) -> None:
     await apply_task(store)
     run = await trigger(store, intent_uid="cr1", name="nightly", origin="kubectl")

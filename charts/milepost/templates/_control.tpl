@@ -13,6 +13,8 @@
 {{- end }}
 - name: MILEPOST_CLUSTER
   value: {{ $root.Values.cluster | quote }}
+- name: MILEPOST_NAMESPACES
+  value: {{ join "," $root.Values.namespaces | quote }}
 - name: MILEPOST_METRICS_PORT
   value: "9090"
 {{- range $name, $value := $root.Values.settings }}

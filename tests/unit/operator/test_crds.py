@@ -8,10 +8,9 @@ import pytest
 from milepost_operator.crds.generate import all_crds
 from milepost_operator.crds.task import TaskSpec
 from milepost_operator.domain.runs import Retry
-from milepost_operator.manifests.job import PodSettings
 from milepost_operator.manifests.names import event_name, label_value
 from milepost_operator.manifests.quantity import value
-from milepost_operator.manifests.shape import policy_of, shape_of, template_hash
+from milepost_operator.manifests.shape import policy_of, shape_of
 from tests.fakes.crd_samples import COMMAND, ENTRY, FULL, SOURCE
 from tools.crds import rendered
 
@@ -92,13 +91,6 @@ def test_the_shape_is_all_that_shapes_pods_and_nothing_else():
 def test_equal_quantities_in_either_form_are_one_shape():
     one = shape_of(TaskSpec.model_validate(ENTRY | {"resources": {"limits": {"cpu": 1}}}))
     assert one == shape_of(TaskSpec.model_validate(ENTRY | {"resources": {"limits": {"cpu": "1"}}}))
-
-
-def test_a_new_sidecar_is_a_new_template_and_no_new_version():
-    shape = shape_of(TaskSpec.model_validate(FULL))
-    old = template_hash(shape, PodSettings("r", "s:1", "u"))
-    assert old == template_hash(shape, PodSettings("r", "s:1", "other"))
-    assert old != template_hash(shape, PodSettings("r", "s:2", "u"))
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 63, "a" * 64, "a." * 100, "-", "x_", "ü" * 10, ""])

@@ -5,19 +5,25 @@ import math
 import re
 from typing import Final
 
-from milepost.wire.pod import Failure, Fence, HeartbeatRequest, RecordWrite, SettleRequest
+from milepost.wire.pod import (
+    MAX_KEY_BYTES,
+    MAX_WRITE_ID_CHARS,
+    Failure,
+    Fence,
+    HeartbeatRequest,
+    RecordWrite,
+    SettleRequest,
+)
+from milepost.wire.values import INT_MAX
 from milepost_operator.domain.errors import InvalidInputError
 
 MAX_RECORDS: Final = 256
-MAX_KEY_BYTES: Final = 512
-MAX_WRITE_ID_CHARS: Final = 128
 MAX_FINGERPRINT_CHARS: Final = 256
 MAX_MESSAGE_CHARS: Final = 1_024
 MAX_FAILURE_CHARS: Final = 16_384
 MAX_TRACEBACK_CHARS: Final = 65_536
 
 _INT32: Final = 2**31 - 1
-_INT64: Final = 2**63 - 1
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -27,7 +33,7 @@ def require_fence(fence: Fence, path: str = "$.fence") -> None:
         raise InvalidInputError("invalid-field", "run_id is not a UUID in lower case", f"{path}.run_id")
     if not 1 <= fence.attempt <= _INT32:
         raise InvalidInputError("invalid-field", "attempt counts from 1", f"{path}.attempt")
-    if not 0 <= fence.token <= _INT64:
+    if not 0 <= fence.token <= INT_MAX:
         raise InvalidInputError("invalid-field", "token is a 64-bit number", f"{path}.token")
 
 

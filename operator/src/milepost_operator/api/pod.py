@@ -33,6 +33,7 @@ from milepost_operator.api.sessions import TOKEN_PREFIX, TTL_SECONDS, Sessions
 from milepost_operator.api.values import require_value
 from milepost_operator.domain.errors import ForbiddenError, InvalidInputError, MilepostError, NotFoundError
 from milepost_operator.domain.runs import PodSession
+from milepost_operator.manifests.names import is_pod_of
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.store import PodStore
 
@@ -117,7 +118,7 @@ class PodApi:
         else:
             identity = await self._identify(token)
             namespace, pod_uid, pod_name = identity.namespace, identity.pod_uid, identity.pod_name
-        if not pod_id or not pod_name.startswith(f"mp-{pod_id}-"):
+        if not is_pod_of(pod_name, pod_id):
             raise ForbiddenError("this token is of another pod")
         session = await self._store.open_session(pod_id, namespace, pod_uid, pod_name)
         return Session(self._sessions.sign(session, pod_name), TTL_SECONDS)

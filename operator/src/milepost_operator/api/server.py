@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ from milepost_operator.api.duties import Duties
 from milepost_operator.api.health import Health
 from milepost_operator.api.sessions import KeyFileError, Sessions, read_session_key
 from milepost_operator.api.tokens import ApiTokens
-from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.settings import Settings
@@ -43,7 +42,7 @@ async def run_api(settings: Settings) -> None:
     sessions = Sessions(read_session_key(settings.session_key_file))
     tokens = ApiTokens(settings.api_token_file)
     metrics = Metrics()
-    async with _open_store(settings) as store, KubeClient(user_agent="milepost-api") as kube:
+    async with PostgresStore.open_when_up(settings) as store, KubeClient(user_agent="milepost-api") as kube:
         duties = Duties(store, metrics)
         health = Health(store.ready, duties.ages)
         app = build_app(
@@ -157,21 +156,6 @@ def listening_socket(port: int) -> socket.socket:
     # Inherited by each connection; asyncio leaves it out for listeners made this way, and answers would wait 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-@contextlib.asynccontextmanager
-async def _open_store(settings: Settings) -> AsyncIterator[PostgresStore]:
-    """Wait for Postgres for as long as it takes: a crash loop would only find it later."""
-    while True:
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                store = await stack.enter_async_context(PostgresStore.open(settings))
-            except UnavailableError as error:
-                _log.warning("waiting_for_postgres", error=str(error))
-            else:
-                yield store
-                return
-        await asyncio.sleep(1.0)
 
 
 def _every(seconds: float, *work: Callable[[], None]) -> Background:

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.runs import AttemptView, Created, RunView
+from milepost_operator.manifests.names import job_name
 
 
 class _Out(BaseModel):
@@ -150,7 +151,7 @@ def attempt(view: AttemptView) -> dict[str, object]:
         "reason": view.reason,
         "message": view.message,
         "counted": view.counted,
-        "job": f"mp-{view.pod_id}",
+        "job": job_name(view.pod_id),
         "resumedAfter": view.resumed_after,
         "startedAt": view.started_at,
         "endedAt": view.ended_at,

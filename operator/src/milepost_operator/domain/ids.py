@@ -4,7 +4,6 @@ import base64
 from typing import Final
 from uuid import UUID
 
-POD_ID_BYTES: Final = 10
 NAME_SUFFIX_BYTES: Final = 5
 MAX_NAME: Final = 63
 

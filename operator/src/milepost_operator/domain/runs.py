@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from milepost_operator.domain.states import Reason, RunState
+
+DEFAULT_QUEUE: Final = "default"
+"""The queue of Tasks that name none; it needs no Queue object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class OpenPod:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended, as decided by rule (architecture, "how an attempt ended").
+    """How an attempt ended, as decided by rule (ARCHITECTURE, "How an attempt ended").
 
     `counted`: it spends one of `max_attempts`. `infra`: it spends the infrastructure budget instead. `final`: no
     further attempt (fatal, config, cancelled). `started`: user code may have run.

@@ -51,9 +51,6 @@ class Reason(StrEnum):
     # waiting
     TASK_NOT_FOUND = "TaskNotFound"
     QUEUE_NOT_FOUND = "QueueNotFound"
-    QUEUE_FULL = "ConcurrencyLimit"
-    RETRY_BACKOFF = "RetryBackoff"
-    POD_STARTING = "PodStarting"
     POD_REFUSED = "PodCreationRefused"
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"

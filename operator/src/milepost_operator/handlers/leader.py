@@ -78,7 +78,7 @@ class Leader:
         """Lead until cancelled. DeposedError when another one leads."""
         epoch = await self._store.take_epoch(self._identity)
         self._metrics.epoch.set(epoch)
-        log.info("epoch taken", epoch=epoch)
+        log.info("epoch_taken", epoch=epoch)
         self._backlog = self._intake()
         self._prepare(epoch)
         try:
@@ -151,5 +151,5 @@ class Leader:
                 async for name in self._store.wakeups({"launch", "project"}):
                     self._wake(name)
             except UnavailableError as error:
-                log.warning("wake-ups are not heard", error=str(error))
+                log.warning("wakeups_unavailable", error=str(error))
             await asyncio.sleep(1.0)

@@ -39,7 +39,7 @@ def _handler(plural: Plural, backlog: Backlog) -> Any:
         except asyncio.CancelledError:
             raise
         except BaseException:
-            log.exception("event lost", kind=plural)
+            log.exception("event_lost", kind=plural)
 
     return take
 

@@ -3,8 +3,7 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -13,7 +12,6 @@ from milepost_operator.adapters.kube.client import KubeClient
 from milepost_operator.adapters.kube.lease import Lease
 from milepost_operator.adapters.kube.watches import Watches
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.handlers.leader import Leader
 from milepost_operator.obs.health import serve_health
 from milepost_operator.obs.operator import OperatorMetrics
@@ -29,7 +27,7 @@ async def run_operator(settings: Settings) -> None:
     stop = asyncio.Event()
     metrics = OperatorMetrics()
     identity = f"{settings.pod_name}-{secrets.token_hex(4)}"
-    async with KubeClient() as kube, _open_store(settings) as store:
+    async with KubeClient() as kube, PostgresStore.open_when_up(settings) as store:
         leader: Leader | None = None
         watches = Watches(kube, settings.watched_namespaces, lambda: leader.seen() if leader else None)
         lease = Lease(kube, settings.operator_namespace, settings.lease_name, identity)
@@ -87,21 +85,6 @@ class Operator:
             self._metrics.loop_age.labels(loop.name).set(loop.age())
             self._metrics.loop_failures.labels(loop.name).set(loop.failures)
         return self._metrics.exposition()
-
-
-@asynccontextmanager
-async def _open_store(settings: Settings) -> AsyncIterator[PostgresStore]:
-    """Wait for Postgres for as long as it takes: a crash loop would only find it later."""
-    while True:
-        async with AsyncExitStack() as stack:
-            try:
-                store = await stack.enter_async_context(PostgresStore.open(settings))
-            except UnavailableError as error:
-                log.warning("waiting for postgres", error=str(error))
-            else:
-                yield store
-                return
-        await asyncio.sleep(1.0)
 
 
 def _obey(stop: asyncio.Event) -> None:

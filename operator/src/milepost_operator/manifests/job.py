@@ -1,4 +1,4 @@
-"""The Job of a pods row. Its shape is a contract with the sidecar and the runner (ARCHITECTURE, "the pod").
+"""The Job of a pods row. Its shape is a contract with the sidecar and the runner (ARCHITECTURE, "The pod").
 
 Nothing here is about a run: input, fencing token and command of an attempt travel through the sidecar.
 """

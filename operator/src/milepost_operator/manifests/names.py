@@ -25,6 +25,11 @@ def job_name(pod_id: str) -> str:
     return f"mp-{pod_id}"
 
 
+def is_pod_of(pod: str, pod_id: str) -> bool:
+    """Whether a pod's name is one that the Job controller gives to pods of this row's Job."""
+    return bool(pod_id) and pod.startswith(f"{job_name(pod_id)}-")
+
+
 def pod_id_of(job: str) -> str | None:
     """The pods row a Job's name speaks of, None when it is not such a name."""
     found = _JOB.fullmatch(job)

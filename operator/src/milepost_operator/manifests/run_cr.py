@@ -7,7 +7,7 @@ from typing import Final
 
 from milepost_operator.crds.common import API_VERSION
 from milepost_operator.domain.runs import RunView
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.states import HOLDS_SLOT, TERMINAL, RunState
 from milepost_operator.manifests import names
 from milepost_operator.manifests.raw import Manifest
 
@@ -101,7 +101,7 @@ def conditions(view: RunView) -> Sequence[Manifest]:
     """Accepted, Admitted, Running, Succeeded; their times are the row's, so equal rows give equal conditions."""
     done = view.state in TERMINAL
     reason = view.reason or phase(view.state)
-    holds_slot = view.state in {RunState.ADMITTED, RunState.RUNNING, RunState.CANCELLING}
+    holds_slot = view.state in HOLDS_SLOT
     running = view.state in _AT_WORK
     outcome = "Unknown" if not done else str(view.state is RunState.SUCCEEDED)
     ended = view.finished_at or view.created_at

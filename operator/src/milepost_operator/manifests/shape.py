@@ -1,28 +1,13 @@
 """A Task's spec in two halves: what shapes its pods (a version), and what is copied onto each run (its policy)."""
 
-import json
 from dataclasses import dataclass
 from typing import Final
 
 from milepost_operator.crds.task import TaskSpec
-from milepost_operator.domain.runs import Retry, Timeouts
-from milepost_operator.manifests.job import PodSettings
-from milepost_operator.manifests.names import digest
-from milepost_operator.manifests.raw import Manifest, Object, at, part
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Retry, Timeouts
+from milepost_operator.manifests.raw import Manifest
 
-DEFAULT_QUEUE: Final = "default"
-_REVISION: Final = "1"
-"""Changes when manifests/job.py makes another pod of the same shape."""
 _SHAPING: Final = {"image", "source", "entrypoint", "command", "args", "resources", "env", "env_from", "pod"}
-_SECURITY: Final = (
-    "serviceAccountName",
-    "runtimeClassName",
-    "runAsUser",
-    "fsGroup",
-    "readOnlyRootFilesystem",
-    "volumes",
-    "volumeMounts",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +55,3 @@ def policy_of(spec: TaskSpec) -> Policy:
             run_seconds=spec.timeouts.run_seconds or limits.run_seconds,
         )
     return Policy(spec.queue or DEFAULT_QUEUE, retry, limits)
-
-
-def template_hash(shape: Object, settings: PodSettings) -> str:
-    """Tells apart pods of one version that may not stand in for each other: sidecar, security, memory class."""
-    pod = part(shape, "pod")
-    facts = {
-        "revision": _REVISION,
-        "sidecar": settings.sidecar_image,
-        "runner": "" if at(shape, "image") else settings.runner_image,
-        "security": {key: pod[key] for key in _SECURITY if key in pod},
-        "memory": at(shape, "resources", "limits", "memory") or settings.limits.get("memory"),
-    }
-    return digest(json.dumps(facts, sort_keys=True, default=str), length=12)

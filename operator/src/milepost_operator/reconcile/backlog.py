@@ -87,14 +87,14 @@ class Backlog:
         try:
             await self._takers[key[0]](item.body, deleted=item.deleted)
         except UnavailableError as error:
-            log.warning("object waits", kind=key[0], namespace=key[1], name=key[2], error=str(error))
+            log.warning("object_waits", kind=key[0], namespace=key[1], name=key[2], error=str(error))
             return min(max(0.25 * float(2 ** min(item.tries, 6)), error.retry_after_seconds), MAX_PAUSE)
         except asyncio.CancelledError:
             raise
         except MilepostError as error:
-            log.warning("object not taken", kind=key[0], namespace=key[1], name=key[2], error=str(error))
+            log.warning("object_not_taken", kind=key[0], namespace=key[1], name=key[2], error=str(error))
         except Exception:
-            log.exception("object not taken", kind=key[0], namespace=key[1], name=key[2])
+            log.exception("object_not_taken", kind=key[0], namespace=key[1], name=key[2])
         else:
             return None
         return None if item.tries >= MAX_TRIES else 0.5 * item.tries

@@ -1,4 +1,4 @@
-"""How an attempt ended, by rule, from what is seen of its pod (ARCHITECTURE, "how an attempt ended").
+"""How an attempt ended, by rule, from what is seen of its pod (ARCHITECTURE, "How an attempt ended").
 
 The store knows the first two rules: our own intent, and a result that was settled, win over all of these.
 """

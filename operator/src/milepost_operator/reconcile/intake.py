@@ -20,11 +20,11 @@ from milepost_operator.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from milepost_operator.domain.runs import Created, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
-from milepost_operator.manifests.shape import DEFAULT_QUEUE, policy_of, shape_of
+from milepost_operator.manifests.shape import policy_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
@@ -175,7 +175,7 @@ class ObjectIntake:
         try:
             await self._store.cancel_run(run_id, f"Run {raw.name(body)}")
         except NotFoundError:
-            log.warning("a Run names a run that is not there", run=known, name=raw.name(body))
+            log.warning("run_of_object_missing", run=known, name=raw.name(body))
 
     async def _refuse(self, body: Object, refused: Refused) -> None:
         status = run_cr.refused(
@@ -206,7 +206,7 @@ class ObjectIntake:
         except UnavailableError:
             raise
         except MilepostError as error:
-            log.info("status not written", kind=plural, name=raw.name(body), error=str(error))
+            log.info("status_not_written", kind=plural, name=raw.name(body), error=str(error))
 
 
 def _task(body: Object) -> TaskIntake:

@@ -111,7 +111,7 @@ class Launcher:
                 raise
             if raw.label(job, names.POD_LABEL) != order.pod_id:
                 raise InvalidInputError("foreign-job", f"a Job {raw.name(job)} is there that is not ours") from None
-            log.info("job adopted", pod=order.pod_id)
+            log.info("job_adopted", pod=order.pod_id)
             return job
 
     async def _refused(self, order: PodOrder, message: str) -> None:

@@ -67,9 +67,9 @@ class Loop:
         if isinstance(error, UnavailableError):
             pause = max(pause, error.retry_after_seconds)
         if isinstance(error, MilepostError):
-            log.warning("turn failed", loop=self.name, error=str(error), code=error.code, failures=self.failures)
+            log.warning("turn_failed", loop=self.name, error=str(error), code=error.code, failures=self.failures)
         else:
-            log.error("turn failed", loop=self.name, failures=self.failures, exc_info=error)
+            log.error("turn_failed", loop=self.name, failures=self.failures, exc_info=error)
         return pause
 
 
@@ -84,9 +84,9 @@ async def each(items: Sequence[T], act: Callable[[T], Awaitable[object]], *, at_
             except DeposedError:
                 raise
             except MilepostError as error:
-                log.warning("not done", what=what, error=str(error), code=error.code)
+                log.warning("not_done", what=what, error=str(error), code=error.code)
             except Exception:
-                log.exception("not done", what=what)
+                log.exception("not_done", what=what)
 
     async with asyncio.TaskGroup() as group:
         for item in items:

@@ -200,7 +200,7 @@ class Pods:
             case Note() | Digest():
                 await self._tell(row, action)
             case End(pod_uid, ending):
-                log.info("pod ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
+                log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
                 await self._store.pod_ended(row.pod_id, pod_uid, ending)
                 self._on_ended(ending.reason.value)
             case Delete(job_uid):

@@ -79,7 +79,7 @@ class Projector:
         try:
             uid = await self._written(one)
         except (ForbiddenError, InvalidInputError, NotFoundError) as error:
-            log.warning("run not shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
+            log.warning("run_not_shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
             await self._store.projected(view.run_id, view.rev, None, upto)
             return
         if uid:
@@ -109,7 +109,7 @@ class Projector:
         except ConflictError:
             there = await self._objects.get_object("runs", view.namespace, view.name)
             if there is None or raw.text(there, "spec", "runID") != str(view.run_id):
-                log.warning("the run's name is taken by another Run", run=str(view.run_id), name=view.name)
+                log.warning("run_name_taken", run=str(view.run_id), name=view.name)
                 return None
             made = there
         await self._patch(view, raw.uid(made))

@@ -60,7 +60,7 @@ class PodSweep:
         return not ended and evidence.job_exit(job) is None
 
     async def _delete(self, job: Object) -> None:
-        log.info("job without an open row deleted", job=raw.name(job), namespace=raw.namespace(job))
+        log.info("orphan_job_deleted", job=raw.name(job), namespace=raw.namespace(job))
         await self._jobs.delete_job(raw.namespace(job), raw.name(job), raw.uid(job))
 
     async def _ask(self, row: OpenPod, sight: Sight | None) -> None:
@@ -158,7 +158,7 @@ class RunSweep:
 
     async def _forget(self, intent: tuple[str, str, str]) -> None:
         uid, namespace, name = intent
-        log.info("run object is gone", namespace=namespace, run=name)
+        log.info("run_object_gone", namespace=namespace, run=name)
         await self._intake.forget_cr(namespace, name, uid)
 
 
@@ -191,7 +191,7 @@ class ManifestSweep:
 
     async def _remove(self, manifest: tuple[str, str, str]) -> None:
         plural, namespace, name = manifest
-        log.info("object is gone", kind=plural, namespace=namespace, name=name)
+        log.info("manifest_gone", kind=plural, namespace=namespace, name=name)
         if plural == "tasks":
             await self._intake.remove_task(namespace, name)
         else:

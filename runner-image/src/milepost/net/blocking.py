@@ -6,9 +6,10 @@ from typing import Final
 
 import h11
 
+from milepost.net.framing import CHUNK, reply_headers, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
 
-CHUNK: Final = 65536
+HOST: Final = "milepost"
 BROKEN: Final = (OSError, EOFError, h11.RemoteProtocolError)
 
 
@@ -22,7 +23,7 @@ class Exchange:
         self._body = bytearray()
         try:
             self.socket.connect(path)
-            self.socket.sendall(request_bytes(self._http, method, target, headers, body))
+            self.socket.sendall(request_bytes(self._http, method, target, HOST, headers, body))
         except OSError:
             self.socket.close()
             raise
@@ -65,7 +66,7 @@ class BlockingClient:
         """Make one exchange whose body is read as it comes: read it to its end before the next exchange."""
         try:
             connection = self._connected()
-            connection.sendall(request_bytes(self._http, method, target, headers, body))
+            connection.sendall(request_bytes(self._http, method, target, HOST, headers, body))
             while not isinstance(event := self._next_event(connection), h11.Response):
                 if not isinstance(event, h11.InformationalResponse):
                     raise EOFError("the connection closed before an answer")  # noqa: TRY004, TRY301
@@ -119,19 +120,3 @@ class BlockingClient:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def request_bytes(http: h11.Connection, method: str, target: str, headers: Headers, body: bytes) -> bytes:
-    """Serialize one request."""
-    fields = [("Host", "milepost"), *headers]
-    if body or method in {"PUT", "POST"}:
-        fields.append(("Content-Length", str(len(body))))
-    out = http.send(h11.Request(method=method, target=target, headers=fields)) or b""
-    if body:
-        out += http.send(h11.Data(data=body)) or b""
-    return out + (http.send(h11.EndOfMessage()) or b"")
-
-
-def reply_headers(head: h11.Response) -> dict[str, str]:
-    """Decode the headers of an answer."""
-    return {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}

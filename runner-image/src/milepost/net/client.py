@@ -6,11 +6,11 @@ from typing import Final
 
 import h11
 
+from milepost.net.framing import CHUNK, reply_headers, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial = Callable[[], Awaitable[Streams]]
-CHUNK: Final = 65536
 BROKEN: Final = (OSError, EOFError, h11.RemoteProtocolError, TimeoutError)
 
 
@@ -30,13 +30,7 @@ class ClientConnection:
 
     async def send(self, method: str, target: str, headers: Headers, body: bytes) -> h11.Response:
         """Send a request and read the head of its answer."""
-        fields = [("Host", self._host), *headers]
-        if body or method in {"PUT", "POST"}:
-            fields.append(("Content-Length", str(len(body))))
-        out = self._http.send(h11.Request(method=method, target=target, headers=fields)) or b""
-        if body:
-            out += self._http.send(h11.Data(data=body)) or b""
-        self._writer.write(out + (self._http.send(h11.EndOfMessage()) or b""))
+        self._writer.write(request_bytes(self._http, method, target, self._host, headers, body))
         await self._writer.drain()
         while not isinstance(event := await self._next_event(), h11.Response):
             if not isinstance(event, h11.InformationalResponse):
@@ -89,7 +83,7 @@ class Client:
                 connection.close()
             raise
         self._put_back(connection)
-        return Reply(head.status_code, _fields(head), data)
+        return Reply(head.status_code, reply_headers(head), data)
 
     async def stream(
         self, method: str, target: str, headers: Headers, seconds: float | None = None
@@ -105,7 +99,7 @@ class Client:
                 head = await connection.send(method, target, headers, b"")
         except BROKEN as error:
             raise self._broken(connection, error) from error
-        return Reply(head.status_code, _fields(head), b""), self._body(connection, seconds)
+        return Reply(head.status_code, reply_headers(head), b""), self._body(connection, seconds)
 
     async def _body(self, connection: ClientConnection, seconds: float | None) -> AsyncIterator[bytes]:
         done = False
@@ -151,7 +145,3 @@ class Client:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
-
-
-def _fields(head: h11.Response) -> dict[str, str]:
-    return {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}

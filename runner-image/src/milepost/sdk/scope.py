@@ -8,11 +8,11 @@ import asyncio
 from asyncio import Future
 from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from milepost.errors import StepKeyError
+from milepost.wire.pod import MAX_KEY_BYTES
 
-MAX_KEY_BYTES: Final = 512
 T = TypeVar("T")
 
 

@@ -7,11 +7,9 @@ from typing import Final, get_args
 from urllib.parse import unquote_to_bytes
 
 from milepost.net.messages import ProblemError
-from milepost.wire.pod import Evidence, Failure, FailureKind
+from milepost.wire.pod import MAX_KEY_BYTES, MAX_WRITE_ID_CHARS, Evidence, Failure, FailureKind
 from milepost.wire.values import JSON, biggest_path, check_text
 
-MAX_KEY_BYTES: Final = 512
-MAX_WRITE_ID: Final = 128
 MAX_MESSAGE: Final = 1000
 
 
@@ -28,8 +26,8 @@ def key(encoded: str) -> str:
 
 def write_id(text: str) -> str:
     """Check a write id."""
-    if not 1 <= len(text) <= MAX_WRITE_ID or not text.isprintable():
-        raise ProblemError(400, "bad-write-id", f"a write id has 1 to {MAX_WRITE_ID} printable characters")
+    if not 1 <= len(text) <= MAX_WRITE_ID_CHARS or not text.isprintable():
+        raise ProblemError(400, "bad-write-id", f"a write id has 1 to {MAX_WRITE_ID_CHARS} printable characters")
     return text
 
 

@@ -16,7 +16,7 @@ from milepost.wire.values import JSON
 BATCH_RECORDS: Final = 100
 BATCH_BYTES: Final = 1024 * 1024
 OK: Final = 200
-FENCED_CODES: Final = frozenset({"fenced", "settled", "closed"})
+FENCED_CODES: Final = frozenset({"fenced", "settled"})
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Forwarder:
             error = await refusal(reply, self._state)
         except (StoppedError, SessionRefusedError) as stop:
             await self._state.stop(str(stop) or self._state.reason)
-            error = ProblemError(409, "fenced", f"this attempt was told to stop: {self._state.reason}")
+            error = self._state.fenced()
         except (BadAnswerError, ValueError) as bad:
             log("bad-answer", route="/records", error=str(bad))
             error = ProblemError(502, "bad-answer", f"the api answered against the protocol: {bad}")
@@ -121,6 +121,6 @@ async def refusal(reply: Reply, state: AttemptState) -> ProblemError:
     code, detail = str(problem.get("code") or f"api-{reply.status}"), str(problem.get("detail") or "refused by the api")
     if reply.status in {403, 410} or (reply.status == 409 and code in FENCED_CODES):  # noqa: PLR2004
         await state.stop(f"{code}: {detail}")
-        return ProblemError(409, "fenced", f"this attempt was told to stop: {state.reason}")
+        return state.fenced()
     members: dict[str, JSON] = {k: v for k, v in problem.items() if k not in {"status", "code", "detail"}}
     return ProblemError(reply.status, code, detail, members=members)

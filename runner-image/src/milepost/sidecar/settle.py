@@ -72,7 +72,7 @@ class Settler:
             state = build(SettleAnswer, reply.json()).state
         except (StoppedError, SessionRefusedError) as error:
             await self._state.stop(str(error) or self._state.reason)
-            raise ProblemError(409, "fenced", f"this attempt was told to stop: {self._state.reason}") from error
+            raise self._state.fenced() from error
         except (BadAnswerError, ValueError) as error:
             log("bad-answer", route="/settle", error=str(error))
             raise ProblemError(502, "bad-answer", f"the api answered against the protocol: {error}") from error

@@ -44,10 +44,14 @@ class AttemptState:
     def check_open(self) -> Start:
         """Give the start of an attempt that may still write. Raises ProblemError 409."""
         if self.phase == "stopped":
-            raise ProblemError(409, "fenced", f"this attempt was told to stop: {self.reason}")
+            raise self.fenced()
         if self.phase in {"settling", "settled"}:
             raise ProblemError(409, "settled", "this attempt has its result: nothing can be written after it")
         return self.running()
+
+    def fenced(self) -> ProblemError:
+        """Make the refusal of whatever comes after the attempt was told to stop."""
+        return ProblemError(409, "fenced", f"this attempt was told to stop: {self.reason}")
 
     async def began(self, start: Start) -> None:
         """Enter `running`."""
@@ -85,7 +89,7 @@ class AttemptState:
         async with self._changed:
             await self._changed.wait_for(lambda: self.start is not None or self.phase == "stopped")
         if self.phase == "stopped":
-            raise ProblemError(409, "fenced", f"this attempt was told to stop: {self.reason}")
+            raise self.fenced()
         return self.running()
 
     async def wait_directive(self, seen: str) -> Directive:

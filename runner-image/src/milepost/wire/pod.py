@@ -24,6 +24,8 @@ from typing import Final, Literal
 
 PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
+MAX_KEY_BYTES: Final = 512
+MAX_WRITE_ID_CHARS: Final = 128
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]

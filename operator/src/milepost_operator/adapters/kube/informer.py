@@ -68,7 +68,7 @@ class Informer:
                 self._version = ""
             except KubeError as error:
                 failures += 1
-                log.warning("watch broke", path=self._path, error=str(error), failures=failures)
+                log.warning("watch_broke", path=self._path, error=str(error), failures=failures)
                 await asyncio.sleep(min(0.5 * 2 ** min(failures, 6), _MAX_BACKOFF))
 
     async def relist(self) -> None:

@@ -67,7 +67,7 @@ class Lease:
             finally:
                 self.leading = False
                 await self._release()
-            log.warning("leading no more", identity=self._identity)
+            log.warning("leading_no_more", identity=self._identity)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _hold(self, lead: Callable[[], Awaitable[None]]) -> None:
@@ -95,7 +95,7 @@ class Lease:
             async with asyncio.timeout(RENEW_SECONDS / 2):
                 ours = await self._attempt()
         except (KubeError, TimeoutError) as error:
-            log.warning("lease not renewed" if self.leading else "lease not taken", error=str(error) or "no answer")
+            log.warning("lease_not_renewed" if self.leading else "lease_not_taken", error=str(error) or "no answer")
             return False
         if ours:
             self._renewed = begun
@@ -152,4 +152,4 @@ class Lease:
                     lease["spec"]["holderIdentity"] = ""
                     await self._kube.replace(path, lease)
         except (KubeError, TimeoutError) as error:
-            log.info("lease not released", error=str(error) or "no answer")
+            log.info("lease_not_released", error=str(error) or "no answer")

@@ -14,10 +14,8 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
-from milepost_operator.domain.runs import Created, Ending, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
-
-DEFAULT_QUEUE = "default"
 
 
 def _shape_hash(shape: dict[str, object]) -> str:
@@ -112,10 +110,8 @@ class PostgresIntake:
 
     async def cancel_run(self, run_id: UUID, who: str) -> None:
         async def work(connection: Connection) -> None:
-            run = await lock_run(connection, run_id)
-            if run is None:
+            if not await self._cancel(connection, run_id, who):
                 raise NotFoundError(f"no run {run_id}")
-            await self._cancel_locked(connection, run_id, who)
 
         await self._db.transaction(work)
         self._db.wake("launch", "project")
@@ -128,7 +124,7 @@ class PostgresIntake:
             live = row["state"] not in TERMINAL
             intent = row["intent_uid"] == cr_uid
             if live and intent:
-                await self._cancel_locked(connection, row["run_id"], f"deletion of Run {name}")
+                await self._cancel(connection, row["run_id"], f"deletion of Run {name}")
             await connection.execute(Q["forget_cr"], row["run_id"], live and not intent)
 
         await self._db.transaction(work)
@@ -150,9 +146,8 @@ class PostgresIntake:
         """The run that this trigger already made, by the CR's uid or by the name it carries."""
         if run.intent_uid is None:
             return None
-        row = await connection.fetchrow(Q["run_by_intent"], self._db.cluster, run.intent_uid)
-        if row:
-            return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
+        if made := await self._by_intent(connection, run):
+            return made
         row = await connection.fetchrow(Q["run_to_adopt"], self._db.cluster, run.namespace, run.adopt_run_id, run.name)
         if row is None:
             return None
@@ -165,6 +160,10 @@ class PostgresIntake:
         if row["name"] == run.name:  # a copy under another name is a duplicate, and takes no run from its object
             await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
         return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
+
+    async def _by_intent(self, connection: Connection, run: NewRun) -> Created | None:
+        row = await connection.fetchrow(Q["run_by_intent"], self._db.cluster, run.intent_uid)
+        return row and Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
 
     async def _insert(self, connection: Connection, run: NewRun) -> Created:
         run_id = uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
@@ -203,6 +202,9 @@ class PostgresIntake:
             run.intent_uid,
         )
         if inserted is None:
+            # two leaders at a hand-over may take in one CR at the same moment: the other one was first
+            if made := await self._by_intent(connection, run):
+                return made
             raise ConflictError("name-taken", f"a run {name} exists in namespace {run.namespace}: choose another name")
         await connection.execute(Q["insert_head"], run_id)
         return Created(run_id, name, state, duplicate=False)
@@ -224,21 +226,25 @@ class PostgresIntake:
             )
         return Created(as_uuid(owner["run_id"]), owner["run_name"], RunState(owner["state"]), duplicate=True)
 
-    async def _cancel_locked(self, connection: Connection, run_id: UUID, who: str) -> None:
+    async def _cancel(self, connection: Connection, run_id: UUID, who: str) -> bool:
+        """Cancel a run that has not ended and was not told to; False: there is no such run."""
         run = await lock_run(connection, run_id)
-        if run is None or run["state"] in TERMINAL or run["state"] == RunState.CANCELLING:
-            return
+        if run is None:
+            return False
+        if run["state"] in TERMINAL or run["state"] == RunState.CANCELLING:
+            return True
         message = f"cancelled by {who}"
         if run["state"] == RunState.RUNNING:
             grace = seconds(self._db.settings.grace_seconds)
             await connection.execute(Q["begin_cancelling"], run_id, who, grace, message)
             await add_event(connection, run_id, "CancelRequested", message)
-            return
+            return True
         await connection.execute(Q["mark_cancel"], run_id, who)
-        if run["state"] == RunState.ADMITTED:
-            asked = dict(run) | {"cancel_requested_at": run["ready_at"]}
-            attempt = await connection.fetchrow(Q["attempt_for_ending"], run_id, run["attempt"])
-            ending = Ending(Reason.CANCELLED, message, counted=False, started=False)
-            await end_attempt(self._db, connection, asked, attempt, ending, settled=False)
-            return
-        await finish_waiting(connection, run, RunState.CANCELLED, Reason.CANCELLED, message)
+        if run["state"] != RunState.ADMITTED:
+            await finish_waiting(connection, run, RunState.CANCELLED, Reason.CANCELLED, message)
+            return True
+        asked = await lock_run(connection, run_id)  # as it is now: asked to end
+        attempt = await connection.fetchrow(Q["attempt_for_ending"], run_id, run["attempt"])
+        ending = Ending(Reason.CANCELLED, message, counted=False, started=False)
+        await end_attempt(self._db, connection, asked, attempt, ending, settled=False)
+        return True

@@ -25,6 +25,7 @@ from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneE
 from milepost_operator.domain.runs import PodSession, Timeouts
 from milepost_operator.domain.settlement import ending_of
 from milepost_operator.domain.states import RunState
+from milepost_operator.manifests.names import is_pod_of
 
 
 class PostgresPodStore:
@@ -37,7 +38,7 @@ class PostgresPodStore:
         row = await self._db.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
         if row is None:
             raise NotFoundError(f"no pod {pod_id}: it is not one of ours")
-        if row["namespace"] != namespace or not pod_name.startswith(f"mp-{pod_id}-"):
+        if row["namespace"] != namespace or not is_pod_of(pod_name, pod_id):
             raise ForbiddenError(f"the token is of pod {namespace}/{pod_name}, not of pod {pod_id}")
         if row["state"] in {"closing", "closed"}:
             raise GoneError(f"pod {pod_id} has no more work: it should end")

@@ -1,7 +1,9 @@
 """The whole store: every port over one pool, and the wake-ups."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
@@ -10,7 +12,13 @@ from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.wakes import listen
+from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.obs.logging import get_logger
 from milepost_operator.settings import Settings
+
+RETRY_SECONDS: Final = 1.0
+
+_log = get_logger(__name__)
 
 
 class PostgresStore(
@@ -32,6 +40,21 @@ class PostgresStore(
         """Connect; UnavailableError when Postgres can't be reached now."""
         async with connect(settings) as db:
             yield cls(db)
+
+    @classmethod
+    @asynccontextmanager
+    async def open_when_up(cls, settings: Settings) -> AsyncIterator["PostgresStore"]:
+        """Connect, however long Postgres takes to answer: a crash loop would only find it later."""
+        while True:
+            async with AsyncExitStack() as stack:
+                try:
+                    store = await stack.enter_async_context(cls.open(settings))
+                except UnavailableError as error:
+                    _log.warning("waiting_for_postgres", error=str(error))
+                else:
+                    yield store
+                    return
+            await asyncio.sleep(RETRY_SECONDS)
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         """Names of work that has come. A hint: some are lost with a connection, so poll too.
