@@ -82,9 +82,14 @@ def delete_job(run: Run) -> None:
 
 def kill_component(release: Release, component: str) -> None:
     """Kill every pod of a component without a goodbye, and return when new ones are ready."""
+    old = {dig(pod, "metadata", "uid") for pod in release.pods(component)}
     names = release.pod_names(component)
     release.kubectl.run("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
-    eventually("new pods", lambda: set(release.pod_names(component)) - set(names), 60, diagnose=release.diagnose)
+
+    def replaced() -> bool:
+        return any(dig(pod, "metadata", "uid") not in old for pod in release.pods(component))
+
+    eventually("new pods", replaced, 60, diagnose=release.diagnose)
     release.wait_ready()
 
 

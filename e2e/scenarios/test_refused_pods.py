@@ -8,7 +8,7 @@ import pytest
 from e2e.harness.kubectl import Object
 from e2e.harness.lab import Lab, Run
 from e2e.harness.programs import QUICK
-from e2e.harness.wait import eventually
+from e2e.harness.wait import eventually, stays
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -42,7 +42,7 @@ def webhook(namespace: str) -> list[Object]:
     return [{"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": meta, "webhooks": [hook]}]
 
 
-RULES = {"quota": (quota, "quota"), "limit-range": (limits, "memory"), "webhook": (webhook, "webhook")}
+RULES = {"limit-range": (limits, "memory"), "webhook": (webhook, "webhook")}
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,15 @@ def test_restricted_namespace_is_no_obstacle(lab: Lab) -> None:
     lab.run("quick").wait("Succeeded")
 
 
-def test_quota_lifted_in_time(lab: Lab) -> None:
-    """What a person mends within the grace goes on by itself."""
+def test_quota_is_waited_for(lab: Lab) -> None:
+    """A quota may have room later, so the run waits beyond the grace, says why, and goes on by itself."""
     lab.kubectl.apply(*quota(lab.namespace))
     lab.task("quick", QUICK)
     run = lab.run("quick")
     eventually("the refusal", lambda: run.row()["reason"] == "PodCreationRefused", 40, 0.1, run.diagnose)
+    stays("waiting for the quota", lambda: run.row()["reason"] == "PodCreationRefused", 8, 0.5)
+    run.wait("Admitted")
+    assert "exceeded quota" in str(run.status("message"))
     lab.kubectl.delete("resourcequota", "no-pods", lab.namespace)
     run.wait("Succeeded", timeout=90)
+    assert len(run.attempts()) == 1, "a pod that waits is one attempt"

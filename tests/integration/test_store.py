@@ -197,8 +197,11 @@ async def test_runs_wait_for_their_task_and_queue_with_that_reason(store: Postgr
     view = await store.get_run(NS, run.name)
     assert (view.state, view.reason) == ("held", "TaskNotFound")
     await apply_task(store, queue="later")
+    await store.promote(10)
     assert (await store.get_run(NS, run.name)).reason == "QueueNotFound"
+    assert await store.promote(10) == 0
     await store.apply_queue(QueueIntake(NS, "later", "u", 1, 1))
+    await store.promote(10)
     assert await state_of(store, run.name) == "queued"
     await store.remove_task(NS, "index")
     assert (await store.get_run(NS, run.name)).reason == "TaskNotFound"
@@ -293,7 +296,8 @@ async def test_only_the_newest_epoch_launches(store: PostgresStore) -> None:
     new = await store.take_epoch("b")
     with pytest.raises(DeposedError):
         await store.take_wanted(old, 10)
-    assert not await store.launched(old - 1, order.pod_id, "job")
+    with pytest.raises(DeposedError):
+        await store.launched(old - 1, order.pod_id, "job")
     assert [o.pod_id for o in await store.take_wanted(new, 10)] == [order.pod_id]
     assert await store.launched(new, order.pod_id, "job")
 

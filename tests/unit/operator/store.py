@@ -19,6 +19,7 @@ class FakeStore:
         self.is_launched = True
         self.deposed = False
         self.projections: list[Any] = []
+        self.manifests: list[tuple[str, str, str]] = []
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
         self.stats: list[Any] = []
@@ -81,6 +82,9 @@ class FakeStore:
 
     async def forget_cr(self, namespace, name, cr_uid):
         self.told.append(("forget", cr_uid))
+
+    async def known_manifests(self, namespace):
+        return self.manifests
 
     async def known_intents(self, namespace):
         return self.intents

@@ -156,14 +156,6 @@ async def test_a_run_that_can_not_be_taken_says_why(intake, store, cluster, spec
     assert len(store.told) == told
 
 
-async def test_a_run_held_for_a_task_that_came_meanwhile_is_released(intake, store, cluster):
-    body = cluster.put("tasks", task(FULL))
-    await intake.on_task(body, deleted=False)
-    store.created = Created(RUN_ID, "r", RunState.HELD, duplicate=False)
-    await intake.on_run(cluster.put("runs", run({"task": body["metadata"]["name"]})), deleted=False)
-    assert len(store.of("task")) == 2
-
-
 # the backlog
 
 

@@ -10,7 +10,7 @@ from milepost_operator.domain.runs import Projection, RunEvent, RunView
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests import run_cr
 from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
-from milepost_operator.reconcile.sweep import RunSweep
+from milepost_operator.reconcile.sweep import ManifestSweep, RunSweep
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import FakeStore
 
@@ -257,3 +257,15 @@ async def test_a_run_that_is_back_starts_anew(absent):
     clock.now += timedelta(seconds=30)
     await sweep.turn()
     assert not store.of("forget")
+
+
+async def test_a_task_deleted_while_nobody_watched_is_removed():
+    store, cluster, clock = FakeStore(), FakeCluster(), Clock()
+    store.manifests = [("tasks", "team", "kept"), ("tasks", "team", "gone"), ("queues", "team", "narrow")]
+    cluster.put("tasks", {"metadata": {"name": "kept"}, "spec": {}})
+    sweep = ManifestSweep(store, cluster, (), clock=clock)
+    await sweep.turn()
+    assert not store.told
+    clock.now += timedelta(seconds=30)
+    await sweep.turn()
+    assert sorted(store.told) == [("queue removed", "team", "narrow"), ("task removed", "team", "gone")]

@@ -20,7 +20,7 @@ from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
-from milepost_operator.reconcile.sweep import PodSweep, RunSweep
+from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
 from milepost_operator.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -123,6 +123,7 @@ class Leader:
         )
         pod_sweep = PodSweep(store, cluster, self._watches, pods, config_grace_seconds=grace)
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
+        manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
         queues = QueueStatus(store, cluster, bucket)
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
@@ -135,6 +136,7 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),
+            Loop("absent-manifests", manifest_sweep.turn, interval=30.0),
         )
         self._by_name = {"pods": (by_pods,), "launch": (by_launch, by_pods), "project": (by_project,)}
 

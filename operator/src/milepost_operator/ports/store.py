@@ -38,13 +38,13 @@ class Intake(Protocol):
     """Manifests and triggers become rows."""
 
     async def apply_task(self, task: TaskIntake) -> int:
-        """Mirror a Task; release runs held for it. Returns the version's number."""
+        """Mirror a Task. Returns the version's number."""
 
     async def remove_task(self, namespace: str, name: str) -> None:
         """The Task is gone: queued runs are held, live attempts finish."""
 
     async def apply_queue(self, queue: QueueIntake) -> None:
-        """Mirror a Queue; release runs held for it."""
+        """Mirror a Queue."""
 
     async def remove_queue(self, namespace: str, name: str) -> None:
         """The Queue is gone: its queued runs are held (`default` has limits of its own)."""
@@ -57,6 +57,9 @@ class Intake(Protocol):
 
     async def forget_cr(self, namespace: str, name: str, cr_uid: str) -> None:
         """A Run CR is gone: cancels the live run that it was the intent of; a projection is written anew."""
+
+    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
+        """(plural, namespace, name) of Tasks and Queues mirrored as present, for the sweep of absent ones."""
 
     async def known_intents(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
         """(namespace, CR name, CR uid) of live runs made with kubectl, for the sweep of absent CRs."""
@@ -72,7 +75,10 @@ class Launches(Protocol):
         """Pods to launch now, marked `creating` by this epoch. DeposedError when the epoch is over."""
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
-        """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job."""
+        """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job.
+
+        DeposedError when a newer epoch has taken the row: the Job is its to adopt.
+        """
 
     async def open_pods(self) -> Sequence[OpenPod]:
         """All rows that aren't closed, `closing` ones first."""
@@ -146,7 +152,7 @@ class Duties(Protocol):
         """Say that heartbeats are acceptable now; a gap restarts the grace that leases have."""
 
     async def promote(self, limit: int) -> int:
-        """Delayed and backed-off runs whose time has come are queued."""
+        """Queue delayed and backed-off runs whose time has come, and held ones that lack nothing any more."""
 
     async def admit(self, limit: int) -> int:
         """Admit queued runs within their limits; returns how many."""

@@ -21,7 +21,7 @@ from milepost_operator.domain.errors import (
     UnavailableError,
 )
 from milepost_operator.domain.runs import Created, NewRun, QueueIntake, TaskIntake
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.shape import DEFAULT_QUEUE, policy_of, shape_of
@@ -57,7 +57,6 @@ class ObjectIntake:
         self._clock = clock
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
-        self._queues: dict[tuple[str, str], Object] = {}
         self._versions: dict[str, tuple[int, int]] = {}
 
     async def on_task(self, body: Object, *, deleted: bool) -> None:
@@ -86,12 +85,10 @@ class ObjectIntake:
     async def on_queue(self, body: Object, *, deleted: bool) -> None:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
         if deleted:
-            self._queues.pop((namespace, name), None)
             self._versions.pop(uid, None)
             await self._store.remove_queue(namespace, name)
             await self._tell_tasks(namespace, name)
             return
-        self._queues[namespace, name] = body
         try:
             spec = _parsed(QueueSpec, body)
         except Refused as refused:
@@ -130,20 +127,6 @@ class ObjectIntake:
             return
         if raw.flag(body, "spec", "cancel"):
             await self._store.cancel_run(created.run_id, f"Run {name}")
-        elif created.state is RunState.HELD:
-            await self._release(namespace, raw.text(body, "spec", "task"))
-
-    async def _release(self, namespace: str, name: str) -> None:
-        """A Run is held for a Task, or a Queue, that may have come at the same moment: apply what is known again."""
-        task = self._tasks.get((namespace, name))
-        if task is None:
-            return
-        self._versions.pop(raw.uid(task), None)
-        await self.on_task(task, deleted=False)
-        queue = self._queues.get((namespace, raw.text(task, "spec", "queue") or DEFAULT_QUEUE))
-        if queue is not None:
-            self._versions.pop(raw.uid(queue), None)
-            await self.on_queue(queue, deleted=False)
 
     async def _create(self, body: Object) -> Created:
         spec = _parsed(RunSpec, body)

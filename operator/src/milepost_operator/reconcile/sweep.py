@@ -10,7 +10,7 @@ from milepost_operator.domain.runs import Ending, OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests import names, raw
 from milepost_operator.manifests.raw import Object
-from milepost_operator.ports.kube import Jobs, Objects, Seen
+from milepost_operator.ports.kube import Jobs, Objects, Plural, Seen
 from milepost_operator.ports.store import Intake, Launches, Projections
 from milepost_operator.reconcile import evidence
 from milepost_operator.reconcile.launch import is_quota
@@ -24,6 +24,7 @@ LATE_SECONDS: Final = 5.0
 ABSENT_SECONDS: Final = 30.0
 CLOCK_MARGIN: Final = timedelta(seconds=60)
 AT_ONCE: Final = 8
+MANIFESTS: Final[tuple[Plural, ...]] = ("tasks", "queues")
 _POD_TROUBLE: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
 
 
@@ -100,11 +101,28 @@ def _newest(events: Sequence[Object], reasons: frozenset[str] | set[str]) -> str
     return raw.text(newest, "message")
 
 
-class RunSweep:
-    """Run CRs that are gone, though no one told: projections come back, live intents are cancelled.
+class AbsentObjects:
+    """Which of the objects that rows know are gone: two complete lists, 30 s apart, lack them.
 
-    An intent counts as deleted when two complete lists, 30 s apart, lack it while its namespace and its kind live on.
+    Nothing counts as deleted while its kind or its namespace is gone too: that is an uninstall, or the end of a tenant.
     """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._missing: dict[tuple[str, str, str], datetime] = {}
+
+    async def confirmed(self, absent: set[tuple[str, str, str]], now: datetime) -> list[tuple[str, str, str]]:
+        """`absent`: (key, namespace, …) that one complete list lacked now. Returns those gone for good."""
+        self._missing = {one: self._missing.get(one, now) for one in absent}
+        gone = [one for one, since in self._missing.items() if now - since >= timedelta(seconds=ABSENT_SECONDS)]
+        alive = {namespace: await self._objects.namespace_alive(namespace) for namespace in {one[1] for one in gone}}
+        for one in gone:
+            del self._missing[one]
+        return [one for one in gone if alive[one[1]]]
+
+
+class RunSweep:
+    """Run CRs that are gone, though no one told: projections come back, live intents are cancelled."""
 
     def __init__(
         self,
@@ -120,30 +138,61 @@ class RunSweep:
         self._objects = objects
         self._namespaces: Sequence[str | None] = namespaces or (None,)
         self._clock = clock
-        self._missing: dict[tuple[str, str, str], datetime] = {}
+        self._absent = AbsentObjects(objects)
 
     async def turn(self) -> None:
         begun = self._clock()
         known: set[tuple[str, str, str]] = set()
         for namespace in self._namespaces:
-            known.update(await self._intake.known_intents(namespace))
+            intents = await self._intake.known_intents(namespace)
+            known.update((uid, where, name) for where, name, uid in intents)
         if not await self._objects.crd_present("runs"):
-            self._missing.clear()
             return
         present: set[str] = set()
         for namespace in self._namespaces:
             present.update(raw.uid(run) for run in await self._objects.list_objects("runs", namespace))
         await self._projections.lost_crs(sorted(present), begun - CLOCK_MARGIN)
-        absent = {one for one in known if one[2] not in present}
-        self._missing = {one: self._missing.get(one, begun) for one in absent}
-        gone = [one for one, since in self._missing.items() if begun - since >= timedelta(seconds=ABSENT_SECONDS)]
+        absent = {one for one in known if one[0] not in present}
+        gone = await self._absent.confirmed(absent, begun)
         await each(gone, self._forget, at_once=AT_ONCE, what="absent run")
 
     async def _forget(self, intent: tuple[str, str, str]) -> None:
-        namespace, name, uid = intent
-        if not await self._objects.namespace_alive(namespace):
-            del self._missing[intent]
-            return
+        uid, namespace, name = intent
         log.info("run object is gone", namespace=namespace, run=name)
         await self._intake.forget_cr(namespace, name, uid)
-        del self._missing[intent]
+
+
+class ManifestSweep:
+    """Tasks and Queues that were deleted while nobody watched."""
+
+    def __init__(
+        self, intake: Intake, objects: Objects, namespaces: Sequence[str], *, clock: Callable[[], datetime]
+    ) -> None:
+        self._intake = intake
+        self._objects = objects
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._clock = clock
+        self._absent = AbsentObjects(objects)
+
+    async def turn(self) -> None:
+        begun = self._clock()
+        known: set[tuple[str, str, str]] = set()
+        for namespace in self._namespaces:
+            known.update(await self._intake.known_manifests(namespace))
+        present: set[tuple[str, str, str]] = set()
+        for plural in MANIFESTS:
+            if not await self._objects.crd_present(plural):
+                return
+            for namespace in self._namespaces:
+                found = await self._objects.list_objects(plural, namespace)
+                present.update((plural, raw.namespace(one), raw.name(one)) for one in found)
+        gone = await self._absent.confirmed(known - present, begun)
+        await each(gone, self._remove, at_once=AT_ONCE, what="absent manifest")
+
+    async def _remove(self, manifest: tuple[str, str, str]) -> None:
+        plural, namespace, name = manifest
+        log.info("object is gone", kind=plural, namespace=namespace, name=name)
+        if plural == "tasks":
+            await self._intake.remove_task(namespace, name)
+        else:
+            await self._intake.remove_queue(namespace, name)

@@ -12,7 +12,7 @@ from milepost_operator.domain.errors import UnavailableError
 
 T = TypeVar("T")
 
-_CAN_NOT_NOW = ("08", "53", "57", "58", "25006", "XX000")
+_CAN_NOT_NOW = ("08", "53", "55P03", "57", "58", "25006", "25P03", "40003", "XX000")
 _RETRY = {"40001", "40P01"}
 _TRIES = 5
 

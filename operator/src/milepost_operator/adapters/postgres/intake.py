@@ -51,7 +51,6 @@ class PostgresIntake:
             )
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
-            await self._release(connection, task.namespace, task=task.name)
             return version
 
         version = await self._db.transaction(work)
@@ -78,7 +77,6 @@ class PostgresIntake:
                 queue.generation,
                 queue.concurrency,
             )
-            await self._release(connection, queue.namespace, queue=queue.name)
 
         await self._db.transaction(work)
         self._db.wake("admit")
@@ -101,7 +99,13 @@ class PostgresIntake:
             existing = await self._existing(connection, run)
             return existing or await self._insert(connection, run)
 
-        created = await self._db.transaction(work)
+        try:
+            created = await self._db.transaction(work)
+        except ConflictError as error:
+            if run.intent_uid is None or error.code != "name-taken":
+                raise
+            # Another replica may have taken the same object in at this moment: then its run is there now.
+            created = await self._db.transaction(work)
         if not created.duplicate:
             self._db.wake("admit")
         return created
@@ -134,16 +138,13 @@ class PostgresIntake:
         rows = await self._db.fetch(Q["known_intents"], self._db.cluster, namespace)
         return [(r["namespace"], r["name"], r["intent_uid"]) for r in rows]
 
+    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
+        rows = await self._db.fetch(Q["known_manifests"], self._db.cluster, namespace)
+        return [(r["plural"], r["namespace"], r["name"]) for r in rows]
+
     async def _ensure_default_queue(self, connection: Connection, namespace: str) -> None:
         limit = self._db.settings.default_queue_concurrency
         await connection.execute(Q["default_queue"], self._db.cluster, namespace, limit)
-
-    async def _release(
-        self, connection: Connection, namespace: str, *, task: str | None = None, queue: str | None = None
-    ) -> None:
-        rows = await connection.fetch(Q["held_runs"], self._db.cluster, namespace, task, queue)
-        if rows:
-            await connection.fetch(Q["release_held"], [r["run_id"] for r in rows], self._db.cluster, namespace)
 
     async def _existing(self, connection: Connection, run: NewRun) -> Created | None:
         """The run that this trigger already made, by the CR's uid or by the name it carries."""
@@ -161,7 +162,8 @@ class PostgresIntake:
                 f"the run {row['name']} of this namespace exists with another task or input: choose another name"
                 " (metadata.generateName gives a fresh one each time)",
             )
-        await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
+        if row["name"] == run.name:  # a copy under another name is a duplicate, and takes no run from its object
+            await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
         return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
 
     async def _insert(self, connection: Connection, run: NewRun) -> Created:

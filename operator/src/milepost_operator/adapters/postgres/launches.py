@@ -43,7 +43,12 @@ class PostgresLaunches:
         return await self._db.transaction(work)
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
-        return await self._db.fetchrow(Q["launched"], self._db.cluster, pod_id, epoch, job_uid) is not None
+        if await self._db.fetchrow(Q["launched"], self._db.cluster, pod_id, epoch, job_uid):
+            return True
+        row = await self._db.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
+        if row is not None and row["state"] == "creating":
+            raise DeposedError(f"epoch {epoch} is over: a newer one launches pod {pod_id}, and adopts its Job")
+        return False
 
     async def open_pods(self) -> Sequence[OpenPod]:
         rows = await self._db.fetch(Q["open_pods"], self._db.cluster)

@@ -1,7 +1,9 @@
 -- name: pulse
 -- A gap of more than three seconds means that heartbeats could not be accepted: leases start anew from here.
+-- So they do after the clock was set back.
 update service_pulse
-set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' then clock_timestamp() else up_since end,
+set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' or seen_at > clock_timestamp()
+                    then clock_timestamp() else up_since end,
     seen_at = clock_timestamp();
 
 -- name: promote
@@ -37,6 +39,7 @@ where cluster = $1 and namespace = $2 and queue = $3 and state in ('admitted', '
 
 -- name: admit
 -- Each admitted run gets its attempt, its fencing token and the row of its pod, before any Job is made.
+-- A retry of a Task that is gone is held here: its attempt was still at work when the Task's waiting runs were held.
 with picked as (
     select r.run_id from runs r
     where r.cluster = $1 and r.namespace = $2 and r.queue = $3 and r.state = 'queued'
@@ -50,7 +53,13 @@ with picked as (
            substr(replace(gen_random_uuid()::text, '-', ''), 1, 16) as pod_id
     from picked p
     join runs r on r.run_id = p.run_id
-    join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task
+    join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
+), orphans as (
+    update runs r
+    set state = 'held', reason = 'TaskNotFound', rev = r.rev + 1,
+        message = format('the Task %s was deleted: apply it again, or delete the run', r.task)
+    from picked p
+    where r.run_id = p.run_id and not exists (select 1 from bound b where b.run_id = r.run_id)
 ), admitted as (
     update runs r
     set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, notes = 0,
@@ -80,23 +89,55 @@ select run_id from bound;
 
 -- name: overdue
 -- What time has ended: `cancel` grace over, `run` deadline, `attempt` timeout, `lease` lapsed although beats were possible.
+-- `start`: a sidecar that proved itself two minutes ago does not start its attempt.
+-- After an outage the first pulse must have come: until then nobody knows that there was one.
 select r.run_id, r.attempt,
        case when r.cancel_deadline_at <= clock_timestamp() then 'cancel'
             when r.run_deadline_at <= clock_timestamp() then 'run'
             when a.deadline_at <= clock_timestamp() then 'attempt'
+            when a.state = 'reserved' then 'start'
             else 'lease' end as why
 from runs r
 join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt and a.state <> 'ended'
+left join pods b on b.pod_id = a.pod_id and a.state = 'reserved' and b.state = 'bound'
 cross join service_pulse p
 where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
   and r.state in ('admitted', 'running', 'cancelling')
   and (r.cancel_deadline_at <= clock_timestamp() or r.run_deadline_at <= clock_timestamp()
        or a.deadline_at <= clock_timestamp()
-       or (h.lease_until <= clock_timestamp() and p.up_since + $3 <= clock_timestamp()))
+       or (p.seen_at > clock_timestamp() - interval '3 seconds'
+           and (h.lease_until <= clock_timestamp() and p.up_since + $3 <= clock_timestamp()
+                or greatest(b.bound_at, p.up_since) < clock_timestamp() - interval '2 minutes' and b.bound_at is not null)))
 limit $2;
 
 -- name: overdue_waiting
 select run_id from runs
 where cluster = $1 and state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
 limit $2;
+
+-- name: hold_stranded
+-- Runs that wait in a queue that is gone: a trigger or a retry was under way when the queue's waiting runs were held.
+with stranded as (
+    select r.run_id from queues q
+    join runs r on r.cluster = q.cluster and r.namespace = q.namespace and r.queue = q.name and r.state = 'queued'
+    where q.cluster = $1 and not q.present
+    limit $2
+    for no key update of r skip locked
+)
+update runs r
+set state = 'held', reason = 'QueueNotFound', rev = r.rev + 1,
+    message = format('the Queue %s was deleted: apply it again, or change the Task''s queue', r.queue)
+from stranded s where r.run_id = s.run_id
+returning r.run_id;
+
+-- name: releasable
+-- Held runs that lack nothing: their Task or queue came while they were being inserted or held.
+select r.run_id, r.namespace from runs r
+join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
+join queues q on q.cluster = r.cluster and q.namespace = r.namespace and q.present
+    and q.name = case when r.retry is null then t.queue else r.queue end
+where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
+order by r.run_id
+limit $2
+for no key update of r skip locked;

@@ -54,40 +54,47 @@ where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'del
 update runs set state = 'held', reason = 'QueueNotFound', message = $4, rev = rev + 1
 where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff');
 
--- name: held_runs
--- Runs held for a missing task or queue that is there now; the caller decides each anew.
-select r.run_id from runs r
-where r.cluster = $1 and r.namespace = $2 and r.state = 'held'
-  and (r.task = $3 or r.queue = $4)
-order by r.run_id
-for no key update;
-
 -- name: release_held
--- What a run lacks decides: its Task first, then its queue. Policy is copied when the run first sees its Task.
+-- Level-triggered: whatever order a run, its Task and its queue came in, what the run lacks now decides; its Task first.
+-- Policy is copied when the run first sees its Task.
 with facts as (
-    select r.run_id, t.name as task_found, t.retry, t.timeouts,
+    select r.run_id, r.namespace, r.task, t.name as task_found, t.retry, t.timeouts,
            case when r.retry is null then coalesce(t.queue, r.queue) else r.queue end as queue
     from runs r
     left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
-    where r.run_id = any($1)
+    where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
+      and (t.name is not null or r.reason <> 'TaskNotFound')
 ), judged as (
-    select f.*, q.name as queue_found
+    select f.*, q.name as queue_found,
+           case when f.task_found is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end as lacks
     from facts f
-    left join queues q on q.cluster = $2 and q.namespace = $3 and q.name = f.queue and q.present
+    left join queues q on q.cluster = $1 and q.namespace = f.namespace and q.name = f.queue and q.present
+), changed as (
+    select j.* from judged j join runs r on r.run_id = j.run_id
+    where r.state = 'held' and (j.lacks is distinct from r.reason or j.queue <> r.queue)
+    order by r.run_id
+    limit $2
+    for no key update of r skip locked
 )
 update runs r
-set queue = j.queue,
-    retry = case when r.retry is null then j.retry else r.retry end,
-    timeouts = case when r.timeouts is null then j.timeouts else r.timeouts end,
-    state = case when j.task_found is null or j.queue_found is null then 'held' else 'queued' end,
-    reason = case when j.task_found is null then 'TaskNotFound' when j.queue_found is null then 'QueueNotFound' end,
-    message = case when j.task_found is null then format('no Task %s in namespace %s: apply it, or delete the run', r.task, r.namespace)
-                   when j.queue_found is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', j.queue, r.namespace) end,
+set queue = c.queue,
+    retry = case when r.retry is null then c.retry else r.retry end,
+    timeouts = case when r.timeouts is null then c.timeouts else r.timeouts end,
+    state = case when c.lacks is null then 'queued' else 'held' end,
+    reason = c.lacks,
+    message = case c.lacks
+        when 'TaskNotFound' then format('no Task %s in namespace %s: apply it, or delete the run', r.task, r.namespace)
+        when 'QueueNotFound' then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', c.queue, r.namespace) end,
     ready_at = greatest(r.ready_at, clock_timestamp()),
     rev = r.rev + 1
-from judged j
-where r.run_id = j.run_id
+from changed c
+where r.run_id = c.run_id and r.state = 'held'
 returning r.run_id, r.state;
+
+-- name: known_manifests
+select 'tasks' as plural, namespace, name from tasks where cluster = $1 and present and ($2::text is null or namespace = $2)
+union all
+select 'queues', namespace, name from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
 
 -- name: task_policy
 select t.queue, t.retry, t.timeouts, q.name as queue_found

@@ -51,8 +51,5 @@ from pods p
 where p.cluster = $1 and p.pod_id = $2 and v.cluster = p.cluster and v.namespace = p.namespace and v.task = p.task
   and v.version = p.version and v.image_digest is null;
 
--- name: learn_pod_uid
-update pods set pod_uid = coalesce(pod_uid, $3) where cluster = $1 and pod_id = $2 and state <> 'closed';
-
 -- name: close_pod
 update pods set state = 'closed', closed_at = clock_timestamp() where cluster = $1 and pod_id = $2 and state <> 'closed';

@@ -12,8 +12,10 @@ order by r.run_id
 limit $2;
 
 -- name: projected
+-- Which object a run was made with is intake's to say: a write that was under way may tell of one that is gone.
 update runs r
-set projected_rev = greatest(projected_rev, $2), projected_at = clock_timestamp(), cr_uid = coalesce($3, cr_uid),
+set projected_rev = greatest(projected_rev, $2), projected_at = clock_timestamp(),
+    cr_uid = case when origin = 'kubectl' or intent_uid is not null then cr_uid else coalesce($3, cr_uid) end,
     events_upto = greatest(events_upto, $4), shown_seq = coalesce(h.last_seq, 0), shown_progress = h.progress
 from run_heads h
 where r.run_id = $1 and h.run_id = r.run_id;

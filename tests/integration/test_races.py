@@ -1,0 +1,289 @@
+"""Interleavings that lose, double or strand work: several stores over one database, as replicas have them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import DeposedError
+from milepost_operator.domain.runs import Ending, QueueIntake
+from milepost_operator.domain.states import Reason
+from milepost_operator.settings import Settings
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+
+LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
+
+
+@pytest.fixture
+async def other(settings: Settings, store: PostgresStore) -> AsyncIterator[PostgresStore]:
+    """A second replica; `store` checks the invariants at the end."""
+    async with PostgresStore.open(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hand(settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection whose transactions the test itself holds open."""
+    connection = await asyncpg.connect(settings.dsn, server_settings={"search_path": "milepost"})
+    yield connection
+    await connection.close()
+
+
+async def view(store: PostgresStore, name: str) -> Any:
+    return await store.get_run(NS, name)
+
+
+async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]") -> None:
+    """Wait until some statement waits for a lock, or `task` ended without."""
+    waits = "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+
+    async def check() -> bool:
+        return task.done() or bool(await hand.fetchval(waits))
+
+    await eventually(check)
+
+
+async def test_one_intent_taken_in_twice_at_once_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
+    await apply_task(store)
+    for i in range(10):
+        both = [trigger(s, name=f"r{i}", intent_uid=f"uid-{i}", origin="kubectl") for s in (store, other)]
+        one, two = await asyncio.gather(*both)
+        assert (one.run_id, {one.duplicate, two.duplicate}) == (two.run_id, {True, False})
+
+
+async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="first", intent_uid="uid-first", origin="kubectl")
+    copy = await trigger(store, name="copy", intent_uid="uid-copy", adopt_run_id=run.run_id, origin="kubectl")
+    assert (copy.run_id, copy.name, copy.duplicate) == (run.run_id, "first", True)
+    assert (await view(store, "first")).intent_uid == "uid-first"
+    await store.forget_cr(NS, "copy", "uid-copy")
+    assert (await view(store, "first")).state == "queued"
+
+
+async def test_one_key_at_once_from_two_replicas_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
+    await apply_task(store)
+    for i in range(10):
+        made = await asyncio.gather(*[trigger(s, idempotency_key=f"k{i}") for s in (store, other, store, other)])
+        assert len({m.run_id for m in made}) == 1
+        assert sum(not m.duplicate for m in made) == 1
+
+
+async def test_a_run_made_while_its_task_comes_is_not_held_for_ever(
+    store: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    async with hand.transaction():  # a trigger that saw no Task yet, and commits after the Task has come
+        await apply_task(store, "other")
+        run = await trigger(store, task="late")
+        await hand.execute("update runs set state = state where run_id = $1", run.run_id)
+        await hand.execute("set local lock_timeout = '5s'")
+        await hand.execute("insert into tasks select cluster, namespace, 'late', 'u', 1, true, version, queue, retry,"
+                           " timeouts, now() from tasks")
+        await hand.execute("insert into task_versions select cluster, namespace, 'late', version, shape_hash, shape,"
+                           " null, now() from task_versions")
+    assert (await view(store, run.name)).state == "held"
+    await store.reap(100)
+    assert (await view(store, run.name)).state == "queued"
+
+
+async def test_a_run_made_while_its_queue_goes_tells_so_and_comes_back(store: PostgresStore) -> None:
+    await store.apply_queue(QueueIntake(NS, "q", "u", 1, 2))
+    await apply_task(store, queue="q")
+    run = await trigger(store)
+    # what a trigger leaves that saw the queue before it went, and committed after
+    await store._db.fetch("update queues set present = false where name = 'q'")
+    await store.reap(100)
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "QueueNotFound")
+    await store.apply_queue(QueueIntake(NS, "q", "u2", 1, 2))
+    assert (await view(store, run.name)).state == "queued"
+
+
+async def test_a_retry_waits_visibly_for_a_queue_that_went_meanwhile(store: PostgresStore) -> None:
+    await store.apply_queue(QueueIntake(NS, "q", "u", 1, 2))
+    await apply_task(store, queue="q")
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.remove_queue(NS, "q")
+    await pod.fail()
+    await store.promote(10)
+    await store.reap(100)
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "QueueNotFound")
+
+
+async def test_a_retry_is_not_admitted_once_its_task_went(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.remove_task(NS, "index")
+    await pod.fail()
+    assert await launch(store) == []
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "TaskNotFound")
+    await apply_task(store)
+    again = await next_pod(store)
+    assert (again.start.attempt, await again.succeed()) == (2, "succeeded")
+
+
+async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.pulse()
+    await store._db.fetch("update service_pulse set up_since = now() - interval '2 h', seen_at = now() - interval '1 h'")
+    await store._db.fetch("update run_heads set lease_until = now() - interval '50 min'")
+    assert await store.reap(100) == 0  # before the first pulse
+    await store.pulse()
+    assert await store.reap(100) == 0
+    assert (await view(store, run.name)).state == "running"
+    assert await pod.succeed() == "succeeded"
+
+
+async def test_a_clock_set_back_does_not_keep_leases_for_ever(store: PostgresStore) -> None:
+    await store._db.fetch("update service_pulse set up_since = now() + interval '1 h', seen_at = now() + interval '1 h'")
+    await store.pulse()
+    (row,) = await store._db.fetch("select up_since <= clock_timestamp() as ok from service_pulse")
+    assert row["ok"]
+
+
+async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    await trigger(store)
+    await store.admit(10)
+    first = await store.take_epoch("a")
+    (order,) = await store.take_wanted(first, 10)
+    second = await other.take_epoch("b")
+    (same,) = await other.take_wanted(second, 10)
+    assert same.pod_id == order.pod_id
+    with pytest.raises(DeposedError):  # False would have it delete the Job
+        await store.launched(first, order.pod_id, "job")
+    assert await other.launched(second, order.pod_id, "job")
+
+
+async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    await store.cancel_run(run.run_id, "me")
+    await store.take_epoch("b")
+    assert not await store.launched(epoch, order.pod_id, "job")
+
+
+async def test_a_late_projection_does_not_bring_a_deleted_run_object_back(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    await next_pod(store)
+    (shown,) = await store.due(10, 15)
+    await store.forget_cr(NS, "r", "uid-r")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 2)  # the projector had begun before
+    await store.reap(10)  # its end is a change that would be shown
+    assert await store.due(10, 15) == []
+
+
+async def test_a_late_projection_leaves_a_restored_object_its_row(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="r", intent_uid="uid-r", origin="kubectl")
+    (shown,) = await store.due(10, 15)
+    await trigger(store, name="r", intent_uid="uid-new", origin="kubectl")
+    await store.projected(run.run_id, shown.view.rev, "uid-r", 0)
+    (again,) = await store.due(10, 15)
+    assert again.cr_uid == "uid-new"
+
+
+async def test_a_retransmission_whose_first_copy_is_in_flight_is_one_record(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    twin = Pod(other, pod.session, pod.start)
+    for i in range(30):
+        copies = [p.write(f"s{i}", str(i), write_id=f"w{i}") for p in (pod, twin, pod, twin)]
+        answers = await asyncio.gather(*copies)
+        assert all(a == answers[0] and isinstance(a, list) for a in answers), answers
+    assert [k for k, _ in await pod.records()] == [f"s{i}" for i in range(30)]
+
+
+async def test_an_append_that_waits_for_the_end_of_its_attempt_is_refused(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    assert await pod.write("a") == [1]
+    async with hand.transaction():
+        await hand.execute(Q["head_for_ending"], run.run_id)
+        ends = asyncio.create_task(other.pod_ended(pod.session.pod_id, None, LOST))
+        await blocked(hand, ends)
+        writes = asyncio.create_task(pod.write("b"))
+        await asyncio.sleep(0.05)
+    answer, _ = await asyncio.gather(writes, ends)
+    second = await next_pod(store)
+    expected = 1 if isinstance(answer, Exception) else 2
+    assert (second.start.last_seq, len(await second.records())) == (expected, expected)
+
+
+async def test_settle_pod_end_reap_and_cancel_at_once_end_an_attempt_once(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    for i in range(15):
+        run = await trigger(store, name=f"r{i}")
+        pod = await next_pod(store)
+        await store._db.fetch("update run_heads set lease_until = now() - interval '1 min' where run_id = $1", run.run_id)
+        await store._db.fetch("update service_pulse set up_since = now() - interval '1 h', seen_at = clock_timestamp()")
+        await asyncio.gather(
+            pod.succeed(),
+            other.pod_ended(pod.session.pod_id, None, LOST),
+            store.reap(10),
+            other.reap(10),
+            store.cancel_run(run.run_id, "me"),
+            pod.write("late"),
+            return_exceptions=True,
+        )
+        now = await view(store, run.name)
+        assert [a.state for a in await store.get_attempts(run.run_id)] == ["ended"], now
+        if now.state not in {"succeeded", "cancelled"}:
+            await store.cancel_run(run.run_id, "the test")
+
+
+async def test_two_starts_at_once_are_one_start(store: PostgresStore, other: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    (session,) = await launch(store)
+    starts = await asyncio.gather(*[s.start(session) for s in (store, other, store, other)])
+    assert {(s.attempt, s.token) for s in starts} == {(1, starts[0].token)}
+    events = [e["reason"] for e in await store._db.fetch("select reason from run_events where run_id = $1", run.run_id)]
+    assert events.count("AttemptStarted") == 1
+
+
+async def test_a_pod_whose_sidecar_is_bound_but_never_starts_frees_its_slot(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await launch(store)
+    await store._db.fetch("update pods set bound_at = now() - interval '10 min'")
+    await store._db.fetch("update service_pulse set up_since = now() - interval '1 min', seen_at = clock_timestamp()")
+    assert await store.reap(10) == 0  # our own outage ended a minute ago
+    await store._db.fetch("update service_pulse set up_since = now() - interval '10 min', seen_at = clock_timestamp()")
+    assert await store.reap(10) == 1
+    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("queued", "SidecarLost")
+
+
+async def test_what_a_complete_list_lacks_is_lost_only_when_it_was_shown_before(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await next_pod(store)
+    (shown,) = await store.due(10, 15)
+    before = datetime.now(UTC)
+    await store.projected(run.run_id, shown.view.rev, "cr", 2)
+    assert await store.lost_crs([], before) == 0
+    assert await store.lost_crs([], datetime.now(UTC)) == 1
+    (again,) = await store.due(10, 15)
+    assert again.cr_uid is None
