@@ -172,7 +172,7 @@ class KindCluster:
     def _await_rules(self, published: str) -> None:
         """Give kube-proxy a moment to write the rules of a new node port; a Service without pods refuses for ever."""
         address, _, port = published.rpartition(":")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
                 socket.create_connection((address, int(port)), timeout=1).close()

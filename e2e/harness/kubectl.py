@@ -102,8 +102,8 @@ def _in(namespace: str | None) -> list[str]:
 
 
 def stream(manifests: Iterable[Object]) -> str:
-    """Write objects the way `kubectl -f -` reads many."""
-    return "\n---\n".join(json.dumps(manifest) for manifest in manifests)
+    """Write objects the way every `kubectl -f -` reads many: older ones take no `---` between JSON."""
+    return "\n".join(json.dumps(manifest) for manifest in manifests)
 
 
 def as_object(value: object) -> dict[str, object]:

@@ -21,6 +21,7 @@ from e2e.images.docker_engine import DockerEngine
 from e2e.images.store import cache_directory, locked
 
 KEPT_ARCHIVES = 4  # of each image, newest first
+KEPT_SECONDS = 1800  # and those used lately: another checkout may be loading one now
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def build(image: Image | TaskImage, builder: str) -> BuiltImage:
         with locked(f"images-{builder}"):
             if not archive.exists():
                 _build(image, builder_named(builder), archive)
+    archive.touch()
     return BuiltImage(image.name, image.ref, archive, _digest(archive), time.monotonic() - started)
 
 
@@ -148,4 +150,5 @@ def _forget_old(directory: Path, name: str) -> None:
     length = len(f"{name}-") + 12 + len(".tar")
     mine = [path for path in directory.glob(f"{name}-*.tar") if len(path.name) == length]
     for path in sorted(mine, key=lambda path: path.stat().st_mtime)[:-KEPT_ARCHIVES]:
-        path.unlink()
+        if path.stat().st_mtime < time.time() - KEPT_SECONDS:
+            path.unlink(missing_ok=True)
