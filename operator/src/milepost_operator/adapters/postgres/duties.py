@@ -1,6 +1,5 @@
 """Port `Duties`: periodic work that claims its rows by lock, safe from any replica at any time."""
 
-from collections import defaultdict
 from typing import Final
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
@@ -65,7 +64,6 @@ class PostgresDuties:
         for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit):
             ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
         ended += len(await self._db.fetch(Q["hold_stranded"], self._db.cluster, limit))
-        ended += await self._db.transaction(lambda c: self._release_found(c, limit))
         if ended:
             self._db.wake("admit", "launch", "project")
         return ended
@@ -104,15 +102,6 @@ class PostgresDuties:
         attempt = await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], run["attempt"])
         await end_attempt(self._db, connection, run, attempt, _ENDINGS[still["why"]], settled=False)
         return 1
-
-    async def _release_found(self, connection: Connection, limit: int) -> int:
-        """Release what is held for a Task or queue that is there, as a change of either does for what it sees."""
-        by_namespace = defaultdict(list)
-        for row in await connection.fetch(Q["releasable"], self._db.cluster, limit):
-            by_namespace[row["namespace"]].append(row["run_id"])
-        for namespace, runs in by_namespace.items():
-            await connection.fetch(Q["release_held"], runs, self._db.cluster, namespace)
-        return sum(map(len, by_namespace.values()))
 
     async def _expire_waiting(self, connection: Connection, found: Row) -> int:
         run = await lock_run(connection, found["run_id"])

@@ -130,14 +130,3 @@ set state = 'held', reason = 'QueueNotFound', rev = r.rev + 1,
     message = format('the Queue %s was deleted: apply it again, or change the Task''s queue', r.queue)
 from stranded s where r.run_id = s.run_id
 returning r.run_id;
-
--- name: releasable
--- Held runs that lack nothing: their Task or queue came while they were being inserted or held.
-select r.run_id, r.namespace from runs r
-join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
-join queues q on q.cluster = r.cluster and q.namespace = r.namespace and q.present
-    and q.name = case when r.retry is null then t.queue else r.queue end
-where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
-order by r.run_id
-limit $2
-for no key update of r skip locked;
