@@ -94,7 +94,7 @@ async def test_a_run_made_while_its_task_comes_is_not_held_for_ever(
             " null, now() from task_versions"
         )
     assert (await view(store, run.name)).state == "held"
-    await store.reap(100)
+    await store.promote(100)
     assert (await view(store, run.name)).state == "queued"
 
 
@@ -107,6 +107,7 @@ async def test_a_run_made_while_its_queue_goes_tells_so_and_comes_back(store: Po
     await store.reap(100)
     assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("held", "QueueNotFound")
     await store.apply_queue(QueueIntake(NS, "q", "u2", 1, 2))
+    await store.promote(100)
     assert (await view(store, run.name)).state == "queued"
 
 

@@ -109,9 +109,9 @@ class AbsentObjects:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._missing: dict[tuple[str, str, str], datetime] = {}
+        self._missing: dict[tuple[str, ...], datetime] = {}
 
-    async def confirmed(self, absent: set[tuple[str, str, str]], now: datetime) -> list[tuple[str, str, str]]:
+    async def confirmed(self, absent: set[tuple[str, ...]], now: datetime) -> list[tuple[str, ...]]:
         """`absent`: (key, namespace, …) that one complete list lacked now. Returns those gone for good."""
         self._missing = {one: self._missing.get(one, now) for one in absent}
         gone = [one for one, since in self._missing.items() if now - since >= timedelta(seconds=ABSENT_SECONDS)]
@@ -142,7 +142,7 @@ class RunSweep:
 
     async def turn(self) -> None:
         begun = self._clock()
-        known: set[tuple[str, str, str]] = set()
+        known: set[tuple[str, ...]] = set()
         for namespace in self._namespaces:
             intents = await self._intake.known_intents(namespace)
             known.update((uid, where, name) for where, name, uid in intents)
@@ -156,7 +156,7 @@ class RunSweep:
         gone = await self._absent.confirmed(absent, begun)
         await each(gone, self._forget, at_once=AT_ONCE, what="absent run")
 
-    async def _forget(self, intent: tuple[str, str, str]) -> None:
+    async def _forget(self, intent: tuple[str, ...]) -> None:
         uid, namespace, name = intent
         log.info("run_object_gone", namespace=namespace, run=name)
         await self._intake.forget_cr(namespace, name, uid)
@@ -176,23 +176,23 @@ class ManifestSweep:
 
     async def turn(self) -> None:
         begun = self._clock()
-        known: set[tuple[str, str, str]] = set()
+        known: set[tuple[str, ...]] = set()
         for namespace in self._namespaces:
             known.update(await self._intake.known_manifests(namespace))
-        present: set[tuple[str, str, str]] = set()
+        present: set[tuple[str, ...]] = set()
         for plural in MANIFESTS:
             if not await self._objects.crd_present(plural):
                 return
             for namespace in self._namespaces:
                 found = await self._objects.list_objects(plural, namespace)
-                present.update((plural, raw.namespace(one), raw.name(one)) for one in found)
+                present.update((plural, raw.namespace(one), raw.name(one), raw.uid(one)) for one in found)
         gone = await self._absent.confirmed(known - present, begun)
         await each(gone, self._remove, at_once=AT_ONCE, what="absent manifest")
 
-    async def _remove(self, manifest: tuple[str, str, str]) -> None:
-        plural, namespace, name = manifest
+    async def _remove(self, manifest: tuple[str, ...]) -> None:
+        plural, namespace, name, uid = manifest
         log.info("manifest_gone", kind=plural, namespace=namespace, name=name)
         if plural == "tasks":
-            await self._intake.remove_task(namespace, name)
+            await self._intake.remove_task(namespace, name, uid)
         else:
-            await self._intake.remove_queue(namespace, name)
+            await self._intake.remove_queue(namespace, name, uid)

@@ -21,7 +21,8 @@ where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or no
 
 -- name: remove_task
 update tasks set present = false, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = $3 and present;
+where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is null or uid = $4)
+returning name;
 
 -- name: upsert_queue
 insert into queues (cluster, namespace, name, uid, generation, concurrency)
@@ -33,7 +34,8 @@ where queues.uid <> excluded.uid or queues.generation <= excluded.generation or 
 
 -- name: remove_queue
 update queues set present = false, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = $3 and present;
+where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is null or uid = $4)
+returning name;
 
 -- name: default_queue
 -- The queue `default` needs no manifest: its row comes with the first run.
@@ -44,7 +46,7 @@ on conflict do nothing;
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
 update queues set present = true, uid = '', generation = 0, concurrency = $3, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = 'default';
+where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4);
 
 -- name: hold_waiting_of_task
 update runs set state = 'held', reason = 'TaskNotFound', message = $4, rev = rev + 1
@@ -92,9 +94,9 @@ where r.run_id = c.run_id and r.state = 'held'
 returning r.run_id, r.state;
 
 -- name: known_manifests
-select 'tasks' as plural, namespace, name from tasks where cluster = $1 and present and ($2::text is null or namespace = $2)
+select 'tasks' as plural, namespace, name, uid from tasks where cluster = $1 and present and ($2::text is null or namespace = $2)
 union all
-select 'queues', namespace, name from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
+select 'queues', namespace, name, uid from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
 
 -- name: task_policy
 select t.queue, t.retry, t.timeouts, q.name as queue_found
