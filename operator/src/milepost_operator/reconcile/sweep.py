@@ -83,7 +83,7 @@ class PodSweep:
     async def _tell(self, row: OpenPod, reason: Reason, message: str, *, hopeless: bool) -> None:
         message = names.clipped(message, 1000)
         if hopeless and row.age_seconds >= self._grace:
-            ending = Ending(reason, message, final=True, started=False)
+            ending = Ending(reason, message, counted=False, final=True, started=False)
             await self._store.pod_ended(row.pod_id, row.pod_uid, ending)
             return
         await self._store.note_pod(row.pod_id, reason.value, message)
