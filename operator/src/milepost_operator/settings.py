@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     """Image of tasks with inline source, and of the sidecar unless `sidecar_image` is set."""
     sidecar_image: str = ""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    task_requests: dict[str, str] = {"cpu": "50m", "memory": "128Mi"}
+    task_limits: dict[str, str] = {"cpu": "1", "memory": "512Mi"}
+    """Resources of a task container where its Task says nothing (JSON objects)."""
     api_url: str = ""
     """Where sidecars reach the api."""
     ca_file: Path | None = None

@@ -85,8 +85,8 @@ def test_the_status_of_a_resumed_run_is_exactly_this():
         "queue": "default",
         "startedAt": "2026-01-01T12:00:02Z",
         "finishedAt": None,
-        "observedGeneration": None,
     }
+    assert run_cr.status(VIEW, generation=2)["observedGeneration"] == 2
 
 
 @pytest.mark.parametrize("state", list(RunState))

@@ -13,9 +13,10 @@ import structlog
 
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from milepost_operator.domain.runs import Projection, RunView
+from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, raw, run_cr
 from milepost_operator.manifests.events import build_event
-from milepost_operator.manifests.raw import Manifest
+from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.ports.kube import Objects
 from milepost_operator.ports.store import Projections
 from milepost_operator.reconcile.loop import each
@@ -63,6 +64,7 @@ class Projector:
         self._objects = objects
         self._bucket = bucket
         self._progress = progress_seconds
+        self._generations: dict[str, int] = {}
 
     async def turn(self) -> None:
         """Until nothing is due."""
@@ -112,6 +114,7 @@ class Projector:
                 log.warning("run_name_taken", run=str(view.run_id), name=view.name)
                 return None
             made = there
+        self._saw(made)
         await self._patch(view, raw.uid(made))
         return raw.uid(made)
 
@@ -119,12 +122,20 @@ class Projector:
         await self._bucket.take()
         annotations = {names.RUN_ID_ANNOTATION: str(view.run_id)}
         patch: Manifest = {"metadata": {"uid": uid, "annotations": annotations}}
-        await self._objects.patch_object("runs", view.namespace, view.name, patch)
+        self._saw(await self._objects.patch_object("runs", view.namespace, view.name, patch))
 
     async def _patch(self, view: RunView, uid: str) -> None:
         await self._bucket.take()
-        patch: Manifest = {"metadata": {"uid": uid}, "status": run_cr.status(view)}
-        await self._objects.patch_status("runs", view.namespace, view.name, patch)
+        patch: Manifest = {"metadata": {"uid": uid}, "status": run_cr.status(view, self._generations.get(uid))}
+        self._saw(await self._objects.patch_status("runs", view.namespace, view.name, patch))
+        if view.state in TERMINAL:
+            self._generations.pop(uid, None)
+
+    def _saw(self, answered: Object) -> None:
+        """Each answer tells the generation that the next write has observed."""
+        generation = raw.number(answered, "metadata", "generation")
+        if generation is not None:
+            self._generations[raw.uid(answered)] = generation
 
     async def _tell(self, one: Projection, uid: str) -> None:
         for event in one.events:

@@ -111,6 +111,10 @@ class AbsentObjects:
         self._objects = objects
         self._missing: dict[tuple[str, ...], datetime] = {}
 
+    def forget(self) -> None:
+        """The kind is gone: whatever was missing is missing anew when it is back."""
+        self._missing.clear()
+
     async def confirmed(self, absent: set[tuple[str, ...]], now: datetime) -> list[tuple[str, ...]]:
         """`absent`: (key, namespace, …) that one complete list lacked now. Returns those gone for good."""
         self._missing = {one: self._missing.get(one, now) for one in absent}
@@ -147,6 +151,7 @@ class RunSweep:
             intents = await self._intake.known_intents(namespace)
             known.update((uid, where, name) for where, name, uid in intents)
         if not await self._objects.crd_present("runs"):
+            self._absent.forget()
             return
         present: set[str] = set()
         for namespace in self._namespaces:
@@ -182,6 +187,7 @@ class ManifestSweep:
         present: set[tuple[str, ...]] = set()
         for plural in MANIFESTS:
             if not await self._objects.crd_present(plural):
+                self._absent.forget()
                 return
             for namespace in self._namespaces:
                 found = await self._objects.list_objects(plural, namespace)

@@ -39,7 +39,7 @@ class PostgresDuties:
         self._db = db
 
     async def pulse(self) -> None:
-        await self._db.fetch(Q["pulse"])
+        await self._db.fetch(Q["pulse"], self._db.cluster)
 
     async def promote(self, limit: int) -> int:
         due = await self._db.fetch(Q["promote"], self._db.cluster, limit)
@@ -69,10 +69,10 @@ class PostgresDuties:
         return ended
 
     async def violations(self) -> dict[str, int]:
+        arguments = {"one_run_per_key": (self._db.settings.idempotency_seconds,)}
         found = {}
         for name in INVARIANTS:
-            args = [self._db.settings.idempotency_seconds] if name == "one_run_per_key" else []
-            row = await self._db.fetchrow(Q[name], self._db.cluster, *args)
+            row = await self._db.fetchrow(Q[name], self._db.cluster, *arguments.get(name, ()))
             found[name] = int(row[0]) if row else 0
         return found
 

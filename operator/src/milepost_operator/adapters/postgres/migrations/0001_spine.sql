@@ -273,7 +273,7 @@ create table wakes (
     created_at timestamptz not null default clock_timestamp()
 );
 
--- One row: the epoch fences launches; an operator of an older one can't act.
+-- One row a cluster: the epoch fences launches; an operator of an older one can't act.
 create table leadership (
     cluster text primary key,
     epoch bigint not null,
@@ -281,11 +281,10 @@ create table leadership (
     since timestamptz not null default clock_timestamp()
 );
 
--- One row: since when heartbeats have been acceptable without a gap. Leases lapse only after a full lease of that.
+-- One row a cluster: since when heartbeats have been acceptable without a gap. Leases lapse only after a full lease of
+-- that.
 create table service_pulse (
-    one boolean primary key default true check (one),
+    cluster text primary key,
     up_since timestamptz not null default clock_timestamp(),
     seen_at timestamptz not null default clock_timestamp()
 );
-
-insert into service_pulse default values;

@@ -1,9 +1,10 @@
 -- name: pulse
 -- A gap of more than three seconds means that heartbeats could not be accepted: leases start anew from here.
 -- So they do after the clock was set back.
-update service_pulse
-set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' or seen_at > clock_timestamp()
-                    then clock_timestamp() else up_since end,
+insert into service_pulse as p (cluster) values ($1)
+on conflict (cluster) do update
+set up_since = case when clock_timestamp() - p.seen_at > interval '3 seconds' or p.seen_at > clock_timestamp()
+                    then clock_timestamp() else p.up_since end,
     seen_at = clock_timestamp();
 
 -- name: promote
@@ -101,7 +102,7 @@ from runs r
 join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt and a.state <> 'ended'
 left join pods b on b.pod_id = a.pod_id and a.state = 'reserved' and b.state = 'bound'
-cross join service_pulse p
+left join service_pulse p on p.cluster = r.cluster
 where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
   and r.state in ('admitted', 'running', 'cancelling')
   and (r.cancel_deadline_at <= clock_timestamp() or r.run_deadline_at <= clock_timestamp()

@@ -38,10 +38,11 @@ where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is
 returning name;
 
 -- name: default_queue
--- The queue `default` needs no manifest: its row comes with the first run.
+-- The queue `default` needs no manifest: its row comes with the first Task that names it, and follows the settings.
 insert into queues (cluster, namespace, name, uid, generation, concurrency)
 values ($1, $2, 'default', '', 0, $3)
-on conflict do nothing;
+on conflict (cluster, namespace, name) do update set concurrency = excluded.concurrency, updated_at = clock_timestamp()
+where queues.uid = '' and queues.concurrency is distinct from excluded.concurrency;
 
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
@@ -82,12 +83,13 @@ update runs r
 set queue = c.queue,
     retry = case when r.retry is null then c.retry else r.retry end,
     timeouts = case when r.timeouts is null then c.timeouts else r.timeouts end,
-    state = case when c.lacks is null then 'queued' else 'held' end,
+    state = case when c.lacks is not null then 'held'
+                 when r.ready_at <= clock_timestamp() then 'queued'
+                 when r.attempt = 0 then 'delayed' else 'backoff' end,
     reason = c.lacks,
     message = case c.lacks
         when 'TaskNotFound' then format('no Task %s in namespace %s: apply it, or delete the run', r.task, r.namespace)
         when 'QueueNotFound' then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', c.queue, r.namespace) end,
-    ready_at = greatest(r.ready_at, clock_timestamp()),
     rev = r.rev + 1
 from changed c
 where r.run_id = c.run_id and r.state = 'held'
