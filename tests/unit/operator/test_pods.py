@@ -7,7 +7,7 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Delete, End, Sight, decide
+from milepost_operator.reconcile.pods import Confirm, Delete, End, Sight, decide
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -37,9 +37,20 @@ def running(seconds: float) -> dict[str, object]:
 def test_a_sidecar_that_is_not_heard_of_frees_its_slot(state: str, unheard: float, runs: float, ends: bool) -> None:
     row = OpenPod("a", "team", state, "job", None, None, 1, 300.0, 0, unheard)
     job = {"metadata": {"name": "mp-a", "uid": "job"}}
-    actions = decide(row, Sight(job, [running(runs)]), NOW, 60.0)
+    actions = decide(row, Sight(job, [running(runs)], fresh=True), NOW, 60.0)
     assert [type(a) for a in actions] == ([End, Delete] if ends else [])
     if ends:
         end = actions[0]
         assert isinstance(end, End)
         assert (end.ending.reason, end.ending.infra) == (Reason.SIDECAR_LOST, True)
+
+
+def test_nothing_is_concluded_of_a_living_pod_from_the_watches_alone() -> None:
+    """They may be minutes behind: it may have pulled its image since."""
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    pod = running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "creationTimestamp": "2025-12-31T00:00:00Z"}}
+    pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": TASK_CONTAINER, "state": waiting}]}
+    row = OpenPod("a", "team", "bound", "job", "u", None, 1, 300.0, 0)
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    assert [type(a) for a in decide(row, Sight(job, [pod]), NOW, 60.0)] == [Confirm]
+    assert [type(a) for a in decide(row, Sight(job, [pod], fresh=True), NOW, 60.0)] == [End, Delete]

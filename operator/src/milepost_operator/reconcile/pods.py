@@ -63,7 +63,7 @@ class Close:
 
 
 class Confirm:
-    """The watches show nothing, which must be read anew before anything follows from it."""
+    """What the watches show (nothing, or a living pod that can't go on) must be read anew: they may be behind."""
 
 
 Action = Note | End | Delete | Digest | Close | Confirm
@@ -90,10 +90,14 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
     found = classify(pod, now, config_grace_seconds)
     if isinstance(found, Ending):
         over = evidence.finished(pod) or evidence.exit_of(pod) is not None
+        if not over and not sight.fresh:
+            return [Confirm()]
         return [End(raw.uid(pod), found), *([] if over else [Delete(_job_uid(sight))])]
     if isinstance(found, Waiting):
         return [Note(found.reason.value, found.message)]
     if row.unheard_seconds >= UNHEARD_SECONDS and evidence.sidecar_runs(pod, now) >= UNHEARD_SECONDS:
+        if not sight.fresh:
+            return [Confirm()]
         return [End(raw.uid(pod), _unheard(pod)), Delete(_job_uid(sight))]
     digest = resolved(pod)
     return [Digest(digest)] if digest else []
