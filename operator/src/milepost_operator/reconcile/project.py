@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -24,6 +25,7 @@ from milepost_operator.reconcile.loop import each
 log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 50
+MAX_FAILED: Final = 200
 AT_ONCE: Final = 8
 WRITES_PER_SECOND: Final = 20.0
 BURST: Final = 40.0
@@ -67,12 +69,18 @@ class Projector:
         self._generations: dict[str, int] = {}
 
     async def turn(self) -> None:
-        """Until nothing is due."""
-        while True:
-            due = await self._store.due(BATCH, self._progress)
-            await each(due, self.show, at_once=AT_ONCE, what="projection")
-            if len(due) < BATCH:
+        """Until nothing is due but what failed in this turn: that waits for the next, and holds nothing else up."""
+        tried: set[tuple[UUID, int]] = set()
+        failed = 0
+        while failed <= MAX_FAILED:
+            limit = BATCH + failed
+            due = await self._store.due(limit, self._progress)
+            fresh = [one for one in due if (one.view.run_id, one.view.rev) not in tried]
+            await each(fresh, self.show, at_once=AT_ONCE, what="projection")
+            if len(due) < limit:
                 return
+            tried.update((one.view.run_id, one.view.rev) for one in fresh)
+            failed = len(due) - len(fresh)
 
     async def show(self, one: Projection) -> None:
         """Bring one CR up to its row. What can't be written is given up for this revision, never tried in a loop."""
@@ -80,12 +88,12 @@ class Projector:
         upto = max((event.seq for event in one.events), default=0)
         try:
             uid = await self._written(one)
+            if uid:
+                await self._tell(one, uid)
         except (ForbiddenError, InvalidInputError, NotFoundError) as error:
             log.warning("run_not_shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
             await self._store.projected(view.run_id, view.rev, None, upto)
             return
-        if uid:
-            await self._tell(one, uid)
         await self._store.projected(view.run_id, view.rev, uid, upto)
 
     async def _written(self, one: Projection) -> str | None:
