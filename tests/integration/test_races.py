@@ -267,3 +267,17 @@ async def test_what_a_complete_list_lacks_is_lost_only_when_it_was_shown_before(
 async def test_a_lock_that_can_not_be_had_now_is_no_fault_of_ours(hand: "asyncpg.Connection[asyncpg.Record]") -> None:
     with pytest.raises(UnavailableError), translated():
         await hand.execute("do $$ begin raise lock_not_available; end $$")
+
+
+async def test_a_record_that_comes_while_the_object_is_written_is_shown_next_time(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    await pod.write("a")
+    (shown,) = await store.due(10, 0)
+    await pod.write("b")
+    await store.projected(shown.view.run_id, shown.view.rev, "cr", 2, shown=shown.view)
+    (again,) = await store.due(10, 0)
+    assert (shown.view.last_key, again.view.last_key) == ("a", "b")
+    await store.projected(again.view.run_id, again.view.rev, "cr", 2, shown=again.view)
+    assert await store.due(10, 0) == []

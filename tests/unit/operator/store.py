@@ -93,7 +93,7 @@ class FakeStore:
         taken, self.projections = self.projections[:limit], self.projections[limit:]
         return taken
 
-    async def projected(self, run_id, rev, cr_uid, events_upto):
+    async def projected(self, run_id, rev, cr_uid, events_upto, shown=None):
         self.told.append(("projected", rev, cr_uid, events_upto))
 
     async def lost_crs(self, present, before):

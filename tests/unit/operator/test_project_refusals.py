@@ -49,7 +49,7 @@ class Store:
     async def due(self, _limit: int, _progress: float) -> Sequence[Projection]:
         return [self.one] if self.one else []
 
-    async def projected(self, _run: object, _rev: int, _uid: str | None, upto: int) -> None:
+    async def projected(self, _run: object, _rev: int, _uid: str | None, upto: int, _shown: object) -> None:
         self.one, self.upto = None, upto
 
 

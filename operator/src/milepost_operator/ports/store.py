@@ -102,8 +102,10 @@ class Projections(Protocol):
     async def due(self, limit: int, progress_seconds: float) -> Sequence[Projection]:
         """Runs whose CR is behind; mere progress only when the last write is `progress_seconds` old."""
 
-    async def projected(self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int) -> None:
-        """The CR shows `rev` and the Events up to a seq are out."""
+    async def projected(
+        self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int, shown: RunView | None = None
+    ) -> None:
+        """The CR shows `rev` and the Events up to a seq are out. `shown`: with which progress; else with the newest."""
 
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         """CRs (by uid) that a complete list no longer has: forget them, so that they are projected anew."""

@@ -92,9 +92,9 @@ class Projector:
                 await self._tell(one, uid)
         except (ForbiddenError, InvalidInputError, NotFoundError) as error:
             log.warning("run_not_shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
-            await self._store.projected(view.run_id, view.rev, None, upto)
+            await self._store.projected(view.run_id, view.rev, None, upto, view)
             return
-        await self._store.projected(view.run_id, view.rev, uid, upto)
+        await self._store.projected(view.run_id, view.rev, uid, upto, view)
 
     async def _written(self, one: Projection) -> str | None:
         """Uid of the CR that shows the run now; None when there is none to show it in."""
