@@ -19,10 +19,10 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	$(PY) tools/chart_docs.py --check
 	pytest -q tests/unit
 
-integration: venv ## the engine on a real Postgres
-	pytest -q tests/integration
+integration: venv ## the engine on a real Postgres, the operator and its client on a real API server
+	pytest -q tests/integration tests/contract
 
-chart: venv ## the chart, with a real Helm
+chart: venv ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
 e2e: venv ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)

@@ -46,8 +46,9 @@ def _kubernetes_flags() -> str:
 KUBE_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 HELM = Program("helm", ("helm.sh/helm/v4/cmd/helm@v4.3.1",))
+KUBE = Program("kube", ("go/kube",), (*KUBE_NAMES, "kubeadm", "crictl"), ldflags=_kubernetes_flags())
 PROGRAMS = (
-    Program("kube", ("go/kube",), (*KUBE_NAMES, "kubeadm", "crictl"), ldflags=_kubernetes_flags()),
+    KUBE,
     Program(
         "containerd",
         tuple(f"{CONTAINERD}/{name}@v2.4.2" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
@@ -79,6 +80,11 @@ CALICO_KINDS = (
 def binaries() -> Path:
     """The directory that holds every program of the cluster under its usual name; builds what is not cached."""
     return _linked(PROGRAMS)
+
+
+def kube_programs() -> Path:
+    """The directory that holds Kubernetes' own programs, etcd and kubectl alone: an API server needs no node."""
+    return _linked((KUBE,))
 
 
 def kind_program() -> Path:

@@ -1,6 +1,5 @@
 """Our Jobs against a real API server's validation."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +13,14 @@ from milepost_operator.manifests.job import PodSettings, build_job
 from milepost_operator.manifests.shape import shape_of
 from tests.fakes.crd_samples import COMMAND, FULL, SOURCE
 
-KUBECONFIG = os.environ.get("MILEPOST_TEST_KUBECONFIG", "")
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(not KUBECONFIG, reason="MILEPOST_TEST_KUBECONFIG names no cluster"),
-]
 ORDER = PodOrder("abcdefgh01234567", "default", "t", 1, "h", {}, None)
 
 
 @pytest.mark.parametrize("spec", [FULL, COMMAND, SOURCE], ids=["full", "command", "source"])
-async def test_the_api_server_takes_the_job(spec):
+async def test_the_api_server_takes_the_job(kubeconfig: Path, spec):
     shape = shape_of(TaskSpec.model_validate(spec))
     job = build_job(replace(ORDER, shape=shape), PodSettings("runner:1", "sidecar:1", "https://api:8443", "PEM"))
-    async with KubeClient(from_kubeconfig(Path(KUBECONFIG))) as kube:
+    async with KubeClient(from_kubeconfig(kubeconfig)) as kube:
         path = "/apis/batch/v1/namespaces/default/jobs"
         made = await kube.create(path, job, {"dryRun": "All", "fieldValidation": "Strict"})
     assert made["spec"]["template"]["spec"]["initContainers"][0]["restartPolicy"] == "Always"

@@ -1,10 +1,6 @@
-"""The whole operator against a real API server and a real Postgres; pods are played by the test.
-
-MILEPOST_TEST_KUBECONFIG names the API server (etcd and kube-apiserver suffice).
-"""
+"""The whole operator against a real API server and a real Postgres; pods are played by the test."""
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -13,21 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from milepost_operator.adapters.kube.client import APPLY, KubeClient, KubeNotFound
+from milepost_operator.adapters.kube.client import KubeClient, KubeNotFound
 from milepost_operator.adapters.kube.config import from_kubeconfig
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.crds.generate import all_crds
 from milepost_operator.handlers.operator import run_operator
 from milepost_operator.settings import Settings
 
-KUBECONFIG = os.environ.get("MILEPOST_TEST_KUBECONFIG", "")
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(not KUBECONFIG, reason="MILEPOST_TEST_KUBECONFIG names no cluster"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("crds")]
 API = "milepost.dev/v1beta1"
 
 
@@ -102,8 +91,8 @@ def ended(code: int, reason: str = "Error") -> dict[str, Any]:
 
 
 @pytest.fixture
-async def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setenv("KUBECONFIG", KUBECONFIG)
+async def world(settings: Settings, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     namespace = f"op-{secrets.token_hex(4)}"
     ours = settings.model_copy(
         update={
@@ -116,10 +105,7 @@ async def world(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             "config_grace_seconds": 0.5,
         },
     )
-    async with KubeClient(from_kubeconfig(Path(KUBECONFIG))) as kube, PostgresStore.open(ours) as store:
-        for crd in all_crds().values():
-            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
-            await kube.patch(path, yaml.safe_load(yaml.dump(crd)), APPLY, {"fieldManager": "test", "force": "true"})
+    async with KubeClient(from_kubeconfig(kubeconfig)) as kube, PostgresStore.open(ours) as store:
         namespace_body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         await kube.create("/api/v1/namespaces", namespace_body)
         await kube.create(

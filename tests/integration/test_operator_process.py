@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,17 +13,9 @@ import pytest
 from milepost_operator.adapters.kube.client import KubeClient
 from milepost_operator.adapters.kube.config import from_kubeconfig
 from milepost_operator.settings import Settings
+from tests.apiserver import free_ports
 
-KUBECONFIG = os.environ.get("MILEPOST_TEST_KUBECONFIG", "")
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(not KUBECONFIG, reason="MILEPOST_TEST_KUBECONFIG names no cluster"),
-]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+pytestmark = pytest.mark.usefixtures("crds")
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -50,18 +41,18 @@ class Replica:
 
 
 @pytest.fixture
-async def namespace() -> AsyncIterator[str]:
+async def namespace(kubeconfig: Path) -> AsyncIterator[str]:
     name = f"op-{secrets.token_hex(4)}"
-    async with KubeClient(from_kubeconfig(Path(KUBECONFIG))) as kube:
+    async with KubeClient(from_kubeconfig(kubeconfig)) as kube:
         await kube.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         yield name
         await kube.delete(f"/api/v1/namespaces/{name}")
 
 
-async def start(settings: Settings, namespace: str) -> Replica:
-    port = free_port()
+async def start(settings: Settings, kubeconfig: Path, namespace: str) -> Replica:
+    (port,) = free_ports(1)
     env = os.environ | {
-        "KUBECONFIG": KUBECONFIG,
+        "KUBECONFIG": str(kubeconfig),
         "MILEPOST_DATABASE_URL": settings.dsn,
         "MILEPOST_NAMESPACES": namespace,
         "MILEPOST_OPERATOR_NAMESPACE": namespace,
@@ -74,12 +65,12 @@ async def start(settings: Settings, namespace: str) -> Replica:
     return Replica(process, port)
 
 
-async def test_a_second_replica_takes_over_within_seconds(settings: Settings, namespace: str) -> None:
-    first = await start(settings, namespace)
+async def test_a_second_replica_takes_over_within_seconds(settings: Settings, kubeconfig: Path, namespace: str) -> None:
+    first = await start(settings, kubeconfig, namespace)
     try:
         await first.until("/metrics", "milepost_operator_leader 1.0")
         await first.until("/readyz", '"problems": {}')
-        second = await start(settings, namespace)
+        second = await start(settings, kubeconfig, namespace)
         try:
             await second.until("/readyz", '"problems": {}')
             assert "milepost_operator_leader 0.0" in (await get(second.port, "/metrics"))[1]
