@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """Limit of the queue `default` where no Queue of that name is applied."""
     progress_seconds: float = Field(default=15.0, gt=0)
     """Progress alone is written to a Run's status at most so often."""
+    held_seconds: int = Field(default=86400, ge=1)
+    """A run that is held for a missing Task or Queue expires after this."""
     idempotency_seconds: int = Field(default=86400, ge=1)
 
     max_record_bytes: int = Field(default=1_048_576, ge=1024)

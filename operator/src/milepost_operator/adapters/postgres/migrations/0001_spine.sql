@@ -77,6 +77,7 @@ create table runs (
     concurrency_key text,
     ready_at timestamptz not null default clock_timestamp(),
     order_at timestamptz not null default clock_timestamp(),
+    held_at timestamptz,
     expires_at timestamptz,
     deadline_at timestamptz,
     run_deadline_at timestamptz,
@@ -118,6 +119,7 @@ create table runs (
     constraint finished_iff_terminal check (
         (finished_at is not null) = (state in ('succeeded', 'failed', 'cancelled', 'timedOut', 'expired'))),
     constraint dead_letters_failed check (not dead_lettered or state = 'failed'),
+    constraint held_has_time check (state <> 'held' or held_at is not null),
     constraint admitted_has_version check (version is not null or state not in ('admitted', 'running'))
 ) with (fillfactor = 80);
 

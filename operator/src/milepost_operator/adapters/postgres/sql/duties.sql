@@ -57,7 +57,7 @@ with picked as (
     join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
 ), orphans as (
     update runs r
-    set state = 'held', reason = 'TaskNotFound', rev = r.rev + 1,
+    set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', rev = r.rev + 1,
         message = format('the Task %s was deleted: apply it again, or delete the run', r.task)
     from picked p
     where r.run_id = p.run_id and not exists (select 1 from bound b where b.run_id = r.run_id)
@@ -113,8 +113,11 @@ where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
 limit $2;
 
 -- name: overdue_waiting
-select run_id from runs
-where cluster = $1 and state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
+-- Waiting runs whose own deadline has come, and held ones that nobody gave what they lack in time.
+select run_id, state = 'held' and held_at <= clock_timestamp() - $3::interval as held_too_long from runs
+where cluster = $1
+  and (state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
+       or state = 'held' and held_at <= clock_timestamp() - $3::interval)
 limit $2;
 
 -- name: hold_stranded
@@ -127,7 +130,7 @@ with stranded as (
     for no key update of r skip locked
 )
 update runs r
-set state = 'held', reason = 'QueueNotFound', rev = r.rev + 1,
+set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', rev = r.rev + 1,
     message = format('the Queue %s was deleted: apply it again, or change the Task''s queue', r.queue)
 from stranded s where r.run_id = s.run_id
 returning r.run_id;

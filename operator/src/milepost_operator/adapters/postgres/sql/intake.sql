@@ -50,11 +50,11 @@ update queues set present = true, uid = '', generation = 0, concurrency = $3, up
 where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4);
 
 -- name: hold_waiting_of_task
-update runs set state = 'held', reason = 'TaskNotFound', message = $4, rev = rev + 1
+update runs set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = rev + 1
 where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'delayed', 'backoff');
 
 -- name: hold_waiting_of_queue
-update runs set state = 'held', reason = 'QueueNotFound', message = $4, rev = rev + 1
+update runs set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', message = $4, rev = rev + 1
 where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff');
 
 -- name: release_held
@@ -137,8 +137,9 @@ update runs set intent_uid = $2, cr_uid = $2, rev = rev + 1 where run_id = $1;
 
 -- name: insert_run
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
-                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid, held_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17,
+        case when $7 = 'held' then clock_timestamp() end)
 on conflict do nothing
 returning run_id;
 
