@@ -3,6 +3,7 @@
 
 import json
 import os
+import secrets
 import ssl
 import sys
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-NAMESPACE, NAME = os.environ["TEST_NAMESPACE"], os.environ["TEST_NAME"]
+NAMESPACE = os.environ["TEST_NAMESPACE"]
+# A name of its own each time: a Run with the name and input of a finished one is that one, and tests nothing.
+NAME = f"{os.environ['TEST_NAME']}-{secrets.token_hex(4)}"
 HOST = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
 SOURCE = """
 from milepost import step, task
@@ -63,7 +66,6 @@ def remove() -> None:
 
 
 def main() -> int:
-    remove()
     try:
         create("Task", "tasks", {"source": {"inline": SOURCE}})
         create("Run", "runs", {"task": NAME, "input": {"a": 40, "b": 2}})
