@@ -26,7 +26,10 @@ chart: venv ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
 e2e: venv ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
-	pytest -q -m cluster e2e
+	pytest -q -m cluster e2e/scenarios e2e/tests/test_edge.py
+
+lifecycle: venv ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
+	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_cluster_lifecycle.py
 
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench
@@ -49,4 +52,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chart e2e bench up down images venv lock fmt
+.PHONY: help demo test check integration chart e2e lifecycle bench up down images venv lock fmt

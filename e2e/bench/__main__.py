@@ -1,4 +1,4 @@
-"""`make bench`: all benchmarks, or those named: cold_start step recover etcd_writes footprint burst."""
+"""`make bench`: all benchmarks, or those named: install footprint cold_start step recover etcd_writes burst."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 
-from e2e.bench import burst, cold_start, etcd_writes, footprint, recover, step
+from e2e.bench import burst, cold_start, etcd_writes, footprint, install, recover, step
 from e2e.bench.bars import Bar, machine, show
 from e2e.harness.counter import Counter
 from e2e.harness.kubectl import dig
@@ -16,6 +16,7 @@ from e2e.harness.release import Release, values_for
 
 Benchmark = Callable[[Lab], Sequence[Bar]]
 ALL: dict[str, Benchmark] = {
+    "install": install.measure,
     "footprint": footprint.measure,
     "cold_start": cold_start.measure,
     "step": step.measure,

@@ -66,6 +66,11 @@ class Release:
         self.kubectl.run("delete", "pvc", "--all", "-n", NAMESPACE, "--ignore-not-found")
         self.kubectl.run("delete", "secret", "--all", "-n", NAMESPACE, "--ignore-not-found")
         self.platform.cluster.release_volumes()
+        self.__dict__.pop("api", None)  # its address, CA and token went with the release
+
+    def test(self) -> None:
+        """Run the chart's own test: a task of its own, to success."""
+        self._helm(["test", NAME, "--namespace", NAMESPACE, "--timeout", "120s"])
 
     def wait_ready(self, timeout: float = 90) -> None:
         """Wait until API, operator and database are rolled out and the API answers from here."""

@@ -17,8 +17,12 @@ from e2e.images.build import BuiltImage
 
 
 @pytest.fixture(scope="session")
-def platform() -> Platform:
-    return Platform.bring_up()
+def platform() -> Iterator[Platform]:
+    """The cluster; in the end not one packet of it may have left the machine."""
+    made = Platform.bring_up()
+    before = made.cluster.escaped_packets()
+    yield made
+    assert made.cluster.escaped_packets() == before
 
 
 @pytest.fixture(scope="session")

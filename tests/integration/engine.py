@@ -83,3 +83,10 @@ async def eventually(check: Callable[[], Awaitable[object]], seconds: float = 5.
     async with asyncio.timeout(seconds):
         while not await check():  # noqa: ASYNC110  the database has no event for it
             await asyncio.sleep(0.02)
+
+
+async def served_for(store: PostgresStore, since: str, until: str = "0") -> None:
+    """The api took heartbeats since so long ago, and last did so `until` ago."""
+    await store.pulse()
+    query = "update service_pulse set up_since = clock_timestamp() - $1::text::interval,"
+    await store._db.fetch(query + " seen_at = clock_timestamp() - $2::text::interval", since, until)

@@ -8,21 +8,21 @@ from typing import Any
 import asyncpg
 import pytest
 
+from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import DeposedError
+from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, QueueIntake
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, served_for, trigger
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 
 
 @pytest.fixture
-async def other(settings: Settings, store: PostgresStore) -> AsyncIterator[PostgresStore]:
-    """A second replica; `store` checks the invariants at the end."""
-    assert store
+async def other(settings: Settings) -> AsyncIterator[PostgresStore]:
+    """A second replica."""
     async with PostgresStore.open(settings) as opened:
         yield opened
 
@@ -136,31 +136,6 @@ async def test_a_retry_is_not_admitted_once_its_task_went(store: PostgresStore) 
     assert (again.start.attempt, await again.succeed()) == (2, "succeeded")
 
 
-async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    pod = await next_pod(store)
-    await store.pulse()
-    await store._db.fetch(
-        "update service_pulse set up_since = now() - interval '2 h', seen_at = now() - interval '1 h'"
-    )
-    await store._db.fetch("update run_heads set lease_until = now() - interval '50 min'")
-    assert await store.reap(100) == 0  # before the first pulse
-    await store.pulse()
-    assert await store.reap(100) == 0
-    assert (await view(store, run.name)).state == "running"
-    assert await pod.succeed() == "succeeded"
-
-
-async def test_a_clock_set_back_does_not_keep_leases_for_ever(store: PostgresStore) -> None:
-    await store._db.fetch(
-        "update service_pulse set up_since = now() + interval '1 h', seen_at = now() + interval '1 h'"
-    )
-    await store.pulse()
-    (row,) = await store._db.fetch("select up_since <= clock_timestamp() as ok from service_pulse")
-    assert row["ok"]
-
-
 async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
     store: PostgresStore, other: PostgresStore
 ) -> None:
@@ -249,10 +224,8 @@ async def test_settle_pod_end_reap_and_cancel_at_once_end_an_attempt_once(
     for i in range(15):
         run = await trigger(store, name=f"r{i}")
         pod = await next_pod(store)
-        await store._db.fetch(
-            "update run_heads set lease_until = now() - interval '1 min' where run_id = $1", run.run_id
-        )
-        await store._db.fetch("update service_pulse set up_since = now() - interval '1 h', seen_at = clock_timestamp()")
+        await store._db.fetch("update run_heads set lease_until = now() where run_id = $1", run.run_id)
+        await served_for(store, "1 h")
         await asyncio.gather(
             pod.succeed(),
             other.pod_ended(pod.session.pod_id, None, LOST),
@@ -278,18 +251,6 @@ async def test_two_starts_at_once_are_one_start(store: PostgresStore, other: Pos
     assert events.count("AttemptStarted") == 1
 
 
-async def test_a_pod_whose_sidecar_is_bound_but_never_starts_frees_its_slot(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await launch(store)
-    await store._db.fetch("update pods set bound_at = now() - interval '10 min'")
-    await store._db.fetch("update service_pulse set up_since = now() - interval '1 min', seen_at = clock_timestamp()")
-    assert await store.reap(10) == 0  # our own outage ended a minute ago
-    await store._db.fetch("update service_pulse set up_since = now() - interval '10 min', seen_at = clock_timestamp()")
-    assert await store.reap(10) == 1
-    assert ((await view(store, run.name)).state, (await view(store, run.name)).reason) == ("queued", "SidecarLost")
-
-
 async def test_what_a_complete_list_lacks_is_lost_only_when_it_was_shown_before(store: PostgresStore) -> None:
     await apply_task(store)
     run = await trigger(store)
@@ -301,3 +262,22 @@ async def test_what_a_complete_list_lacks_is_lost_only_when_it_was_shown_before(
     assert await store.lost_crs([], datetime.now(UTC)) == 1
     (again,) = await store.due(10, 15)
     assert again.cr_uid is None
+
+
+async def test_a_lock_that_can_not_be_had_now_is_no_fault_of_ours(hand: "asyncpg.Connection[asyncpg.Record]") -> None:
+    with pytest.raises(UnavailableError), translated():
+        await hand.execute("do $$ begin raise lock_not_available; end $$")
+
+
+async def test_a_record_that_comes_while_the_object_is_written_is_shown_next_time(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    await pod.write("a")
+    (shown,) = await store.due(10, 0)
+    await pod.write("b")
+    await store.projected(shown.view.run_id, shown.view.rev, "cr", 2, shown=shown.view)
+    (again,) = await store.due(10, 0)
+    assert (shown.view.last_key, again.view.last_key) == ("a", "b")
+    await store.projected(again.view.run_id, again.view.rev, "cr", 2, shown=again.view)
+    assert await store.due(10, 0) == []

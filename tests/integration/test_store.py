@@ -368,9 +368,19 @@ async def test_a_cut_connection_is_unavailable_and_nothing_was_acknowledged(stor
     run = await trigger(store)
 
     async def cut(connection: object) -> None:
-        await connection.execute("update runs set state = 'held', reason = 'x'")  # type: ignore[attr-defined]
+        await connection.execute("update runs set state = 'held', held_at = now(), reason = 'x'")  # type: ignore[attr-defined]
         await connection.execute("select pg_terminate_backend(pg_backend_pid())")  # type: ignore[attr-defined]
 
     with pytest.raises(UnavailableError):
         await store._db.transaction(cut)
     assert await state_of(store, run.name) == "queued"
+
+
+async def test_a_run_that_is_held_for_too_long_expires(store: PostgresStore) -> None:
+    run = await trigger(store)
+    assert await store.reap(10) == 0
+    await store._db.fetch("update runs set held_at = held_at - interval '25 hours'")
+    assert await store.reap(10) == 1
+    view = await store.get_run(NS, run.name)
+    assert (view.state, view.reason) == ("expired", "Expired")
+    assert "no Task index" in str(view.message)

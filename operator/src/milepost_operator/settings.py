@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     """Image of tasks with inline source, and of the sidecar unless `sidecar_image` is set."""
     sidecar_image: str = ""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    task_requests: dict[str, str] = {"cpu": "50m", "memory": "128Mi"}
+    task_limits: dict[str, str] = {"cpu": "1", "memory": "512Mi"}
+    """Resources of a task container where its Task says nothing (JSON objects)."""
     api_url: str = ""
     """Where sidecars reach the api."""
     ca_file: Path | None = None
@@ -59,6 +62,8 @@ class Settings(BaseSettings):
     """Limit of the queue `default` where no Queue of that name is applied."""
     progress_seconds: float = Field(default=15.0, gt=0)
     """Progress alone is written to a Run's status at most so often."""
+    held_seconds: int = Field(default=86400, ge=1)
+    """A run that is held for a missing Task or Queue expires after this."""
     idempotency_seconds: int = Field(default=86400, ge=1)
 
     max_record_bytes: int = Field(default=1_048_576, ge=1024)

@@ -41,7 +41,7 @@ DONE = Ending(Reason.SUCCEEDED, "done", counted=False)
         (facts(infra_streak=1), LOST, "backoff", 0, 2),
         (facts(infra_streak=5), LOST, "failed", 0, 6),
         (facts(infra_streak=5, progressed=True), LOST, "queued", 0, 1),
-        (facts(), Ending(Reason.CONFIG, "bad", final=True), "failed", 1, 0),
+        (facts(), Ending(Reason.CONFIG, "bad", counted=False, final=True), "failed", 0, 0),
         (facts(), Ending(Reason.RUN_TIMEOUT, "late", counted=False), "timedOut", 0, 0),
     ],
 )
@@ -90,7 +90,8 @@ def test_reports_are_classified(
     failure: Failure | None, evidence: Evidence, reason: Reason, infra: bool, final: bool
 ) -> None:
     ending = ending_of(SettleRequest(Fence("r", 1, 1), "failed", None, failure, evidence))
-    assert (ending.reason, ending.infra, ending.final, ending.counted) == (reason, infra, final, not infra)
+    counted = not infra and reason is not Reason.CONFIG
+    assert (ending.reason, ending.infra, ending.final, ending.counted) == (reason, infra, final, counted)
 
 
 def test_every_decision_is_a_transition_that_there_is() -> None:

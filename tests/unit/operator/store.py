@@ -19,7 +19,7 @@ class FakeStore:
         self.is_launched = True
         self.deposed = False
         self.projections: list[Any] = []
-        self.manifests: list[tuple[str, str, str]] = []
+        self.manifests: list[tuple[str, str, str, str]] = []
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
         self.stats: list[Any] = []
@@ -62,13 +62,13 @@ class FakeStore:
         self.told.append(("task", task))
         return 7
 
-    async def remove_task(self, namespace, name):
+    async def remove_task(self, namespace, name, uid=None):
         self.told.append(("task removed", namespace, name))
 
     async def apply_queue(self, queue):
         self.told.append(("queue", queue))
 
-    async def remove_queue(self, namespace, name):
+    async def remove_queue(self, namespace, name, uid=None):
         self.told.append(("queue removed", namespace, name))
 
     async def create_run(self, run):
@@ -93,7 +93,7 @@ class FakeStore:
         taken, self.projections = self.projections[:limit], self.projections[limit:]
         return taken
 
-    async def projected(self, run_id, rev, cr_uid, events_upto):
+    async def projected(self, run_id, rev, cr_uid, events_upto, shown=None):
         self.told.append(("projected", rev, cr_uid, events_upto))
 
     async def lost_crs(self, present, before):

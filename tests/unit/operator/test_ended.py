@@ -65,7 +65,7 @@ def deleted(asked, grace=30):
     return {"deletionTimestamp": at(asked + grace), "deletionGracePeriodSeconds": grace}
 
 
-USER, INFRA, FINAL, DONE = (True, False, False), (False, True, False), (True, False, True), (False, False, False)
+USER, INFRA, FINAL, DONE = (True, False, False), (False, True, False), (False, False, True), (False, False, False)
 STORAGE = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
 EMPTY_DIR = 'Usage of EmptyDir volume "milepost-tmp" exceeds the limit "1Mi".'
 PRESSURE = (

@@ -85,8 +85,8 @@ def test_the_status_of_a_resumed_run_is_exactly_this():
         "queue": "default",
         "startedAt": "2026-01-01T12:00:02Z",
         "finishedAt": None,
-        "observedGeneration": None,
     }
+    assert run_cr.status(VIEW, generation=2)["observedGeneration"] == 2
 
 
 @pytest.mark.parametrize("state", list(RunState))
@@ -261,11 +261,11 @@ async def test_a_run_that_is_back_starts_anew(absent):
 
 async def test_a_task_deleted_while_nobody_watched_is_removed():
     store, cluster, clock = FakeStore(), FakeCluster(), Clock()
-    store.manifests = [("tasks", "team", "kept"), ("tasks", "team", "gone"), ("queues", "team", "narrow")]
-    cluster.put("tasks", {"metadata": {"name": "kept"}, "spec": {}})
+    kept = cluster.put("tasks", {"metadata": {"name": "kept"}, "spec": {}})["metadata"]["uid"]
+    store.manifests = [("tasks", "team", "kept", kept), ("tasks", "team", "gone", "u1"), ("queues", "team", "q", "u2")]
     sweep = ManifestSweep(store, cluster, (), clock=clock)
     await sweep.turn()
     assert not store.told
     clock.now += timedelta(seconds=30)
     await sweep.turn()
-    assert sorted(store.told) == [("queue removed", "team", "narrow"), ("task removed", "team", "gone")]
+    assert sorted(store.told) == [("queue removed", "team", "q"), ("task removed", "team", "gone")]

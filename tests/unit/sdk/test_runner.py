@@ -4,6 +4,8 @@ import asyncio
 import signal
 from textwrap import dedent
 
+import pytest
+
 from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED, EXIT_FENCED
 from tests.unit.sdk.conftest import Pod
 
@@ -92,6 +94,37 @@ async def test_the_sidecar_is_killed_and_restarted_in_the_middle(pod: Pod):
         assert await runner.wait() == 0
     assert [r.key for r in pod.api.records] == [f"s{n}" for n in range(400)]
     assert len(pod.api.settlements) == 1
+
+
+@pytest.mark.parametrize("last", ["await ctx.step('b', lambda: 2)", "None"])
+async def test_a_write_waits_for_a_restarted_sidecar_to_recover_its_attempt(pod: Pod, last: str):
+    pod.source(
+        HEAD
+        + dedent(f"""
+        @task
+        async def main(ctx):
+            await ctx.step("a", lambda: 1)
+            while not os.path.exists("go"):
+                await asyncio.sleep(0.01)
+            {last}
+            return "done"
+    """)
+    )
+    await pod.start_sidecar()
+    runner = await pod.start_runner()
+    await pod.api.wait_until(lambda: len(pod.api.records) == 1)
+    pod.sidecar.send_signal(signal.SIGKILL)
+    await pod.sidecar.wait()
+    pod.api.down = True
+    await pod.start_sidecar()
+    seen = len(pod.api.seen)
+    await pod.api.wait_until(lambda: len(pod.api.seen) > seen)  # it listens, and has no answer to its start
+    (pod.home / "go").touch()
+    await asyncio.sleep(0.3)  # the task writes
+    pod.api.down = False
+    async with asyncio.timeout(20):
+        assert await runner.wait() == 0
+    assert [s["outcome"] for s in pod.api.settlements] == ["succeeded"]
 
 
 async def test_an_outage_of_the_api_burns_nothing(pod: Pod):

@@ -145,7 +145,7 @@ async def test_nothing_can_be_written_before_the_start_or_after_a_stop(pod: Pod)
     await pod.start_sidecar()
     client = await pod.connected()
     reply = await curl(client, "PUT", "/v1/steps/a", b"1")
-    assert (reply.status, reply.json()["code"]) == (409, "not-started")
+    assert (reply.status, reply.json()["code"]) == (503, "not-started")
     pod.api.down = False
     assert (await curl(client, "GET", "/v1/attempt")).status == 200
     pod.api.next_attempt()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from milepost_operator.domain.errors import MilepostError, UnavailableError
+from milepost_operator.domain.errors import MilepostError, OverloadedError, UnavailableError
 from milepost_operator.obs.logging import get_logger
 
 MAX_BATCH_RECORDS: Final = 256
@@ -55,7 +55,7 @@ class Batcher(Generic[Request, Answer]):
     async def submit(self, request: Request, *, records: int = 1, size: int = 0) -> Answer:
         """Return the answer once it is committed. UnavailableError when too much waits already."""
         if len(self._queue) >= self._max_waiting or self._bytes + size > self._max_waiting_bytes:
-            raise UnavailableError("too many requests wait for a commit")
+            raise OverloadedError("too many requests wait for a commit")
         waiting: _Waiting[Request, Answer] = _Waiting(
             request, records, size, asyncio.get_running_loop().create_future()
         )

@@ -1,7 +1,7 @@
 """Requests in, JSON out: sizes are bounded before they are read, a wrong field is named with the right ones."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -67,7 +67,7 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return Response(orjson.dumps(value), status, headers, "application/json")
 
 
-def query_docs(model: type[BaseModel]) -> dict[str, Any]:
+def query_docs(model: type[BaseModel]) -> dict[str, object]:
     """The OpenAPI parameters of a query model."""
     schema = model.model_json_schema()
     required = schema.get("required", [])
@@ -79,7 +79,7 @@ def query_docs(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def body_docs(model: type[BaseModel]) -> dict[str, Any]:
+def body_docs(model: type[BaseModel]) -> dict[str, object]:
     """The OpenAPI request body of a model."""
     schema = {**model.model_json_schema(), "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

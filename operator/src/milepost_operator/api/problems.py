@@ -15,6 +15,7 @@ from milepost_operator.domain.errors import (
     InvalidInputError,
     MilepostError,
     NotFoundError,
+    OverloadedError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -30,6 +31,7 @@ _STATUS: Final[tuple[tuple[type[MilepostError], int], ...]] = (
     (ForbiddenError, 403),
     (ConflictError, 409),
     (GoneError, 410),
+    (OverloadedError, 429),
     (UnavailableError, 503),
 )
 _INTERNAL: Final = 500

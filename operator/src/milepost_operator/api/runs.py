@@ -1,7 +1,7 @@
 """The public API of runs, `/v1/runs`: create, list, look, cancel."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 from fastapi import APIRouter
@@ -38,7 +38,7 @@ class TriggerBody(_Model):
     """`input`: any JSON, null unless given. `namespace`: the token's own unless it may name any."""
 
     task: Annotated[str, Field(min_length=1, max_length=253, pattern=_DNS)]
-    input: Any = None
+    input: object = None
     namespace: Name | None = None
     name: Name | None = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -32,7 +32,7 @@ KEEP_ALIVE_SECONDS: Final = 75
 SHUTDOWN_SECONDS: Final = 5
 RELOAD_SECONDS: Final = 10.0
 
-Background = Callable[[], Coroutine[Any, Any, None]]
+Background = Callable[[], Coroutine[object, None, None]]
 
 _log = get_logger(__name__)
 

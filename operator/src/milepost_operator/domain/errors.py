@@ -56,6 +56,12 @@ class UnavailableError(MilepostError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OverloadedError(UnavailableError):
+    """Too much is waiting here already; nothing was acknowledged; come again later."""
+
+    code = "overloaded"
+
+
 class DeposedError(MilepostError):
     """This operator is no longer the leader of the current epoch: it must not act."""
 

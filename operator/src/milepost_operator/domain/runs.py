@@ -100,7 +100,10 @@ class PodOrder:
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """A pods row that is not closed. `state`: wanted, creating, created, bound, closing."""
+    """A pods row that is not closed. `state`: wanted, creating, created, bound, closing.
+
+    `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
+    """
 
     pod_id: str
     namespace: str
@@ -111,6 +114,7 @@ class OpenPod:
     attempt: int | None
     age_seconds: float
     grace_seconds: int
+    unheard_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

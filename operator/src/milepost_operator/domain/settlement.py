@@ -84,7 +84,7 @@ def ending_of(request: SettleRequest) -> Ending:
     return Ending(
         reason,
         message,
-        counted=not infra,
+        counted=not infra and reason is not Reason.CONFIG,
         infra=infra,
         final=final,
         error=error,

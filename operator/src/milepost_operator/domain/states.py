@@ -36,7 +36,7 @@ _AFTER_ATTEMPT: Final = frozenset(
 TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
     RunState.DELAYED: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
     RunState.QUEUED: frozenset({RunState.ADMITTED, RunState.HELD}) | _ENDS_WAITING,
-    RunState.HELD: frozenset({RunState.QUEUED, RunState.DELAYED}) | _ENDS_WAITING,
+    RunState.HELD: frozenset({RunState.QUEUED, RunState.DELAYED, RunState.BACKOFF}) | _ENDS_WAITING,
     RunState.BACKOFF: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
     RunState.SUSPENDED: frozenset({RunState.QUEUED, RunState.HELD, RunState.FAILED}) | _ENDS_WAITING,
     RunState.ADMITTED: frozenset({RunState.RUNNING, RunState.CANCELLING, RunState.HELD}) | _AFTER_ATTEMPT,

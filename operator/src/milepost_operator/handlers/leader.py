@@ -39,6 +39,8 @@ def pod_settings(settings: Settings) -> PodSettings:
         ca=settings.ca_file.read_text() if settings.ca_file else "",
         cluster=settings.cluster,
         image_pull_policy=settings.image_pull_policy,
+        requests=settings.task_requests,
+        limits=settings.task_limits,
     )
 
 

@@ -52,7 +52,7 @@ def body(view: RunView) -> Manifest:
 
 
 def status(view: RunView, generation: int | None = None) -> Manifest:
-    """The whole status as a merge patch: None removes what no longer holds."""
+    """The whole status as a merge patch: None removes what no longer holds; an unknown `generation` is left out."""
     made: Manifest = {
         "runID": str(view.run_id),
         "phase": phase(view.state),
@@ -70,9 +70,10 @@ def status(view: RunView, generation: int | None = None) -> Manifest:
         "queue": view.queue,
         "startedAt": stamp(view.started_at),
         "finishedAt": stamp(view.finished_at),
-        "observedGeneration": generation,
         "conditions": conditions(view),
     }
+    if generation is not None:
+        made["observedGeneration"] = generation
     return _fitted(made, _size(body(view)))
 
 

@@ -1,4 +1,4 @@
-"""All metrics. Seconds and bytes; labels have few values: never a run, a pod or a user's key."""
+"""Metrics of a process, and those of the api. Seconds and bytes; few values a label, never a run, a pod or a user's."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -9,14 +9,26 @@ _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Metrics:
-    """One process's metrics, in a registry of their own."""
+class ProcessMetrics:
+    """What every process tells, in a registry of its own."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
+
+
+class Metrics(ProcessMetrics):
+    """The api's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
         self.http_seconds = Histogram(
             "milepost_http_request_duration_seconds",
             "Time from a request's arrival to the last byte of its answer, by route template.",
@@ -92,7 +104,3 @@ class Metrics:
             ("duty", "cause"),
             registry=registry,
         )
-
-    def exposition(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)

@@ -1,19 +1,16 @@
 """The operator's metrics. Seconds; labels have few values: never a run or a pod."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import Counter, Gauge
+
+from milepost_operator.obs.metrics import ProcessMetrics
 
 
-class OperatorMetrics:
-    """One process's metrics, in a registry of their own."""
+class OperatorMetrics(ProcessMetrics):
+    """The operator's."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        super().__init__()
+        registry = self.registry
         self.leader = Gauge("milepost_operator_leader", "1 while this process leads.", registry=registry)
         self.epoch = Gauge("milepost_operator_epoch", "Epoch of this process's newest leadership.", registry=registry)
         self.watch_age = Gauge(
@@ -41,7 +38,3 @@ class OperatorMetrics:
             ("reason",),
             registry=registry,
         )
-
-    def exposition(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)

@@ -40,14 +40,14 @@ class Intake(Protocol):
     async def apply_task(self, task: TaskIntake) -> int:
         """Mirror a Task. Returns the version's number."""
 
-    async def remove_task(self, namespace: str, name: str) -> None:
-        """The Task is gone: queued runs are held, live attempts finish."""
+    async def remove_task(self, namespace: str, name: str, uid: str | None = None) -> None:
+        """The Task is gone: queued runs are held, live attempts finish. With `uid`, only if it still is that Task."""
 
     async def apply_queue(self, queue: QueueIntake) -> None:
         """Mirror a Queue."""
 
-    async def remove_queue(self, namespace: str, name: str) -> None:
-        """The Queue is gone: its queued runs are held (`default` has limits of its own)."""
+    async def remove_queue(self, namespace: str, name: str, uid: str | None = None) -> None:
+        """The Queue is gone: its queued runs are held (`default` has limits of its own). `uid`: as of Tasks."""
 
     async def create_run(self, run: NewRun) -> Created:
         """Insert a run once. ConflictError `idempotency-mismatch`: same key, another input."""
@@ -58,8 +58,8 @@ class Intake(Protocol):
     async def forget_cr(self, namespace: str, name: str, cr_uid: str) -> None:
         """A Run CR is gone: cancels the live run that it was the intent of; a projection is written anew."""
 
-    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
-        """(plural, namespace, name) of Tasks and Queues mirrored as present, for the sweep of absent ones."""
+    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str, str]]:
+        """(plural, namespace, name, uid) of Tasks and Queues mirrored as present, for the sweep of absent ones."""
 
     async def known_intents(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
         """(namespace, CR name, CR uid) of live runs made with kubectl, for the sweep of absent CRs."""
@@ -102,8 +102,10 @@ class Projections(Protocol):
     async def due(self, limit: int, progress_seconds: float) -> Sequence[Projection]:
         """Runs whose CR is behind; mere progress only when the last write is `progress_seconds` old."""
 
-    async def projected(self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int) -> None:
-        """The CR shows `rev` and the Events up to a seq are out."""
+    async def projected(
+        self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int, shown: RunView | None = None
+    ) -> None:
+        """The CR shows `rev` and the Events up to a seq are out. `shown`: with which progress; else with the newest."""
 
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         """CRs (by uid) that a complete list no longer has: forget them, so that they are projected anew."""

@@ -157,7 +157,7 @@ def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -
     since = raw.when(raw.condition(pod, "PodScheduled"), "lastTransitionTime")
     since = since or raw.when(pod, "metadata", "creationTimestamp") or now
     if why in _HOPELESS or now - since >= timedelta(seconds=grace_seconds):
-        return Ending(reason, message, final=True, started=False, evidence=evidence.facts(pod, None))
+        return Ending(reason, message, counted=False, final=True, started=False, evidence=evidence.facts(pod, None))
     return Waiting(reason, message)
 
 
@@ -165,6 +165,7 @@ def _ended(reason: Reason, message: str, pod: Object, end: Exit | None, *, final
     return Ending(
         reason,
         clipped(message, _MESSAGE),
+        counted=reason is not Reason.CONFIG,
         final=final,
         started=evidence.started(pod) if pod else True,
         evidence=evidence.facts(pod, end),

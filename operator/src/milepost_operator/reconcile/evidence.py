@@ -37,6 +37,12 @@ def sidecar(pod: Object) -> Object:
     return container(pod, SIDECAR_CONTAINER)
 
 
+def sidecar_runs(pod: Object, now: datetime) -> float:
+    """Seconds since the sidecar last started; 0 while it doesn't run."""
+    since = raw.when(sidecar(pod), "state", "running", "startedAt")
+    return (now - since).total_seconds() if since else 0.0
+
+
 def exit_of(pod: Object) -> Exit | None:
     """How the task container ended; None while it hasn't."""
     ended = raw.part(task(pod), "state", "terminated")

@@ -64,7 +64,7 @@ class ObjectIntake:
         if deleted:
             self._tasks.pop((namespace, name), None)
             self._versions.pop(uid, None)
-            await self._store.remove_task(namespace, name)
+            await self._store.remove_task(namespace, name, uid)
             return
         self._tasks[namespace, name] = body
         try:
@@ -86,7 +86,7 @@ class ObjectIntake:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
         if deleted:
             self._versions.pop(uid, None)
-            await self._store.remove_queue(namespace, name)
+            await self._store.remove_queue(namespace, name, uid)
             await self._tell_tasks(namespace, name)
             return
         try:

@@ -127,6 +127,6 @@ class Launcher:
         held.pause = min(held.pause * 2, MAX_PAUSE)
 
     async def _hopeless(self, order: PodOrder, message: str) -> None:
-        ending = Ending(Reason.CONFIG, names.clipped(message, 2000), final=True, started=False)
+        ending = Ending(Reason.CONFIG, names.clipped(message, 2000), counted=False, final=True, started=False)
         await self._store.pod_ended(order.pod_id, None, ending)
         self._held.pop(order.pod_id, None)

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from milepost_operator.domain.runs import Ending, OpenPod
+from milepost_operator.domain.states import Reason
 from milepost_operator.manifests import names, raw
 from milepost_operator.manifests.job import TASK_CONTAINER, repository
 from milepost_operator.manifests.raw import Object
@@ -22,6 +23,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 SETTLING_SECONDS: Final = 5.0
 """A row this young may be ahead of the watches."""
+UNHEARD_SECONDS: Final = 120.0
+"""A sidecar that runs for so long without a session gets none any more (its network, its token)."""
 AT_ONCE: Final = 16
 
 
@@ -60,7 +63,7 @@ class Close:
 
 
 class Confirm:
-    """The watches show nothing, which must be read anew before anything follows from it."""
+    """What the watches show (nothing, or a living pod that can't go on) must be read anew: they may be behind."""
 
 
 Action = Note | End | Delete | Digest | Close | Confirm
@@ -87,11 +90,29 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
     found = classify(pod, now, config_grace_seconds)
     if isinstance(found, Ending):
         over = evidence.finished(pod) or evidence.exit_of(pod) is not None
+        if not over and not sight.fresh:
+            return [Confirm()]
         return [End(raw.uid(pod), found), *([] if over else [Delete(_job_uid(sight))])]
     if isinstance(found, Waiting):
         return [Note(found.reason.value, found.message)]
+    if row.unheard_seconds >= UNHEARD_SECONDS and evidence.sidecar_runs(pod, now) >= UNHEARD_SECONDS:
+        if not sight.fresh:
+            return [Confirm()]
+        return [End(raw.uid(pod), _unheard(pod)), Delete(_job_uid(sight))]
     digest = resolved(pod)
     return [Digest(digest)] if digest else []
+
+
+def _unheard(pod: Object) -> Ending:
+    message = f"the sidecar could not open a session with the api for {UNHEARD_SECONDS:.0f} s: its log says why"
+    return Ending(
+        Reason.SIDECAR_LOST,
+        message,
+        counted=False,
+        infra=True,
+        started=evidence.started(pod),
+        evidence=evidence.facts(pod, None),
+    )
 
 
 def _closing(row: OpenPod, sight: Sight) -> list[Action]:

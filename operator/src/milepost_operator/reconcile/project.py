@@ -8,14 +8,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 import structlog
 
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from milepost_operator.domain.runs import Projection, RunView
+from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, raw, run_cr
 from milepost_operator.manifests.events import build_event
-from milepost_operator.manifests.raw import Manifest
+from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.ports.kube import Objects
 from milepost_operator.ports.store import Projections
 from milepost_operator.reconcile.loop import each
@@ -23,6 +25,7 @@ from milepost_operator.reconcile.loop import each
 log = structlog.stdlib.get_logger(__name__)
 
 BATCH: Final = 50
+MAX_FAILED: Final = 200
 AT_ONCE: Final = 8
 WRITES_PER_SECOND: Final = 20.0
 BURST: Final = 40.0
@@ -63,14 +66,21 @@ class Projector:
         self._objects = objects
         self._bucket = bucket
         self._progress = progress_seconds
+        self._generations: dict[str, int] = {}
 
     async def turn(self) -> None:
-        """Until nothing is due."""
-        while True:
-            due = await self._store.due(BATCH, self._progress)
-            await each(due, self.show, at_once=AT_ONCE, what="projection")
-            if len(due) < BATCH:
+        """Until nothing is due but what failed in this turn: that waits for the next, and holds nothing else up."""
+        tried: set[tuple[UUID, int]] = set()
+        failed = 0
+        while failed <= MAX_FAILED:
+            limit = BATCH + failed
+            due = await self._store.due(limit, self._progress)
+            fresh = [one for one in due if (one.view.run_id, one.view.rev) not in tried]
+            await each(fresh, self.show, at_once=AT_ONCE, what="projection")
+            if len(due) < limit:
                 return
+            tried.update((one.view.run_id, one.view.rev) for one in fresh)
+            failed = len(due) - len(fresh)
 
     async def show(self, one: Projection) -> None:
         """Bring one CR up to its row. What can't be written is given up for this revision, never tried in a loop."""
@@ -78,13 +88,13 @@ class Projector:
         upto = max((event.seq for event in one.events), default=0)
         try:
             uid = await self._written(one)
+            if uid:
+                await self._tell(one, uid)
         except (ForbiddenError, InvalidInputError, NotFoundError) as error:
             log.warning("run_not_shown", run=str(view.run_id), namespace=view.namespace, error=str(error))
-            await self._store.projected(view.run_id, view.rev, None, upto)
+            await self._store.projected(view.run_id, view.rev, None, upto, view)
             return
-        if uid:
-            await self._tell(one, uid)
-        await self._store.projected(view.run_id, view.rev, uid, upto)
+        await self._store.projected(view.run_id, view.rev, uid, upto, view)
 
     async def _written(self, one: Projection) -> str | None:
         """Uid of the CR that shows the run now; None when there is none to show it in."""
@@ -112,6 +122,7 @@ class Projector:
                 log.warning("run_name_taken", run=str(view.run_id), name=view.name)
                 return None
             made = there
+        self._saw(made)
         await self._patch(view, raw.uid(made))
         return raw.uid(made)
 
@@ -119,12 +130,20 @@ class Projector:
         await self._bucket.take()
         annotations = {names.RUN_ID_ANNOTATION: str(view.run_id)}
         patch: Manifest = {"metadata": {"uid": uid, "annotations": annotations}}
-        await self._objects.patch_object("runs", view.namespace, view.name, patch)
+        self._saw(await self._objects.patch_object("runs", view.namespace, view.name, patch))
 
     async def _patch(self, view: RunView, uid: str) -> None:
         await self._bucket.take()
-        patch: Manifest = {"metadata": {"uid": uid}, "status": run_cr.status(view)}
-        await self._objects.patch_status("runs", view.namespace, view.name, patch)
+        patch: Manifest = {"metadata": {"uid": uid}, "status": run_cr.status(view, self._generations.get(uid))}
+        self._saw(await self._objects.patch_status("runs", view.namespace, view.name, patch))
+        if view.state in TERMINAL:
+            self._generations.pop(uid, None)
+
+    def _saw(self, answered: Object) -> None:
+        """Each answer tells the generation that the next write has observed."""
+        generation = raw.number(answered, "metadata", "generation")
+        if generation is not None:
+            self._generations[raw.uid(answered)] = generation
 
     async def _tell(self, one: Projection, uid: str) -> None:
         for event in one.events:

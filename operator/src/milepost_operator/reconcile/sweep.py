@@ -83,7 +83,7 @@ class PodSweep:
     async def _tell(self, row: OpenPod, reason: Reason, message: str, *, hopeless: bool) -> None:
         message = names.clipped(message, 1000)
         if hopeless and row.age_seconds >= self._grace:
-            ending = Ending(reason, message, final=True, started=False)
+            ending = Ending(reason, message, counted=False, final=True, started=False)
             await self._store.pod_ended(row.pod_id, row.pod_uid, ending)
             return
         await self._store.note_pod(row.pod_id, reason.value, message)
@@ -109,9 +109,13 @@ class AbsentObjects:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._missing: dict[tuple[str, str, str], datetime] = {}
+        self._missing: dict[tuple[str, ...], datetime] = {}
 
-    async def confirmed(self, absent: set[tuple[str, str, str]], now: datetime) -> list[tuple[str, str, str]]:
+    def forget(self) -> None:
+        """The kind is gone: whatever was missing is missing anew when it is back."""
+        self._missing.clear()
+
+    async def confirmed(self, absent: set[tuple[str, ...]], now: datetime) -> list[tuple[str, ...]]:
         """`absent`: (key, namespace, …) that one complete list lacked now. Returns those gone for good."""
         self._missing = {one: self._missing.get(one, now) for one in absent}
         gone = [one for one, since in self._missing.items() if now - since >= timedelta(seconds=ABSENT_SECONDS)]
@@ -142,11 +146,12 @@ class RunSweep:
 
     async def turn(self) -> None:
         begun = self._clock()
-        known: set[tuple[str, str, str]] = set()
+        known: set[tuple[str, ...]] = set()
         for namespace in self._namespaces:
             intents = await self._intake.known_intents(namespace)
             known.update((uid, where, name) for where, name, uid in intents)
         if not await self._objects.crd_present("runs"):
+            self._absent.forget()
             return
         present: set[str] = set()
         for namespace in self._namespaces:
@@ -156,7 +161,7 @@ class RunSweep:
         gone = await self._absent.confirmed(absent, begun)
         await each(gone, self._forget, at_once=AT_ONCE, what="absent run")
 
-    async def _forget(self, intent: tuple[str, str, str]) -> None:
+    async def _forget(self, intent: tuple[str, ...]) -> None:
         uid, namespace, name = intent
         log.info("run_object_gone", namespace=namespace, run=name)
         await self._intake.forget_cr(namespace, name, uid)
@@ -176,23 +181,24 @@ class ManifestSweep:
 
     async def turn(self) -> None:
         begun = self._clock()
-        known: set[tuple[str, str, str]] = set()
+        known: set[tuple[str, ...]] = set()
         for namespace in self._namespaces:
             known.update(await self._intake.known_manifests(namespace))
-        present: set[tuple[str, str, str]] = set()
+        present: set[tuple[str, ...]] = set()
         for plural in MANIFESTS:
             if not await self._objects.crd_present(plural):
+                self._absent.forget()
                 return
             for namespace in self._namespaces:
                 found = await self._objects.list_objects(plural, namespace)
-                present.update((plural, raw.namespace(one), raw.name(one)) for one in found)
+                present.update((plural, raw.namespace(one), raw.name(one), raw.uid(one)) for one in found)
         gone = await self._absent.confirmed(known - present, begun)
         await each(gone, self._remove, at_once=AT_ONCE, what="absent manifest")
 
-    async def _remove(self, manifest: tuple[str, str, str]) -> None:
-        plural, namespace, name = manifest
+    async def _remove(self, manifest: tuple[str, ...]) -> None:
+        plural, namespace, name, uid = manifest
         log.info("manifest_gone", kind=plural, namespace=namespace, name=name)
         if plural == "tasks":
-            await self._intake.remove_task(namespace, name)
+            await self._intake.remove_task(namespace, name, uid)
         else:
-            await self._intake.remove_queue(namespace, name)
+            await self._intake.remove_queue(namespace, name, uid)

@@ -36,9 +36,10 @@ class AttemptState:
         return Fence(start.run_id, start.attempt, start.token)
 
     def running(self) -> Start:
-        """Give the start. Raises ProblemError while there is none."""
+        """Give the start. Raises ProblemError 503 while there is none: a restarted sidecar recovers it in a moment."""
         if self.start is None:
-            raise ProblemError(409, "not-started", "the attempt has not started: GET /v1/attempt waits for it")
+            detail = "the attempt has not started: GET /v1/attempt waits for it"
+            raise ProblemError(503, "not-started", detail, headers=[("Retry-After", "1")])
         return self.start
 
     def check_open(self) -> Start:

@@ -39,7 +39,7 @@ class PostgresDuties:
         self._db = db
 
     async def pulse(self) -> None:
-        await self._db.fetch(Q["pulse"])
+        await self._db.fetch(Q["pulse"], self._db.cluster)
 
     async def promote(self, limit: int) -> int:
         due = await self._db.fetch(Q["promote"], self._db.cluster, limit)
@@ -61,7 +61,8 @@ class PostgresDuties:
         ended = 0
         for row in await self._db.fetch(Q["overdue"], self._db.cluster, limit, lease, None):
             ended += await self._db.transaction(lambda c, row=row: self._end_overdue(c, row))  # type: ignore[misc]
-        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit):
+        held = seconds(self._db.settings.held_seconds)
+        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit, held):
             ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
         ended += len(await self._db.fetch(Q["hold_stranded"], self._db.cluster, limit))
         if ended:
@@ -69,10 +70,10 @@ class PostgresDuties:
         return ended
 
     async def violations(self) -> dict[str, int]:
+        arguments = {"one_run_per_key": (self._db.settings.idempotency_seconds,)}
         found = {}
         for name in INVARIANTS:
-            args = [self._db.settings.idempotency_seconds] if name == "one_run_per_key" else []
-            row = await self._db.fetchrow(Q[name], self._db.cluster, *args)
+            row = await self._db.fetchrow(Q[name], self._db.cluster, *arguments.get(name, ()))
             found[name] = int(row[0]) if row else 0
         return found
 
@@ -107,6 +108,12 @@ class PostgresDuties:
         run = await lock_run(connection, found["run_id"])
         if run is None or run["state"] not in {"queued", "backoff", "delayed", "held"}:
             return 0
+        if found["held_too_long"]:
+            if run["state"] != RunState.HELD:
+                return 0
+            message = f"held for too long: {run['message']}"
+            await finish_waiting(connection, run, RunState.EXPIRED, Reason.EXPIRED, message)
+            return 1
         ending = _ENDINGS["run"]
         await finish_waiting(connection, run, RunState.TIMED_OUT, ending.reason, ending.message)
         return 1

@@ -55,9 +55,10 @@ class PostgresIntake:
         self._db.wake("admit")
         return version
 
-    async def remove_task(self, namespace: str, name: str) -> None:
+    async def remove_task(self, namespace: str, name: str, uid: str | None = None) -> None:
         async def work(connection: Connection) -> None:
-            await connection.execute(Q["remove_task"], self._db.cluster, namespace, name)
+            if not await connection.fetchval(Q["remove_task"], self._db.cluster, namespace, name, uid):
+                return
             message = f"the Task {name} was deleted: apply it again, or delete the run"
             await connection.execute(Q["hold_waiting_of_task"], self._db.cluster, namespace, name, message)
 
@@ -79,13 +80,14 @@ class PostgresIntake:
         await self._db.transaction(work)
         self._db.wake("admit")
 
-    async def remove_queue(self, namespace: str, name: str) -> None:
+    async def remove_queue(self, namespace: str, name: str, uid: str | None = None) -> None:
         async def work(connection: Connection) -> None:
             if name == DEFAULT_QUEUE:
                 limit = self._db.settings.default_queue_concurrency
-                await connection.execute(Q["reset_default_queue"], self._db.cluster, namespace, limit)
+                await connection.execute(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid)
                 return
-            await connection.execute(Q["remove_queue"], self._db.cluster, namespace, name)
+            if not await connection.fetchval(Q["remove_queue"], self._db.cluster, namespace, name, uid):
+                return
             message = f"the Queue {name} was deleted: apply it again, or change the Task's queue"
             await connection.execute(Q["hold_waiting_of_queue"], self._db.cluster, namespace, name, message)
 
@@ -134,9 +136,9 @@ class PostgresIntake:
         rows = await self._db.fetch(Q["known_intents"], self._db.cluster, namespace)
         return [(r["namespace"], r["name"], r["intent_uid"]) for r in rows]
 
-    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str]]:
+    async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str, str]]:
         rows = await self._db.fetch(Q["known_manifests"], self._db.cluster, namespace)
-        return [(r["plural"], r["namespace"], r["name"]) for r in rows]
+        return [(r["plural"], r["namespace"], r["name"], r["uid"]) for r in rows]
 
     async def _ensure_default_queue(self, connection: Connection, namespace: str) -> None:
         limit = self._db.settings.default_queue_concurrency

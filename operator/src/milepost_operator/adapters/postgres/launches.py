@@ -63,6 +63,7 @@ class PostgresLaunches:
                 r["attempt"],
                 r["age_seconds"],
                 r["grace_seconds"],
+                r["unheard_seconds"],
             )
             for r in rows
         ]

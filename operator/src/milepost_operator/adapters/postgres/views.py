@@ -28,8 +28,11 @@ class PostgresProjections:
         rows = await self._db.fetch(Q["view_columns"] + "\nwhere r.run_id = any($1)", [r["run_id"] for r in behind])
         return [Projection(_view(row), row["cr_uid"], row["projected_rev"], await self._events(row)) for row in rows]
 
-    async def projected(self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int) -> None:
-        await self._db.fetch(Q["projected"], run_id, rev, cr_uid, events_upto)
+    async def projected(
+        self, run_id: UUID, rev: int, cr_uid: str | None, events_upto: int, shown: RunView | None = None
+    ) -> None:
+        progress = (shown.last_seq, shown.progress) if shown else (None, None)
+        await self._db.fetch(Q["projected"], run_id, rev, cr_uid, events_upto, *progress)
 
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         return len(await self._db.fetch(Q["lost_crs"], self._db.cluster, list(present), before))

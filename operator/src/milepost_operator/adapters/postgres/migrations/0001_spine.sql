@@ -77,6 +77,7 @@ create table runs (
     concurrency_key text,
     ready_at timestamptz not null default clock_timestamp(),
     order_at timestamptz not null default clock_timestamp(),
+    held_at timestamptz,
     expires_at timestamptz,
     deadline_at timestamptz,
     run_deadline_at timestamptz,
@@ -118,6 +119,7 @@ create table runs (
     constraint finished_iff_terminal check (
         (finished_at is not null) = (state in ('succeeded', 'failed', 'cancelled', 'timedOut', 'expired'))),
     constraint dead_letters_failed check (not dead_lettered or state = 'failed'),
+    constraint held_has_time check (state <> 'held' or held_at is not null),
     constraint admitted_has_version check (version is not null or state not in ('admitted', 'running'))
 ) with (fillfactor = 80);
 
@@ -273,7 +275,7 @@ create table wakes (
     created_at timestamptz not null default clock_timestamp()
 );
 
--- One row: the epoch fences launches; an operator of an older one can't act.
+-- One row a cluster: the epoch fences launches; an operator of an older one can't act.
 create table leadership (
     cluster text primary key,
     epoch bigint not null,
@@ -281,11 +283,10 @@ create table leadership (
     since timestamptz not null default clock_timestamp()
 );
 
--- One row: since when heartbeats have been acceptable without a gap. Leases lapse only after a full lease of that.
+-- One row a cluster: since when heartbeats have been acceptable without a gap. Leases lapse only after a full lease of
+-- that.
 create table service_pulse (
-    one boolean primary key default true check (one),
+    cluster text primary key,
     up_since timestamptz not null default clock_timestamp(),
     seen_at timestamptz not null default clock_timestamp()
 );
-
-insert into service_pulse default values;

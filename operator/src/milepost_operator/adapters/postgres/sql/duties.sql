@@ -1,9 +1,10 @@
 -- name: pulse
 -- A gap of more than three seconds means that heartbeats could not be accepted: leases start anew from here.
 -- So they do after the clock was set back.
-update service_pulse
-set up_since = case when clock_timestamp() - seen_at > interval '3 seconds' or seen_at > clock_timestamp()
-                    then clock_timestamp() else up_since end,
+insert into service_pulse as p (cluster) values ($1)
+on conflict (cluster) do update
+set up_since = case when clock_timestamp() - p.seen_at > interval '3 seconds' or p.seen_at > clock_timestamp()
+                    then clock_timestamp() else p.up_since end,
     seen_at = clock_timestamp();
 
 -- name: promote
@@ -56,7 +57,7 @@ with picked as (
     join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
 ), orphans as (
     update runs r
-    set state = 'held', reason = 'TaskNotFound', rev = r.rev + 1,
+    set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', rev = r.rev + 1,
         message = format('the Task %s was deleted: apply it again, or delete the run', r.task)
     from picked p
     where r.run_id = p.run_id and not exists (select 1 from bound b where b.run_id = r.run_id)
@@ -101,7 +102,7 @@ from runs r
 join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt and a.state <> 'ended'
 left join pods b on b.pod_id = a.pod_id and a.state = 'reserved' and b.state = 'bound'
-cross join service_pulse p
+left join service_pulse p on p.cluster = r.cluster
 where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
   and r.state in ('admitted', 'running', 'cancelling')
   and (r.cancel_deadline_at <= clock_timestamp() or r.run_deadline_at <= clock_timestamp()
@@ -112,8 +113,11 @@ where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
 limit $2;
 
 -- name: overdue_waiting
-select run_id from runs
-where cluster = $1 and state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
+-- Waiting runs whose own deadline has come, and held ones that nobody gave what they lack in time.
+select run_id, state = 'held' and held_at <= clock_timestamp() - $3::interval as held_too_long from runs
+where cluster = $1
+  and (state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
+       or state = 'held' and held_at <= clock_timestamp() - $3::interval)
 limit $2;
 
 -- name: hold_stranded
@@ -126,7 +130,7 @@ with stranded as (
     for no key update of r skip locked
 )
 update runs r
-set state = 'held', reason = 'QueueNotFound', rev = r.rev + 1,
+set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', rev = r.rev + 1,
     message = format('the Queue %s was deleted: apply it again, or change the Task''s queue', r.queue)
 from stranded s where r.run_id = s.run_id
 returning r.run_id;

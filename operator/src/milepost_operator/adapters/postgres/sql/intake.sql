@@ -21,7 +21,8 @@ where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or no
 
 -- name: remove_task
 update tasks set present = false, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = $3 and present;
+where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is null or uid = $4)
+returning name;
 
 -- name: upsert_queue
 insert into queues (cluster, namespace, name, uid, generation, concurrency)
@@ -33,25 +34,27 @@ where queues.uid <> excluded.uid or queues.generation <= excluded.generation or 
 
 -- name: remove_queue
 update queues set present = false, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = $3 and present;
+where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is null or uid = $4)
+returning name;
 
 -- name: default_queue
--- The queue `default` needs no manifest: its row comes with the first run.
+-- The queue `default` needs no manifest: its row comes with the first Task that names it, and follows the settings.
 insert into queues (cluster, namespace, name, uid, generation, concurrency)
 values ($1, $2, 'default', '', 0, $3)
-on conflict do nothing;
+on conflict (cluster, namespace, name) do update set concurrency = excluded.concurrency, updated_at = clock_timestamp()
+where queues.uid = '' and queues.concurrency is distinct from excluded.concurrency;
 
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
 update queues set present = true, uid = '', generation = 0, concurrency = $3, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = 'default';
+where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4);
 
 -- name: hold_waiting_of_task
-update runs set state = 'held', reason = 'TaskNotFound', message = $4, rev = rev + 1
+update runs set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = rev + 1
 where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'delayed', 'backoff');
 
 -- name: hold_waiting_of_queue
-update runs set state = 'held', reason = 'QueueNotFound', message = $4, rev = rev + 1
+update runs set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', message = $4, rev = rev + 1
 where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff');
 
 -- name: release_held
@@ -80,21 +83,22 @@ update runs r
 set queue = c.queue,
     retry = case when r.retry is null then c.retry else r.retry end,
     timeouts = case when r.timeouts is null then c.timeouts else r.timeouts end,
-    state = case when c.lacks is null then 'queued' else 'held' end,
+    state = case when c.lacks is not null then 'held'
+                 when r.ready_at <= clock_timestamp() then 'queued'
+                 when r.attempt = 0 then 'delayed' else 'backoff' end,
     reason = c.lacks,
     message = case c.lacks
         when 'TaskNotFound' then format('no Task %s in namespace %s: apply it, or delete the run', r.task, r.namespace)
         when 'QueueNotFound' then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', c.queue, r.namespace) end,
-    ready_at = greatest(r.ready_at, clock_timestamp()),
     rev = r.rev + 1
 from changed c
 where r.run_id = c.run_id and r.state = 'held'
 returning r.run_id, r.state;
 
 -- name: known_manifests
-select 'tasks' as plural, namespace, name from tasks where cluster = $1 and present and ($2::text is null or namespace = $2)
+select 'tasks' as plural, namespace, name, uid from tasks where cluster = $1 and present and ($2::text is null or namespace = $2)
 union all
-select 'queues', namespace, name from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
+select 'queues', namespace, name, uid from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
 
 -- name: task_policy
 select t.queue, t.retry, t.timeouts, q.name as queue_found
@@ -133,8 +137,9 @@ update runs set intent_uid = $2, cr_uid = $2, rev = rev + 1 where run_id = $1;
 
 -- name: insert_run
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
-                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid, held_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17,
+        case when $7 = 'held' then clock_timestamp() end)
 on conflict do nothing
 returning run_id;
 

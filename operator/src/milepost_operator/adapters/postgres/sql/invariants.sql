@@ -1,7 +1,9 @@
 -- name: acknowledged_runs_wait_or_end
 -- 1: a live run has a queue that can admit it, a time, a reason, or an attempt.
 select count(*) from runs r where r.cluster = $1 and (
-    (r.state in ('delayed', 'backoff') and r.ready_at is null)
+    (r.state = 'queued' and r.created_at < clock_timestamp() - interval '1 minute'
+        and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
+                        and q.name = r.queue and q.present))
     or (r.state = 'held' and r.reason is null)
     or (r.state in ('admitted', 'running', 'cancelling')
         and not exists (select 1 from attempts a where a.run_id = r.run_id and a.attempt = r.attempt and a.state <> 'ended')));
@@ -24,15 +26,17 @@ select count(*) from (
     select q.name from queues q
     join runs r on r.cluster = q.cluster and r.namespace = q.namespace and r.queue = q.name
         and r.state in ('admitted', 'running', 'cancelling')
-    where q.cluster = $1 and q.concurrency is not null and q.updated_at < r.admitted_at
+    join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
+    where q.cluster = $1 and q.concurrency is not null and q.updated_at < a.reserved_at
     group by q.namespace, q.name, q.concurrency
     having count(*) > q.concurrency) over_limit;
 
 -- name: slots_freed
 -- 4: a lapsed lease frees its slot within a lease and a sweep of the time that it could.
-select count(*) from runs r join run_heads h on h.run_id = r.run_id cross join service_pulse p
+select count(*) from runs r join run_heads h on h.run_id = r.run_id join service_pulse p on p.cluster = r.cluster
 where r.cluster = $1 and r.state in ('running', 'cancelling')
-  and greatest(h.lease_until, p.up_since) < clock_timestamp() - interval '30 seconds';
+  and greatest(h.lease_until, p.up_since + (h.lease_until - h.beat_at)) < clock_timestamp() - interval '30 seconds'
+  and p.seen_at > clock_timestamp() - interval '3 seconds';
 
 -- name: one_run_per_key
 -- 5

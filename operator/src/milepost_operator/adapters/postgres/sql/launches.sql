@@ -31,8 +31,11 @@ returning pod_id;
 -- name: open_pods
 select p.pod_id, p.namespace, p.state, p.job_uid, p.pod_uid, p.run_id, p.attempt,
        extract(epoch from clock_timestamp() - coalesce(p.closing_at, p.launched_at, p.created_at))::float8 as age_seconds,
-       case when a.settled then 10 else 0 end as grace_seconds
+       case when a.settled then 10 else 0 end as grace_seconds,
+       case when p.state = 'created' and s.seen_at > clock_timestamp() - interval '3 seconds'
+            then extract(epoch from clock_timestamp() - greatest(p.launched_at, s.up_since)) else 0 end::float8 as unheard_seconds
 from pods p
+left join service_pulse s on s.cluster = p.cluster
 left join attempts a on a.run_id = p.run_id and a.attempt = p.attempt
 where p.cluster = $1 and p.state <> 'closed'
 order by (p.state = 'closing') desc, p.created_at;

@@ -16,7 +16,8 @@ limit $2;
 update runs r
 set projected_rev = greatest(projected_rev, $2), projected_at = clock_timestamp(),
     cr_uid = case when origin = 'kubectl' or intent_uid is not null then cr_uid else coalesce($3, cr_uid) end,
-    events_upto = greatest(events_upto, $4), shown_seq = coalesce(h.last_seq, 0), shown_progress = h.progress
+    events_upto = greatest(events_upto, $4), shown_seq = coalesce($5, h.last_seq, 0),
+    shown_progress = case when $5 is null then h.progress else $6 end
 from run_heads h
 where r.run_id = $1 and h.run_id = r.run_id;
 

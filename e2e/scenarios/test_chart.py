@@ -1,0 +1,12 @@
+"""What the chart promises of itself."""
+
+import pytest
+
+from e2e.harness.release import Release
+
+pytestmark = pytest.mark.cluster
+
+
+def test_helm_test(release: Release) -> None:
+    """`helm test` runs a task of its own to success."""
+    release.test()

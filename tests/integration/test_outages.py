@@ -1,0 +1,59 @@
+"""Our own outages burn no attempt, and what never starts is freed all the same."""
+
+from milepost_operator.adapters.postgres.store import PostgresStore
+from tests.integration.engine import NS, apply_task, launch, next_pod, served_for, trigger
+
+
+async def test_leases_outlive_an_outage_whoever_turns_first_after_it(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store.pulse()
+    await served_for(store, "2 h", until="1 h")
+    await store._db.fetch("update run_heads set lease_until = now() - interval '50 min'")
+    assert await store.reap(100) == 0  # before the first pulse
+    await store.pulse()
+    assert await store.reap(100) == 0
+    assert (await store.get_run(NS, run.name)).state == "running"
+    assert await pod.succeed() == "succeeded"
+
+
+async def test_a_clock_set_back_does_not_keep_leases_for_ever(store: PostgresStore) -> None:
+    await served_for(store, "-1 h", until="-1 h")
+    await store.pulse()
+    (row,) = await store._db.fetch("select up_since <= clock_timestamp() as ok from service_pulse")
+    assert row["ok"]
+
+
+async def test_a_pod_whose_sidecar_is_bound_but_never_starts_frees_its_slot(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await launch(store)
+    await store._db.fetch("update pods set bound_at = now() - interval '10 min'")
+    await served_for(store, "1 min")
+    assert await store.reap(10) == 0  # our own outage ended a minute ago
+    await served_for(store, "10 min")
+    assert await store.reap(10) == 1
+    assert ((await store.get_run(NS, run.name)).state, (await store.get_run(NS, run.name)).reason) == (
+        "queued",
+        "SidecarLost",
+    )
+
+
+async def test_a_pod_is_unheard_of_only_while_it_could_be_heard(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    await store.launched(epoch, order.pod_id, "job")
+    await store._db.fetch("update pods set launched_at = now() - interval '1 h'")
+    heard = []
+    for since, until in (("2 h", "0"), ("2 h", "1 min"), ("5 min", "0")):
+        await served_for(store, since, until)
+        (row,) = await store.open_pods()
+        heard.append(round(row.unheard_seconds, -1))
+    assert heard == [3600, 0, 300]
+    await store.open_session(order.pod_id, NS, "uid", f"mp-{order.pod_id}-abcde")
+    (row,) = await store.open_pods()
+    assert row.unheard_seconds == 0
