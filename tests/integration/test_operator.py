@@ -93,6 +93,7 @@ def ended(code: int, reason: str = "Error") -> dict[str, Any]:
 @pytest.fixture
 async def world(settings: Settings, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", lambda *_: None)  # Ctrl-C is for the session
     namespace = f"op-{secrets.token_hex(4)}"
     ours = settings.model_copy(
         update={

@@ -80,7 +80,7 @@ async def test_a_second_replica_takes_over_within_seconds(settings: Settings, ku
             async with asyncio.timeout(15):
                 assert await first.process.wait() == 0
             await second.until("/metrics", "milepost_operator_leader 1.0", 6.0)
-            assert "milepost_operator_epoch 2.0" in (await get(second.port, "/metrics"))[1]
+            await second.until("/metrics", "milepost_operator_epoch 2.0", 6.0)  # the first thing that a leader does
         finally:
             second.process.terminate()
             await second.process.wait()
