@@ -35,6 +35,7 @@ def main() -> int:
     platform = Platform.bring_up()
     images = platform.images()
     release = Release(platform, values_for(images))
+    release.uninstall()  # figures of a database with history would tell of that history
     release.install()
     counter = Counter.deploy(platform, images["control-plane"].ref)
     print(f"machine: {machine()}")
