@@ -150,8 +150,8 @@ class Run:
         """Like `wait`, by the row (`succeeded`): true even where no operator is there to write the object."""
 
         def look() -> str | None:
-            state = str(self.row()["state"])
-            return state if state in states else None
+            state = self.lab.sql.value(f"select state from runs where {self._where()}")
+            return str(state) if state in states else None
 
         return eventually(f"run {self.name} in state {states}", look, timeout, 0.3, self.diagnose)
 
