@@ -123,6 +123,15 @@ BAD: dict[str, tuple[Body, str]] = {
         _pod(volumes=[{"name": "a", "emptyDir": {}}], volumeMounts=[{"name": "a", "mountPath": "/run/milepost"}]),
         "/run/milepost and",
     ),
+    **{
+        f"mount-spelled-{number}": (
+            _pod(volumes=[{"name": "a", "emptyDir": {}}], volumeMounts=[{"name": "a", "mountPath": path}]),
+            "volumeMounts: ",
+        )
+        for number, path in enumerate(
+            ("/var/run/milepost", "/run//milepost", "/run/./milepost", "/run/../run/milepost")
+        )
+    },
     "mount-unknown": (_pod(volumeMounts=[{"name": "a", "mountPath": "/a"}]), "pod.volumeMounts: every name"),
     "root": (_pod(runAsUser=0), "spec.pod.runAsUser"),
     "sidecar-user": (_pod(runAsUser=65530), "runAsUser"),

@@ -69,6 +69,17 @@ async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresS
     assert (await view(store, "first")).state == "queued"
 
 
+async def test_a_finished_run_that_is_applied_again_says_that_it_does_not_run(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store, name="nightly", intent_uid="uid-1", origin="kubectl")
+    await (await next_pod(store)).succeed()
+    await store.forget_cr(NS, "nightly", "uid-1")
+    again = await trigger(store, name="nightly", intent_uid="uid-2", origin="kubectl")
+    assert (again.run_id, again.duplicate) == (run.run_id, True)
+    (item,) = await store.due(10, 15)
+    assert (item.cr_uid, item.events[-1].reason) == ("uid-2", "RunAdopted")
+
+
 async def test_one_key_at_once_from_two_replicas_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
     await apply_task(store)
     for i in range(10):

@@ -140,7 +140,9 @@ async def test_a_foreign_cursor_is_refused(bench: Bench, team: dict[str, str], c
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-cursor")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "state=Nope", "limit=1&limit=2"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=501", "limit=x", "state=Nope", "limit=1&limit=2", "task=%00", "tag=a%00b"]
+)
 async def test_a_wrong_query_is_refused(bench: Bench, team: dict[str, str], query: str) -> None:
     answer = await bench.client.get(f"/v1/runs?{query}", headers=team)
     assert answer.status_code == 422

@@ -1,10 +1,12 @@
 """Over real sockets: what an in-process transport can't show."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -54,6 +56,31 @@ async def test_an_oversized_body_gets_its_answer_over_the_wire(served: Bench) ->
     sidecar = await served.pod()
     answer = await sidecar.client.post("/pod/v1/heartbeat", content=b"x" * 20_000, headers=sidecar.headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+async def test_a_request_whose_head_does_not_come_holds_no_connection(bench: Bench) -> None:
+    made = socket.create_server(("127.0.0.1", 0))
+    listener = Listener(bench.app, 0)
+    task = asyncio.create_task(listener.serve([made]))
+    address = made.getsockname()
+    head = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+    slow = [await asyncio.open_connection(*address) for _ in range(3)]
+    idle = await asyncio.open_connection(*address)
+    for sent, (_, writer) in zip((b"", head[:5], head), slow, strict=True):
+        writer.write(sent)
+    idle[1].write(head + b"\r\n")
+    await idle[0].readuntil(b"}")
+    for later in (0.0, 30.0):
+        listener.close_unfinished(time.monotonic() + later)
+    for reader, writer in slow:
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    idle[1].write(head + b"\r\n")  # between two requests: the keep-alive's time
+    await idle[0].readuntil(b"}")
+    idle[1].close()
+    listener.should_exit = True
+    await task
 
 
 async def test_both_ports_serve_until_the_signal_and_background_work_ends(bench: Bench) -> None:

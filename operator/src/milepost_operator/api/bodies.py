@@ -55,6 +55,8 @@ def parse_query(model: type[Model], request: Request) -> Model:
     for name, value in request.query_params.multi_items():
         if name in given:
             raise InvalidInputError("repeated", f"the query parameter {name!r} is there twice", name)
+        if "\x00" in value:
+            raise InvalidInputError("nul-character", f"the query parameter {name!r} has a U+0000", name)
         given[name] = value
     try:
         return model.model_validate(given, extra="forbid")

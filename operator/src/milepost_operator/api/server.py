@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from milepost_operator.adapters.kube.client import KubeClient
 from milepost_operator.adapters.kube.tokenreview import TokenReviewer
@@ -31,6 +34,10 @@ from milepost_operator.settings import Settings
 KEEP_ALIVE_SECONDS: Final = 75
 SHUTDOWN_SECONDS: Final = 5
 RELOAD_SECONDS: Final = 10.0
+TICKS: Final = 10
+"""uvicorn ticks ten times a second."""
+HEAD_SECONDS: Final = 20.0
+"""For the head of a connection's first request, or of one whose first byte is there, to come in."""
 
 Background = Callable[[], Coroutine[object, None, None]]
 
@@ -108,6 +115,26 @@ class Listener(uvicorn.Server):
         self._port = port
         self._files = (cert, key) if cert is not None and key is not None else None
         self._loaded = self._stamp()
+        self._waiting: dict[object, float] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS == 0:
+            self.close_unfinished(time.monotonic())
+        return await super().on_tick(counter)
+
+    def close_unfinished(self, now: float) -> None:
+        """Close connections whose request doesn't come: else whoever reaches the port could hold all descriptors."""
+        waiting = [
+            one
+            for one in self.server_state.connections
+            if isinstance(one, H11Protocol | HttpToolsProtocol)
+            and (one.cycle is None or one.cycle.response_complete)
+            and one.timeout_keep_alive_task is None
+        ]
+        self._waiting = {one: self._waiting.get(one, now) for one in waiting}
+        for one in waiting:
+            if now - self._waiting[one] > HEAD_SECONDS:
+                one.transport.abort()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         made = sockets or [listening_socket(self._port)]

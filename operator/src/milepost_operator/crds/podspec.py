@@ -209,8 +209,15 @@ class VolumeMount(Model):
     model_config = rules(
         rule(
             "self.mountPath != '/run/milepost' && !self.mountPath.startsWith('/run/milepost/') && "
+            "!self.mountPath.startsWith('/var/run/milepost') && "
             "!self.mountPath.startsWith('/var/run/secrets/milepost')",
             "volumeMounts: /run/milepost and /var/run/secrets/milepost are reserved",
+            ".mountPath",
+        ),
+        # Other spellings of a reserved path; /var/run is /run in most images.
+        rule(
+            "!self.mountPath.contains('//') && !self.mountPath.matches('/[.][.]?(/|$)')",
+            "volumeMounts: mountPath has no empty, '.' or '..' element",
             ".mountPath",
         ),
     )

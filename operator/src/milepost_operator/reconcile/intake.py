@@ -160,10 +160,11 @@ class ObjectIntake:
         except (InvalidInputError, NotFoundError) as error:
             raise Refused("InvalidInput", str(error)) from error
         if created.duplicate and created.name != raw.name(body):
+            key = spec.idempotency_key
+            has = f"the id in the annotation {names.RUN_ID_ANNOTATION}" if key is None else f"idempotencyKey {key!r}"
             raise Refused(
                 "Duplicate",
-                f"run {created.name} already has idempotencyKey {spec.idempotency_key!r}: this Run does nothing, and "
-                "deleting it cancels nothing",
+                f"run {created.name} already has {has}: this Run does nothing, and deleting it cancels nothing",
             )
         return created
 

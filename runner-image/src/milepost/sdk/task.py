@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from inspect import Parameter, iscoroutinefunction, signature
+from types import GenericAlias
 from typing import Final, Generic, ParamSpec, TypeVar, overload
 
 from milepost.errors import FatalError
@@ -12,6 +13,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 ID: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 CONTEXTS: Final = frozenset({"Context", "SyncContext"})
+NO_OBJECTS: Final = frozenset({"str", "int", "float", "bool", "list", "tuple", "set", "None", "NoneType"})
+"""Annotations of parameters that can't mean to take an object."""
 
 
 class TaskFunction(Generic[P, R]):
@@ -36,19 +39,18 @@ class TaskFunction(Generic[P, R]):
     def bind(self, context: object, data: JSON) -> Callable[[], object]:
         """Make the call for a run's input.
 
-        One parameter without a default gets the input as it is. Else the members of the input are passed by name, and
-        null or an empty object passes nothing; an input that is no object goes to the first parameter.
+        One parameter without a default gets the input as it is, unless its annotation says that it takes no object.
+        Else the members of the input are passed by name, and null or an empty object passes nothing; an input that is
+        no object goes to the first parameter.
 
         Raises:
             FatalError: the input does not fit, and no other attempt would change that.
         """
         args: list[object] = [context] if self._takes_context else []
         kwargs: dict[str, object] = {}
-        if len(self._parameters) == 1 and self._parameters[0].default is Parameter.empty:
-            args.append(data)
-        elif isinstance(data, dict):
+        if isinstance(data, dict) and not self._takes_objects():
             kwargs.update(data)
-        elif data is not None:
+        elif data is not None or (len(self._parameters) == 1 and _is_required(self._parameters[0])):
             args.append(data)
         try:
             bound = signature(self.fn).bind(*args, **kwargs)
@@ -56,6 +58,17 @@ class TaskFunction(Generic[P, R]):
             raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
         fn: Callable[..., object] = self.fn
         return lambda: fn(*bound.args, **bound.kwargs)
+
+    def _takes_objects(self) -> bool:
+        """Whether an object that is the input is one argument, rather than the arguments by name."""
+        if len(self._parameters) != 1 or not _is_required(self._parameters[0]):
+            return False
+        annotation = self._parameters[0].annotation
+        if annotation is Parameter.empty:
+            return True
+        plain = isinstance(annotation, type) and not isinstance(annotation, GenericAlias)
+        text = annotation.__name__ if plain else str(annotation)
+        return not all(one.strip() in NO_OBJECTS for one in _outside_brackets(text).split("|"))
 
 
 @overload
@@ -78,3 +91,17 @@ def _is_context(parameter: Parameter) -> bool:
     annotation = parameter.annotation
     name = annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     return parameter.name == "ctx" or name in CONTEXTS
+
+
+def _is_required(parameter: Parameter) -> bool:
+    by_position = parameter.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
+    return by_position and parameter.default is Parameter.empty
+
+
+def _outside_brackets(annotation: str) -> str:
+    """`list[int | str] | None` is `list | None`."""
+    depth, kept = 0, ""
+    for letter in annotation:
+        depth += (letter == "[") - (letter == "]")
+        kept += letter if depth == 0 and letter != "]" else ""
+    return kept

@@ -17,6 +17,11 @@ from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
+_ADOPTED = (
+    "this Run shows the {state} run of its name, task and input, which is not run again:"
+    " to run it again, choose another name (metadata.generateName gives a fresh one each time)"
+)
+
 
 def _shape_hash(shape: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -161,6 +166,8 @@ class PostgresIntake:
             )
         if row["name"] == run.name:  # a copy under another name is a duplicate, and takes no run from its object
             await connection.execute(Q["adopt_run"], row["run_id"], run.intent_uid)
+            if RunState(row["state"]) in TERMINAL:
+                await add_event(connection, row["run_id"], "RunAdopted", _ADOPTED.format(state=row["state"]))
         return Created(as_uuid(row["run_id"]), row["name"], RunState(row["state"]), duplicate=True)
 
     async def _by_intent(self, connection: Connection, run: NewRun) -> Created | None:
