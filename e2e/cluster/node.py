@@ -109,7 +109,8 @@ class Node:
         names = [name for name in listed if not name.startswith("sha256:") and name != PAUSE_IMAGE]
         if names:
             archive = self.place.home / "images.tar"
-            done = source.exec(["ctr", "images", "export", str(archive), *names], timeout=600)
+            # Through containerd's transfer service the last blocks are lost now and then.
+            done = source.exec(["ctr", "images", "export", "--local", str(archive), *names], timeout=600)
             if done.returncode:
                 raise Problem(f"{source.place.name} cannot export its images: {done.stderr.strip()[-500:]}")
             self.load_images(archive)

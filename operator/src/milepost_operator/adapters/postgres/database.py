@@ -81,6 +81,12 @@ class Database:
         self.pool.terminate()
 
 
+async def _keep(_: Connection) -> None:
+    """Leave a connection as it is when it comes back: nothing of ours outlives its transaction, listeners take
+    themselves off, and the reset would be a round trip more for each statement.
+    """
+
+
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Database]:
     """Open the pool. UnavailableError when Postgres can't be reached now."""
@@ -92,6 +98,7 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
             command_timeout=10,
             timeout=5,
             max_inactive_connection_lifetime=60,
+            reset=_keep,
             server_settings=_SERVER_SETTINGS,
             **tls_arguments(settings),
         )
