@@ -19,16 +19,16 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	$(PY) tools/chart_docs.py --check
 	pytest -q tests/unit
 
-integration: venv ## the engine on a real Postgres, the operator and its client on a real API server
+integration: programs ## the engine on a real Postgres, the operator and its client on a real API server
 	pytest -q tests/integration tests/contract
 
-chart: venv ## the chart, with a real Helm and a real API server
+chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
-e2e: venv ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
+e2e: up images ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
 	pytest -q -m cluster e2e/scenarios e2e/tests/test_edge.py
 
-lifecycle: venv ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
+lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
 	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_cluster_lifecycle.py
 
 bench: venv ## the benchmarks, with their bars
@@ -43,6 +43,9 @@ down: venv ## remove the cluster without a trace
 images: venv ## build the images
 	@$(PY) -m e2e.images build
 
+programs: venv ## build the programs of a cluster: minutes the first time, then cached
+	@$(PY) -c 'from e2e.cluster.binaries import binaries; binaries()'
+
 venv: ## install the pinned Python packages into .venv
 	@tools/bootstrap.sh
 
@@ -52,4 +55,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chart e2e lifecycle bench up down images venv lock fmt
+.PHONY: help demo test check integration chart e2e lifecycle bench up down images programs venv lock fmt
