@@ -2,24 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import compact
-from milepost.sdk import local
+from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
 from milepost.sdk.journal import Journal
+from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
 from milepost.sdk.signature import returned
 from milepost.values import Encoded, unpack, unpack_line
 from milepost.wire.values import JSON
 
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
 R = TypeVar("R")
 D = TypeVar("D")
+T = TypeVar("T")
 logger: Final = logging.getLogger("milepost.task")
 
 
@@ -110,6 +116,29 @@ class Context:
         target = local.step_target(key)
         reply = await self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
         return local.answered(await self._sidecar.call("GET", target, [])) if step_exists(reply) else None
+
+    async def now(self) -> "datetime":
+        """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
+        return await self.step("ctx.now", chance.now)
+
+    async def random(self) -> float:
+        """Give a random number from 0 up to 1: the same in every attempt."""
+        return await self.step("ctx.random", chance.random)
+
+    async def uuid(self) -> "UUID":
+        """Give a random UUID: the same in every attempt."""
+        return await self.step("ctx.uuid", chance.uuid)
+
+    async def map(self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, concurrency: int = 10) -> list[R]:
+        """`await fn(item)` for each, at most `concurrency` at once; values in the order of the items.
+
+        Each item is a branch: what its steps recorded is not repeated. The first error ends the others.
+        """
+        return await parallel.each(fn, items, concurrency)
+
+    async def all_settled(self, *awaitables: Awaitable[R]) -> list[Settled[R]]:
+        """Wait for all, whatever fails; their ends in the order given."""
+        return await parallel.all_settled(*awaitables)
 
     async def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`, outside the order of steps; its commit sequence.
