@@ -1,21 +1,34 @@
-"""Port `Admission`: runs that wait get their slot, within every limit. The SQL function `admit` decides (migrations)."""
+"""Port `Admission`: runs that wait get their slot, within every limit. The SQL function `admit` decides (migration 0003)."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from milepost_operator.adapters.postgres.database import Database
 from milepost_operator.adapters.postgres.queries import Q
 
 TOGETHER: Final = 4
-"""Queues served at a time: their commits share the disk's wait."""
+"""Queues served at a time: their commits share the wait for the disk."""
 MAX_BATCH: Final = 200
-SWEEP_SECONDS: Final = 0.08
-FIND_SECONDS: Final = 1.0
-FIND_SHARE: Final = 20
-"""The search for keys that were not told of takes at most one part in so many of the time."""
-FORGET_SECONDS: Final = 60.0
-FORGET_BATCH: Final = 1000
+MIN_AGAIN_SECONDS: Final = 0.005
+MAX_AGAIN_SECONDS: Final = 60.0
+
+_SWEEP_SECONDS: Final = 0.08
+_FIND_SECONDS: Final = 1.0
+_FIND_SHARE: Final = 20
+_FORGET_SECONDS: Final = 60.0
+_FORGET_BATCH: Final = 1000
+
+
+@dataclass(slots=True)
+class _Upkeep:
+    """When what was done last or is due next (monotonic seconds)."""
+
+    swept: float = 0.0
+    find_at: float = 0.0
+    forget_at: float = 0.0
+    global_set: bool = False
 
 
 class PostgresAdmission:
@@ -23,19 +36,15 @@ class PostgresAdmission:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._global_set = False
-        self._swept = 0.0
-        self._find_at = 0.0
-        self._forget_at = 0.0
-        self._again: asyncio.TimerHandle | None = None
+        self._upkeep = _Upkeep()
 
     async def admit(self, limit: int) -> int:
         """Admit up to `limit` runs of each queue; returns how many in all."""
-        await self._housekeeping()
+        await self._keep_up()
         now = time.monotonic()
-        sweep = now - self._swept >= SWEEP_SECONDS
+        sweep = now - self._upkeep.swept >= _SWEEP_SECONDS
         if sweep:
-            self._swept = now
+            self._upkeep.swept = now
         queues = await self._db.fetch(Q["queues_with_work"], self._db.cluster, sweep)
         gate = asyncio.Semaphore(TOGETHER)
 
@@ -49,33 +58,24 @@ class PostgresAdmission:
         return total
 
     async def admit_queue(self, namespace: str, name: str, limit: int) -> int:
-        """One claim of one queue."""
+        """One claim of one queue; 0 too while another replica serves it."""
         row = await self._db.fetchrow(Q["admit"], self._db.cluster, namespace, name, min(limit, MAX_BATCH))
         if row is None:
-            return 0
+            raise AssertionError("a function with out parameters returns a row")
         if row["again_in"] is not None:
-            self._wake_in(row["again_in"])
+            self._db.wake_in(min(max(row["again_in"], MIN_AGAIN_SECONDS), MAX_AGAIN_SECONDS), "admit")
         return int(row["admitted"])
 
-    def _wake_in(self, seconds: float) -> None:
-        """A turn at the time that a claim named, unless one is due before."""
-        loop = asyncio.get_running_loop()
-        at = loop.time() + max(0.005, min(seconds, 60.0))
-        if self._again is not None and not self._again.cancelled() and loop.time() < self._again.when() <= at:
-            return
-        if self._again is not None:
-            self._again.cancel()
-        self._again = loop.call_at(at, self._db.wake, "admit")
-
-    async def _housekeeping(self) -> None:
-        now = time.monotonic()
-        if not self._global_set:
+    async def _keep_up(self) -> None:
+        """The global limit of the settings; keys that waiting runs were not told of; keys that nothing uses."""
+        upkeep, now = self._upkeep, time.monotonic()
+        if not upkeep.global_set:
             await self._db.fetch(Q["set_global_limit"], self._db.cluster, self._db.settings.global_concurrency)
-            self._global_set = True
-        if now >= self._find_at:
+            upkeep.global_set = True
+        if now >= upkeep.find_at:
             await self._db.fetch(Q["find_waiting"], self._db.cluster)
-            took = time.monotonic() - now
-            self._find_at = now + max(FIND_SECONDS, took * FIND_SHARE)
-        if now >= self._forget_at:
-            await self._db.fetch(Q["forget_keys"], self._db.cluster, FORGET_BATCH)
-            self._forget_at = now + FORGET_SECONDS
+            # It costs a probe for each key: at most a 20th of the time goes to it.
+            upkeep.find_at = now + max(_FIND_SECONDS, (time.monotonic() - now) * _FIND_SHARE)
+        if now >= upkeep.forget_at:
+            await self._db.fetch(Q["forget_keys"], self._db.cluster, _FORGET_BATCH)
+            upkeep.forget_at = now + _FORGET_SECONDS
