@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from milepost_operator.adapters.postgres.admission import PostgresAdmission
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
@@ -26,6 +27,7 @@ class PostgresStore(
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,
+    PostgresAdmission,
     PostgresDuties,
     PostgresReads,
 ):
@@ -33,6 +35,7 @@ class PostgresStore(
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
+        PostgresAdmission.__init__(self, db)
 
     @classmethod
     @asynccontextmanager
