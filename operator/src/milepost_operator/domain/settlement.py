@@ -36,13 +36,15 @@ class Next:
 
 
 def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
-    """Rule order: our own intent to cancel, success, the run's own deadline, a final failure, the two budgets."""
+    """Rule order: our own intent to cancel, a queue that was paused before the start, success, the run's own deadline, a final failure, the two budgets."""
     counted = facts.attempts_counted + (1 if ending.counted else 0)
     if facts.cancel_requested:
         message = (
             "cancelled" if ending.reason is Reason.CANCELLED else f"cancelled; the attempt ended: {ending.message}"
         )
         return Next(RunState.CANCELLED, Reason.CANCELLED, message, counted, facts.infra_streak)
+    if ending.reason is Reason.PAUSED:
+        return Next(RunState.QUEUED, Reason.PAUSED, ending.message, facts.attempts_counted, facts.infra_streak)
     if ending.reason is Reason.SUCCEEDED:
         return Next(RunState.SUCCEEDED, Reason.SUCCEEDED, ending.message, facts.attempts_counted, 0)
     if ending.reason is Reason.RUN_TIMEOUT:
