@@ -167,11 +167,12 @@ def _limits(facts: Facts, queue: QueueFacts) -> Iterator[Why]:
 def _rate(facts: Facts, queue: QueueFacts, rate: RateUse) -> Why:
     of = f" of key `{facts.key.name}`" if rate.key and facts.key else ""
     wait = span((rate.free_at - facts.now).total_seconds()) if rate.free_at else "0 s"
-    text = f"rate {rate.limit}/{_period(rate.period_seconds)}{of} in `{queue.name}`, next token in {wait}"
+    text = f"rate {rate.limit}/{period(rate.period_seconds)}{of} in `{queue.name}`, next token in {wait}"
     return Why("RateLimited", text, rate.free_at)
 
 
-def _period(seconds: int) -> str:
+def period(seconds: int) -> str:
+    """`1m`, `36s`, `1d`: the largest unit that goes evenly."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
