@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from milepost_operator.domain.breaker import Breaker, Outcome, Phase, Policy, Verdict, decide, room, verdict_of
+from milepost_operator.domain.breaker import Breaker, Outcome, Phase, Policy, Verdict, decide, room
 from milepost_operator.domain.runs import Ending
+from milepost_operator.domain.settlement import verdict_of
 from milepost_operator.domain.states import Reason
 
 T0 = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -50,6 +50,12 @@ def facts(**changes: object) -> Facts:
             "behind 2 others in `agents` (no limit, 4 running)",
             None,
         ),
+        (
+            facts(ahead=2, concurrency_key="acme"),
+            "Queued",
+            "behind 2 others of key `acme` in `agents` (limit 10, 4 running)",
+            None,
+        ),
         (facts(key=Usage("acme", 2, 2)), "KeyLimit", "key `acme` at its limit 2 in `agents`", None),
         (facts(key=Usage("acme", 2, 1), ahead=0), "Queued", "next in `agents`, about to be admitted", None),
         (facts(task_use=Usage("index", 3, 3)), "TaskLimit", "task `index` at its concurrency 3", None),
@@ -68,7 +74,7 @@ def facts(**changes: object) -> Facts:
             LATER,
         ),
         (
-            facts(rates=[RateUse(5, 3600, LATER, key=True)], key=Usage("acme", 2, 0)),
+            facts(rates=[RateUse(5, 3600, LATER, key=True)], concurrency_key="acme"),
             "RateLimited",
             "rate 5/1h of key `acme` in `agents`, next token in 3 s",
             LATER,

@@ -90,8 +90,7 @@ def queue(view: QueueView) -> dict[str, object]:
         "running": view.running,
         "limit": view.limit,
         "specLimit": view.spec_limit,
-        "override": override
-        and {"concurrency": override.concurrency, "by": override.by, "since": override.since},
+        "override": override and {"concurrency": override.concurrency, "by": override.by, "since": override.since},
         "oldestWaitingSince": view.oldest_at,
         "paused": pause is not None,
         "pause": pause and {"by": pause.by, "since": pause.since, "reason": pause.reason},
@@ -118,4 +117,4 @@ def why(run: RunView, found: Why | None) -> dict[str, object]:
 
 
 def reason(found: Why | None) -> dict[str, object] | None:
-    return found and {"code": found.code, "sentence": found.sentence, "nextAt": found.next_at}
+    return None if found is None else {"code": found.code, "sentence": found.sentence, "nextAt": found.next_at}

@@ -6,9 +6,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from milepost_operator.domain.runs import Ending
-from milepost_operator.domain.states import Reason
-
 MAX_FAILURES: Final = 1000
 """Times of failures kept in a row, so the most that a policy may ask for."""
 
@@ -43,7 +40,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """`since`: when the phase began. `until`: when `open` ends. `failures`: their times within the window, oldest first.
+    """`since`: when the phase began. `until`: when `open` ends. `failures`: their times in the window, oldest first.
 
     `passed`: probes that succeeded in this half-open phase.
     """
@@ -64,15 +61,6 @@ class Outcome:
     ended_at: datetime
 
 
-def verdict_of(ending: Ending, *, cancel_requested: bool) -> Verdict:
-    """Failures and timeouts of the task count; losses of infrastructure, configurations and cancels do not."""
-    if cancel_requested:
-        return Verdict.NEUTRAL
-    if ending.reason is Reason.SUCCEEDED:
-        return Verdict.SUCCESS
-    return Verdict.FAILURE if ending.counted or ending.reason is Reason.RUN_TIMEOUT else Verdict.NEUTRAL
-
-
 def decide(policy: Policy, before: Breaker, outcomes: Sequence[Outcome], now: datetime) -> Breaker:
     """The breaker after `outcomes`, at `now`.
 
@@ -86,7 +74,7 @@ def decide(policy: Policy, before: Breaker, outcomes: Sequence[Outcome], now: da
 
 
 def room(policy: Policy, breaker: Breaker, probing: int) -> int | None:
-    """How many may be admitted now; None: the breaker says nothing. `probing`: live attempts of this half-open phase."""
+    """How many may be admitted now, None: any number. `probing`: live attempts of this half-open phase."""
     if breaker.phase is Phase.CLOSED:
         return None
     if breaker.phase is Phase.OPEN:

@@ -35,7 +35,7 @@ class BreakerView:
 class QueueView:
     """One queue at one moment. `limit`: the one in force, None for none; `spec_limit`: that of the manifest.
 
-    `depth`: runs that wait for a slot, counted up to MAX_DEPTH_COUNTED. `oldest_at`: since when the first of them waits.
+    `depth`: runs that wait for a slot, counted up to MAX_DEPTH_COUNTED. `oldest_at`: since when the first of them does.
     `rate_used`: units of the rate that are taken in the present window, None where the queue has no rate.
     """
 

@@ -13,7 +13,7 @@ MAX_AHEAD: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """`code` is stable (CamelCase), `sentence` is for people, `next_at` is when the reason can change at the soonest."""
+    """`code` is stable (CamelCase), `sentence` is for people, `next_at` is the soonest that the reason can change."""
 
     code: str
     sentence: str
@@ -87,7 +87,8 @@ class WaitOn:
 class Facts:
     """What was observed of one run, and of what stands in its way. `queue` None: there is none of that name.
 
-    `ahead`: runs of the queue that come before it, counted up to one more than MAX_AHEAD. `noted`, `message`: the row's
+    `ahead`: runs of its queue and concurrency key that come before it, counted up to one more than MAX_AHEAD (keys take
+    turns, so that runs of others are not ahead of it). `noted`, `message`: the row's
     own reason, as the launcher or intake gave it.
     """
 
@@ -106,6 +107,7 @@ class Facts:
     max_attempts: int = 1
     bumped: bool = False
     ahead: int = 0
+    concurrency_key: str = ""
     key: Usage | None = None
     task_use: Usage | None = None
     global_use: Usage | None = None
@@ -165,7 +167,7 @@ def _limits(facts: Facts, queue: QueueFacts) -> Iterator[Why]:
 
 
 def _rate(facts: Facts, queue: QueueFacts, rate: RateUse) -> Why:
-    of = f" of key `{facts.key.name}`" if rate.key and facts.key else ""
+    of = f" of key `{facts.concurrency_key}`" if rate.key else ""
     wait = span((rate.free_at - facts.now).total_seconds()) if rate.free_at else "0 s"
     text = f"rate {rate.limit}/{period(rate.period_seconds)}{of} in `{queue.name}`, next token in {wait}"
     return Why("RateLimited", text, rate.free_at)
@@ -193,7 +195,8 @@ def _behind(facts: Facts, queue: QueueFacts) -> str:
         return f"next in {use}"
     many = facts.ahead > MAX_AHEAD
     count = f"more than {MAX_AHEAD:,}" if many else f"{facts.ahead:,}"
-    return f"behind {count} {'other' if facts.ahead == 1 else 'others'} in {use}"
+    of = f" of key `{facts.concurrency_key}`" if facts.concurrency_key else ""
+    return f"behind {count} {'other' if facts.ahead == 1 else 'others'}{of} in {use}"
 
 
 def _paused(queue: QueueFacts) -> Why | None:

@@ -97,6 +97,7 @@ class Leader:
             raise DeposedError(f"leading ended: {ended.exceptions[0]}") from ended
         finally:
             self.loops, self._by_name, self._backlog = (), {}, None
+            self._metrics.forget_queues()
 
     def _intake(self) -> Backlog:
         intake = ObjectIntake(

@@ -1,4 +1,6 @@
-"""Circuit breakers in rows: the ends of attempts are judged under the queue's lock, and what follows outlives restarts."""
+"""Circuit breakers in rows: ends of attempts are judged under the queue's lock, and what follows outlives restarts."""
+
+from dataclasses import dataclass
 
 import orjson
 
@@ -26,11 +28,19 @@ def breaker_of(row: Row) -> Breaker:
     )
 
 
-async def judge(connection: Connection, key: Key) -> bool:
-    """Lock a queue and let its breaker follow what has ended and the clock; whether its phase changed."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`room`: how many may be admitted, None: any number."""
+
+    changed: bool
+    room: int | None
+
+
+async def judge(connection: Connection, key: Key) -> Judged:
+    """Lock a queue and let its breaker follow what has ended, and the clock."""
     row = await connection.fetchrow(Q["lock_queue_to_judge"], *key)
     if row is None:
-        return False
+        return Judged(changed=False, room=0)
     outcomes = await connection.fetch(Q["take_outcomes"], *key)
     policy = policy_of(row["breaker"])
     before = breaker_of(row)
@@ -48,7 +58,7 @@ async def judge(connection: Connection, key: Key) -> bool:
         )
     if after.phase is not before.phase:
         _log.info("breaker", namespace=key[1], queue=key[2], phase=after.phase, until=str(after.until or ""))
-    return after.phase is not before.phase
+    return Judged(after.phase is not before.phase, space)
 
 
 def _half_open(breaker: Breaker) -> bool:
@@ -65,5 +75,6 @@ class PostgresBreakers:
         changed = 0
         for row in await self._db.fetch(Q["queues_to_judge"], self._db.cluster):
             key = (self._db.cluster, row["namespace"], row["name"])
-            changed += await self._db.transaction(lambda c, key=key: judge(c, key))  # type: ignore[misc]
+            judged = await self._db.transaction(lambda c, key=key: judge(c, key))  # type: ignore[misc]
+            changed += judged.changed
         return changed

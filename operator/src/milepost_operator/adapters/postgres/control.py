@@ -83,8 +83,8 @@ async def sync_pause(db: Database, connection: Connection, key: Key) -> int:
 
 
 async def _put_back(db: Database, connection: Connection, key: Key) -> int:
-    """Runs whose attempt has not started are queued again, in their old place. A pod that starts meanwhile wins or loses
-    the lock of its run: exactly one of both happens.
+    """Runs whose attempt has not started are queued again, in their old place. A pod that starts meanwhile is before us
+    at the lock of its run, or finds its attempt ended: exactly one of both happens.
     """
     ending = Ending(Reason.PAUSED, f"queue {key[2]} was paused before it started", counted=False, started=False)
     count = 0

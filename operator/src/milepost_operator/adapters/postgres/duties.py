@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from milepost_operator.adapters.postgres.breaker import judge
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
@@ -88,6 +89,9 @@ class PostgresDuties:
             if queue["concurrency"] is not None:
                 used: int = await connection.fetchval(Q["count_slots"], *key)
                 free = min(limit, queue["concurrency"] - used)
+            if queue["breaker"]:
+                room = (await judge(connection, key)).room
+                free = free if room is None else min(free, room)
             if free <= 0:
                 return 0
             return len(await connection.fetch(Q["admit"], *key, free))

@@ -9,9 +9,8 @@ import orjson
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds, to_json
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.breaker import verdict_of
 from milepost_operator.domain.runs import Ending, Retry
-from milepost_operator.domain.settlement import Next, RunFacts, decide
+from milepost_operator.domain.settlement import Next, RunFacts, decide, verdict_of
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 _FINISHED_EVENT = {

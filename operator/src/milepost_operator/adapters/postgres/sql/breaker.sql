@@ -24,3 +24,8 @@ where r.cluster = $1 and r.namespace = $2 and r.queue = $3 and r.state in ('admi
 update queues
 set breaker_phase = $4, breaker_since = $5, breaker_until = $6, breaker_failures = $7, breaker_passed = $8, probe_room = $9
 where cluster = $1 and namespace = $2 and name = $3;
+
+-- name: set_breaker_policy
+-- As its Queue's manifest says, unless a newer one has been taken already.
+update queues set breaker = $5::json
+where cluster = $1 and namespace = $2 and name = $3 and generation = $4 and breaker::text is distinct from $5;

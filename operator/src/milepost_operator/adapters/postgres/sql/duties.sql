@@ -29,7 +29,7 @@ order by q.namespace, q.name;
 
 -- name: lock_queue
 -- The lock that all admissions of a queue take; one that another replica holds is served there.
-select concurrency from queues
+select coalesce(override_concurrency, concurrency) as concurrency, breaker from queues
 where cluster = $1 and namespace = $2 and name = $3 and present and not paused
 for update skip locked;
 
@@ -63,7 +63,7 @@ with picked as (
     where r.run_id = p.run_id and not exists (select 1 from bound b where b.run_id = r.run_id)
 ), admitted as (
     update runs r
-    set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, notes = 0,
+    set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, wait_code = null, noted = null,
         admitted_at = coalesce(r.admitted_at, clock_timestamp()),
         event_count = r.event_count + (b.attempt = 1)::int,
         rev = r.rev + (b.attempt = 1)::int
