@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from milepost_operator.adapters.postgres.admission import PostgresAdmission
 from milepost_operator.adapters.postgres.breaker import PostgresBreakers
 from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
@@ -30,6 +31,7 @@ class PostgresStore(
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,
+    PostgresAdmission,
     PostgresDuties,
     PostgresReads,
     PostgresControl,
@@ -41,6 +43,7 @@ class PostgresStore(
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
+        PostgresAdmission.__init__(self, db)
 
     @classmethod
     @asynccontextmanager

@@ -5,10 +5,11 @@ union
 select namespace, name from queues where cluster = $1 and breaker_phase <> 'closed';
 
 -- name: lock_queue_to_judge
+-- One that another replica serves is judged there.
 select breaker, breaker_phase, breaker_since, breaker_until, breaker_failures, breaker_passed, probe_room,
        clock_timestamp() as now
 from queues where cluster = $1 and namespace = $2 and name = $3
-for no key update;
+for no key update skip locked;
 
 -- name: take_outcomes
 delete from breaker_outcomes where cluster = $1 and namespace = $2 and queue = $3

@@ -29,13 +29,13 @@ cross join lateral (
     ) h
 ) o
 left join lateral (
-    select greatest(0, coalesce(q.rate->>'burst', q.rate->>'limit')::int - rate_free(q.rate::jsonb, a.state)) as rate_used,
-           rate_next(q.rate::jsonb, a.state, 1) as rate_free_at
-    from (select rate_at(q.rate::jsonb, (
+    select case when q.rate is not null then
+               greatest(0, coalesce(q.rate->>'burst', q.rate->>'limit')::int - rate_free(q.rate::jsonb, a.state)) end as rate_used,
+           case when q.rate is not null then rate_next(q.rate::jsonb, a.state, 1) end as rate_free_at
+    from (select case when q.rate is not null then rate_at(q.rate::jsonb, (
         select i.rate from queue_states i
         where i.cluster = q.cluster and i.namespace = q.namespace and i.queue = q.name
-        order by i.turn desc limit 1), t.now) as state) a
-    where q.rate is not null
+        order by i.turn desc limit 1), t.now) end as state) a
 ) v on true
 where q.cluster = $1 and ($2::text is null or q.namespace = $2) and ($3::text is null or q.name = $3) and q.present
 order by q.namespace, q.name;
