@@ -15,14 +15,16 @@ from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
+from milepost_operator.api.queues import QueuesApi
 from milepost_operator.api.runs import RunsApi
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.store import Intake, PodStore, Reads
 
 
-class ApiStore(Intake, PodStore, Reads, Protocol):
+class ApiStore(Intake, PodStore, Reads, Control, QueueReads, Protocol):
     """The store as the routes need it."""
 
 
@@ -61,6 +63,7 @@ def build_app(
     runs = RunsApi(
         store,
         store,
+        store,
         max_input_bytes=settings.max_input_bytes,
         namespaces=settings.namespaces,
         metrics=metrics,
@@ -69,6 +72,7 @@ def build_app(
     plain = [*pod.routes(), *health.routes()]
     app.router.routes.extend(plain)
     app.include_router(runs.router())
+    app.include_router(QueuesApi(store, store, store, poke=poke).router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
     return app

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import ControlDuties
 from milepost_operator.ports.store import Duties as DutiesPort
 
 TURN_SECONDS: Final = 20.0
@@ -24,7 +25,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -56,6 +57,7 @@ class Duties:
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("reap", 1.0, self._reap, now),
+            _Loop("waiting", 3.0, self._waiting, now),
             _Loop("invariants", 30.0, self._violations, now),
         ]
         self._violated: set[str] = set()
@@ -128,6 +130,7 @@ class Duties:
 
     async def _admit(self) -> bool:
         promoted = await self._store.promote(BATCH)
+        await self._store.judge_breakers()
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
@@ -138,6 +141,10 @@ class Duties:
         if reaped:
             self.poke()
         return reaped >= BATCH
+
+    async def _waiting(self) -> bool:
+        await self._store.show_waiting(BATCH)
+        return False
 
     async def _violations(self) -> bool:
         counts = await self._store.violations()

@@ -13,13 +13,15 @@ from starlette.responses import Response
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
 from milepost_operator.api.bodies import body_docs, json_response, parse_object, parse_query, query_docs, read_body
+from milepost_operator.api.queueviews import reason
 from milepost_operator.api.tokens import Caller
 from milepost_operator.api.values import require_size, require_value
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import MAX_NAME
 from milepost_operator.domain.runs import Created, NewRun, RunView
-from milepost_operator.domain.states import RunState
+from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import QueueReads
 from milepost_operator.ports.store import Intake, Reads
 
 _DNS: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -68,6 +70,7 @@ class RunsApi:
         self,
         intake: Intake,
         reads: Reads,
+        queues: QueueReads,
         *,
         max_input_bytes: int,
         namespaces: Sequence[str],
@@ -76,6 +79,7 @@ class RunsApi:
     ) -> None:
         self._intake = intake
         self._reads = reads
+        self._queues = queues
         self._max_input = max_input_bytes
         self._namespaces = frozenset(namespaces)
         self._metrics = metrics
@@ -162,8 +166,8 @@ class RunsApi:
         return json_response({"items": [views.summary(run) for run in page], "nextCursor": cursor})
 
     async def get(self, request: Request) -> Response:
-        """One run by name or id, with input, result and error."""
-        return json_response(views.full(await self._find(request)))
+        """One run by name or id, with input, result and error, and why it waits."""
+        return await self._whole(await self._find(request))
 
     async def attempts(self, request: Request) -> Response:
         """The attempts of a run, oldest first."""
@@ -175,7 +179,11 @@ class RunsApi:
         run = await self._find(request)
         await self._intake.cancel_run(run.run_id, caller_of(request).name)
         self._poke()
-        return json_response(views.full(await self._reads.get_run(run.namespace, str(run.run_id))), 202)
+        return await self._whole(await self._reads.get_run(run.namespace, str(run.run_id)), 202)
+
+    async def _whole(self, run: RunView, status: int = 200) -> Response:
+        why = None if run.state in TERMINAL else await self._queues.why(run.run_id)
+        return json_response(views.full(run) | {"why": reason(why)}, status)
 
     async def _find(self, request: Request) -> RunView:
         caller, query = caller_of(request), parse_query(OneQuery, request)

@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from milepost_operator.api.queueviews import ReasonOut
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.runs import AttemptView, Created, RunView
 from milepost_operator.manifests.names import job_name
@@ -64,6 +65,7 @@ class RunOut(RunSummaryOut):
     input: object
     result: object
     error: dict[str, object] | None
+    why: ReasonOut | None
 
 
 class RunsOut(_Out):

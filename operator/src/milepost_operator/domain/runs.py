@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.states import Reason, RunState
 
 DEFAULT_QUEUE: Final = "default"
@@ -54,6 +55,7 @@ class QueueIntake:
     uid: str
     generation: int
     concurrency: int | None
+    breaker: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)

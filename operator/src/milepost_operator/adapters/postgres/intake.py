@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from uuid import UUID
 
+from milepost_operator.adapters.postgres.control import sync_pause
 from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid, seconds, to_json
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
@@ -81,6 +82,11 @@ class PostgresIntake:
                 queue.generation,
                 queue.concurrency,
             )
+            breaker = None if queue.breaker is None else to_json(asdict(queue.breaker))
+            await connection.execute(
+                Q["set_breaker_policy"], self._db.cluster, queue.namespace, queue.name, queue.generation, breaker
+            )
+            await sync_pause(self._db, connection, (self._db.cluster, queue.namespace, queue.name))
 
         await self._db.transaction(work)
         self._db.wake("admit")

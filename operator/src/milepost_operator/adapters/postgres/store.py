@@ -6,12 +6,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from milepost_operator.adapters.postgres.admission import PostgresAdmission
+from milepost_operator.adapters.postgres.breaker import PostgresBreakers
+from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
+from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
@@ -30,8 +34,12 @@ class PostgresStore(
     PostgresAdmission,
     PostgresDuties,
     PostgresReads,
+    PostgresControl,
+    PostgresBreakers,
+    PostgresQueueReads,
+    PostgresWaiting,
 ):
-    """Each parent implements one port of `ports.store`."""
+    """Each parent implements one port of `ports.store` or of `ports.control`."""
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
