@@ -13,6 +13,7 @@ from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
+from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
 from milepost_operator.api.runs import RunsApi
@@ -48,7 +49,7 @@ def build_app(
     poke: Callable[[], None],
 ) -> FastAPI:
     """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
-    app = FastAPI(
+    app = DocumentedApp(
         title="Milepost",
         version="v1",
         docs_url=None,
@@ -66,11 +67,11 @@ def build_app(
         metrics=metrics,
         poke=poke,
     )
-    plain = [*pod.routes(), *health.routes()]
-    app.router.routes.extend(plain)
-    app.include_router(runs.router())
+    app.router.routes.extend(pod.routes())
+    for router in (health.router(), runs.router()):
+        app.include_router(router)
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
+    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in pod.routes()))
     return app
 
 

@@ -69,24 +69,6 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
     return Response(orjson.dumps(value), status, headers, "application/json")
 
 
-def query_docs(model: type[BaseModel]) -> dict[str, object]:
-    """The OpenAPI parameters of a query model."""
-    schema = model.model_json_schema()
-    required = schema.get("required", [])
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": name in required, "schema": field}
-            for name, field in schema.get("properties", {}).items()
-        ],
-    }
-
-
-def body_docs(model: type[BaseModel]) -> dict[str, object]:
-    """The OpenAPI request body of a model."""
-    schema = {**model.model_json_schema(), "additionalProperties": False}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def _fields(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(field.alias or name for name, field in model.model_fields.items())
 

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import body_docs, json_response, parse_object, parse_query, query_docs, read_body
+from milepost_operator.api.bodies import json_response, parse_object, parse_query, read_body
+from milepost_operator.api.routes import add_route
 from milepost_operator.api.tokens import Caller
 from milepost_operator.api.values import require_size, require_value
 from milepost_operator.domain.errors import InvalidInputError
@@ -82,32 +83,14 @@ class RunsApi:
         self._poke = poke
 
     def router(self) -> APIRouter:
-        """The routes with their documentation; handlers read requests themselves."""
+        """The routes with what they take and answer."""
         router = APIRouter(prefix="/v1/runs", tags=["runs"])
-        router.add_api_route(
-            "",
-            self.create,
-            methods=["POST"],
-            status_code=201,
-            response_model=None,
-            responses={201: {"model": views.CreatedOut}, 200: {"model": views.CreatedOut, "description": "Duplicate"}},
-            openapi_extra=body_docs(TriggerBody),
-        )
-        for path, handler, method, status, model, query in (
-            ("", self.list_runs, "GET", 200, views.RunsOut, ListQuery),
-            ("/{run}", self.get, "GET", 200, views.RunOut, OneQuery),
-            ("/{run}/attempts", self.attempts, "GET", 200, views.AttemptsOut, OneQuery),
-            ("/{run}/cancel", self.cancel, "POST", 202, views.RunOut, OneQuery),
-        ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=[method],
-                status_code=status,
-                response_model=None,
-                responses={status: {"model": model}},
-                openapi_extra=query_docs(query),
-            )
+        created = {201: views.CreatedOut, 200: views.CreatedOut}
+        add_route(router, "POST", "", self.create, answers=created, body=TriggerBody, refusals=(409,))
+        add_route(router, "GET", "", self.list_runs, answers={200: views.RunsOut}, query=ListQuery)
+        add_route(router, "GET", "/{run}", self.get, answers={200: views.RunOut}, query=OneQuery)
+        add_route(router, "GET", "/{run}/attempts", self.attempts, answers={200: views.AttemptsOut}, query=OneQuery)
+        add_route(router, "POST", "/{run}/cancel", self.cancel, answers={202: views.RunOut}, query=OneQuery)
         return router
 
     async def create(self, request: Request) -> Response:
