@@ -55,3 +55,8 @@ def policy_of(spec: TaskSpec) -> Policy:
             run_seconds=spec.timeouts.run_seconds or limits.run_seconds,
         )
     return Policy(spec.queue or DEFAULT_QUEUE, retry, limits)
+
+
+def retention_of(spec: TaskSpec) -> dict[str, int]:
+    """What it says of retention, by the names of crds.task.Retention."""
+    return spec.retention.model_dump(exclude_none=True) if spec.retention else {}

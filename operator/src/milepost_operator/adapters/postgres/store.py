@@ -9,7 +9,10 @@ from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
+from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
+from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
@@ -28,6 +31,9 @@ class PostgresStore(
     PostgresPodStore,
     PostgresDuties,
     PostgresReads,
+    PostgresLists,
+    PostgresLifecycle,
+    PostgresRetention,
 ):
     """Each parent implements one port of `ports.store`."""
 
