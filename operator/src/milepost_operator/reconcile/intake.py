@@ -24,7 +24,7 @@ from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, NewRun, QueueI
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
-from milepost_operator.manifests.shape import breaker_policy, policy_of, shape_of
+from milepost_operator.manifests.shape import breaker_policy, policy_of, retention_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
@@ -225,6 +225,7 @@ def _task(body: Object) -> TaskIntake:
         queue=policy.queue,
         retry=policy.retry,
         timeouts=policy.timeouts,
+        retention=retention_of(spec),
     )
 
 

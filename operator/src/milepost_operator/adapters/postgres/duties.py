@@ -32,6 +32,8 @@ INVARIANTS: Final = (
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "dead_letters_conserved",
+    "copies_begin_with_their_origin",
 )
 
 

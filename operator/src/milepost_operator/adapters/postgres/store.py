@@ -12,8 +12,11 @@ from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
+from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
+from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
+from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
@@ -38,6 +41,9 @@ class PostgresStore(
     PostgresBreakers,
     PostgresQueueReads,
     PostgresWaiting,
+    PostgresLists,
+    PostgresLifecycle,
+    PostgresRetention,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 
