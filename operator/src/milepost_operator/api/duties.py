@@ -13,18 +13,21 @@ from typing import Final, Protocol
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+SCHEDULES: Final = 500
+"""Schedules that one transaction decides on."""
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, Protocol):
+class DutyStore(DutiesPort, ScheduleDuty, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -56,6 +59,8 @@ class Duties:
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("reap", 1.0, self._reap, now),
+            _Loop("schedules", 0.5, self._fire, now),
+            _Loop("old-schedules", 600.0, self._forget_schedules, now),
             _Loop("invariants", 30.0, self._violations, now),
         ]
         self._violated: set[str] = set()
@@ -138,6 +143,17 @@ class Duties:
         if reaped:
             self.poke()
         return reaped >= BATCH
+
+    async def _fire(self) -> bool:
+        fired = await self._store.fire_schedules(SCHEDULES)
+        self._metrics.scheduled.inc(fired.runs)
+        if fired.runs:
+            self.poke()
+        return fired.schedules >= SCHEDULES
+
+    async def _forget_schedules(self) -> bool:
+        await self._store.forget_schedules()
+        return False
 
     async def _violations(self) -> bool:
         counts = await self._store.violations()

@@ -29,6 +29,8 @@ INVARIANTS: Final = (
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "one_run_per_slot",
+    "schedules_fire",
 )
 
 

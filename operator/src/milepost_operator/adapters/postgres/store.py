@@ -10,6 +10,8 @@ from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
+from milepost_operator.adapters.postgres.schedules import PostgresSchedules
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
@@ -22,6 +24,8 @@ _log = get_logger(__name__)
 
 
 class PostgresStore(
+    PostgresSchedules,
+    PostgresScheduleApi,
     PostgresIntake,
     PostgresLaunches,
     PostgresProjections,
