@@ -15,7 +15,7 @@ from milepost_operator.domain.zones import zone_names, zone_of
 
 SEED = 20261101
 YEARS = (2026, 2036)
-WINDOW = 200
+WINDOW, PROBE = 150, 4 * 1440
 """Minutes."""
 
 
@@ -198,11 +198,11 @@ def local(zone: ZoneInfo, at: int) -> datetime:
 
 
 def changes(zone: ZoneInfo) -> Iterator[int]:
-    """Days (Unix time) in which the zone's offset changes."""
+    """Starts (Unix time) of the stretches of four days in which the zone's offset changes."""
     begin, end = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp()) for y in YEARS)
     before = datetime.fromtimestamp(begin, zone).utcoffset()
-    for at in range(begin, end, 86_400):
-        after = datetime.fromtimestamp(at + 86_400, zone).utcoffset()
+    for at in range(begin, end, PROBE * 60):
+        after = datetime.fromtimestamp(at + PROBE * 60, zone).utcoffset()
         if after != before:
             yield at
         before = after
@@ -295,7 +295,7 @@ def test_seconds_against_the_walk() -> None:
 def _change_within(zone: ZoneInfo, day: int) -> int:
     """The minute at which the offset is another one."""
     before = datetime.fromtimestamp(day, zone).utcoffset()
-    low, high = 0, 1440
+    low, high = 0, PROBE
     while high - low > 1:
         middle = (low + high) // 2
         same = datetime.fromtimestamp(day + 60 * middle, zone).utcoffset() == before

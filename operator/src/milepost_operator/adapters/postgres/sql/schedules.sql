@@ -22,7 +22,7 @@ with items as (
         with ordinality as i(run_id, schedule_id, slot, name, input_hash, place)
 ), facts as (
     select i.*, s.cluster, s.namespace, s.task, s.spec, coalesce(t.queue, 'default') as queue, t.retry, t.timeouts,
-           clock_timestamp() + i.place * interval '1 microsecond' as ready_at,
+           statement_timestamp() + i.place * interval '1 microsecond' as ready_at,
            case when t.name is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end as lacks
     from items i
     join schedules s on s.schedule_id = i.schedule_id
