@@ -15,19 +15,22 @@ from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import ControlDuties
 from milepost_operator.ports.lifecycle import Pruning
+from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
 PRUNE_BATCH: Final = 500
+SCHEDULES: Final = 500
+"""Schedules that one transaction decides on."""
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -61,6 +64,8 @@ class Duties:
             _Loop("reap", 1.0, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
+            _Loop("schedules", 0.5, self._fire, now),
+            _Loop("old-schedules", 600.0, self._forget_schedules, now),
             _Loop("invariants", 30.0, self._violations, now),
         ]
         self._violated: set[str] = set()
@@ -150,6 +155,17 @@ class Duties:
 
     async def _waiting(self) -> bool:
         await self._store.show_waiting(BATCH)
+        return False
+
+    async def _fire(self) -> bool:
+        fired = await self._store.fire_schedules(SCHEDULES)
+        self._metrics.scheduled.inc(fired.runs)
+        if fired.runs:
+            self.poke()
+        return fired.schedules >= SCHEDULES
+
+    async def _forget_schedules(self) -> bool:
+        await self._store.forget_schedules()
         return False
 
     async def _violations(self) -> bool:

@@ -22,7 +22,7 @@ from milepost_operator.api.values import require_size, require_value
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import MAX_NAME
 from milepost_operator.domain.runs import Created, NewRun, RunView
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.states import TERMINAL
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import QueueReads
 from milepost_operator.ports.lifecycle import Lists

@@ -34,6 +34,8 @@ INVARIANTS: Final = (
     "epochs_monotonic",
     "dead_letters_conserved",
     "copies_begin_with_their_origin",
+    "one_run_per_slot",
+    "schedules_fire",
 )
 
 

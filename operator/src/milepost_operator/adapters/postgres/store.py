@@ -17,6 +17,8 @@ from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
+from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
+from milepost_operator.adapters.postgres.schedules import PostgresSchedules
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
@@ -30,6 +32,8 @@ _log = get_logger(__name__)
 
 
 class PostgresStore(
+    PostgresSchedules,
+    PostgresScheduleApi,
     PostgresIntake,
     PostgresLaunches,
     PostgresProjections,
