@@ -17,12 +17,14 @@ from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
 from milepost_operator.api.runs import RunsApi
 from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.signals import SignalsApi
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.store import Intake, PodStore, Reads
+from milepost_operator.ports.suspension import Signals
 
 
-class ApiStore(Intake, PodStore, Reads, Protocol):
+class ApiStore(Intake, PodStore, Reads, Signals, Protocol):
     """The store as the routes need it."""
 
 
@@ -69,6 +71,7 @@ def build_app(
     plain = [*pod.routes(), *health.routes()]
     app.router.routes.extend(plain)
     app.include_router(runs.router())
+    app.include_router(SignalsApi(store, find=runs.find, poke=poke).router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
     return app

@@ -11,7 +11,7 @@ from milepost_operator.adapters.postgres.database import Connection, Database, R
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.settlement import Next, RunFacts, decide
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 _FINISHED_EVENT = {
     RunState.SUCCEEDED: "RunSucceeded",
@@ -93,7 +93,7 @@ async def end_attempt(
         following.attempts_counted,
         following.infra_streak,
         following.dead_lettered,
-        "infra" if ending.infra else "retry",
+        _next_cause(ending),
         result if succeeded else None,
         None if succeeded or ending.error is None else to_json(dict(ending.error)),
         seconds(following.delay_seconds),
@@ -103,6 +103,12 @@ async def end_attempt(
     return following
 
 
+def _next_cause(ending: Ending) -> str:
+    if ending.reason is Reason.SUSPENDED:
+        return "resume"
+    return "infra" if ending.infra else "retry"
+
+
 async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, following: Next) -> None:
     number = attempt["attempt"]
     if following.state in TERMINAL:
@@ -110,6 +116,9 @@ async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, 
         message = f"attempt {number}: {following.reason}: {following.message}" if bad else following.message
         event = _FINISHED_EVENT[following.state]
         await add_event(connection, run["run_id"], event, message, warning=bad, terminal=True)
+        return
+    if following.state is RunState.SUSPENDED:
+        await add_event(connection, run["run_id"], "RunSuspended", f"attempt {number} {ending.message}")
         return
     budget = (
         "infrastructure" if ending.infra else f"{following.attempts_counted} of {retry_of(run['retry']).max_attempts}"

@@ -10,6 +10,7 @@ from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
@@ -28,6 +29,7 @@ class PostgresStore(
     PostgresPodStore,
     PostgresDuties,
     PostgresReads,
+    PostgresSuspension,
 ):
     """Each parent implements one port of `ports.store`."""
 

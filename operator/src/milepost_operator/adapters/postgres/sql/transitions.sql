@@ -38,8 +38,10 @@ update run_heads set token = null, pod_id = null, lease_until = null where run_i
 update runs
 set state = $2, reason = $3, message = left($4, 4000), attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
     next_cause = $8, result = $9, error = $10, notes = 0,
-    ready_at = clock_timestamp() + $11, order_at = case when $2 = 'queued' then order_at else order_at(clock_timestamp() + $11, priority) end,
-    finished_at = case when $2 in ('queued', 'backoff', 'held') then null else clock_timestamp() end,
+    ready_at = case when $2 = 'suspended' then ready_at else clock_timestamp() + $11 end,
+    order_at = case when $2 in ('queued', 'suspended') then order_at else order_at(clock_timestamp() + $11, priority) end,
+    suspended_at = case when $2 = 'suspended' then clock_timestamp() end,
+    finished_at = case when $2 in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
     rev = rev + 1
 where run_id = $1;
 
