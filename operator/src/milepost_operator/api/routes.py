@@ -38,9 +38,9 @@ def add_route(
 ) -> None:
     """Add `method path` to `router`. The handler's docstring is its description.
 
-    `answers`: the model of each good answer, by status; None: no body. `query` and `body`: the models that the handler parses.
-    `refusals`: statuses of problems beyond the usual (404 for a path with a parameter and 413 for one with a body go
-    without saying). `public`: needs no token.
+    `answers`: the model of each good answer, by status; None: no body. `query` and `body`: the models that the handler
+    parses. `refusals`: statuses of problems beyond the usual (404 for a path with a parameter and 413 for one with a
+    body go without saying). `public`: needs no token.
     """
     usual = () if public else _USUAL
     named = (404,) if "{" in path else ()

@@ -19,6 +19,7 @@ from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
 from milepost_operator.adapters.postgres.schedules import PostgresSchedules
+from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
@@ -48,6 +49,7 @@ class PostgresStore(
     PostgresLists,
     PostgresLifecycle,
     PostgresRetention,
+    PostgresSuspension,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 
