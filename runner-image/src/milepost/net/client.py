@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import h11
-
-from milepost.net.framing import CHUNK, reply_headers, request_bytes
+from milepost.net.framing import CHUNK, BadMessageError, Inbox, ReplyHead, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial = Callable[[], Awaitable[Streams]]
-BROKEN: Final = (OSError, EOFError, h11.RemoteProtocolError, TimeoutError)
+BROKEN: Final = (OSError, EOFError, BadMessageError, TimeoutError)
 
 
 class ClientConnection:
@@ -20,37 +18,32 @@ class ClientConnection:
     def __init__(self, streams: Streams, host: str) -> None:
         self._reader, self._writer = streams
         self._host = host
-        self._http = h11.Connection(h11.CLIENT)
+        self._inbox = Inbox()
+        self._keep = True
         self.exchanges = 0
 
     @property
     def usable(self) -> bool:
         """Tell whether the next exchange can go over it, as far as one can know."""
-        return self._http.our_state is h11.IDLE and not self._reader.at_eof() and not self._writer.is_closing()
+        idle = self._keep and self._inbox.complete and self._inbox.empty
+        return idle and not self._reader.at_eof() and not self._writer.is_closing()
 
-    async def send(self, method: str, target: str, headers: Headers, body: bytes) -> h11.Response:
+    async def send(self, method: str, target: str, headers: Headers, body: bytes) -> ReplyHead:
         """Send a request and read the head of its answer."""
-        self._writer.write(request_bytes(self._http, method, target, self._host, headers, body))
+        self._writer.write(request_bytes(method, target, self._host, headers, body))
         await self._writer.drain()
-        while not isinstance(event := await self._next_event(), h11.Response):
-            if not isinstance(event, h11.InformationalResponse):
-                raise EOFError("the connection closed before an answer")  # noqa: TRY004
-        return event
+        while (head := self._inbox.reply()) is None:
+            self._inbox.feed(await self._reader.read(CHUNK))
+        self._keep = head.keep
+        return head
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body of the answer as it comes, then make ready for the next exchange."""
-        while isinstance(event := await self._next_event(), h11.Data):
-            yield bytes(event.data)
-        if not isinstance(event, h11.EndOfMessage):
-            raise EOFError("the answer broke off")  # noqa: TRY004
-        self.exchanges += 1
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-
-    async def _next_event(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(CHUNK))
-        return event
+    async def chunk(self) -> bytes:
+        """Read what comes next of the answer's body, b"" after its end: then the next exchange can begin."""
+        while (piece := self._inbox.body()) is None:
+            self._inbox.feed(await self._reader.read(CHUNK))
+        if not piece:
+            self.exchanges += 1
+        return piece
 
     def close(self) -> None:
         """Close it without waiting."""
@@ -71,11 +64,13 @@ class Client:
     ) -> Reply:
         """Make one exchange, at most `seconds` long, over a kept connection if there is one."""
         connection: ClientConnection | None = None
+        data = b""
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._connection()
                 head = await connection.send(method, target, headers, body)
-                data = b"".join([chunk async for chunk in connection.chunks()])
+                while piece := await connection.chunk():
+                    data = data + piece if data else piece
         except BROKEN as error:
             raise self._broken(connection, error) from error
         except BaseException:
@@ -83,7 +78,7 @@ class Client:
                 connection.close()
             raise
         self._put_back(connection)
-        return Reply(head.status_code, reply_headers(head), data)
+        return Reply(head.status, head.headers, data)
 
     async def stream(
         self, method: str, target: str, headers: Headers, seconds: float | None = None
@@ -99,16 +94,15 @@ class Client:
                 head = await connection.send(method, target, headers, b"")
         except BROKEN as error:
             raise self._broken(connection, error) from error
-        return Reply(head.status_code, reply_headers(head), b""), self._body(connection, seconds)
+        return Reply(head.status, head.headers, b""), self._body(connection, seconds)
 
     async def _body(self, connection: ClientConnection, seconds: float | None) -> AsyncIterator[bytes]:
         done = False
-        chunks = connection.chunks()
         try:
             while True:
                 async with asyncio.timeout(seconds):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
+                    chunk = await connection.chunk()
+                if not chunk:
                     break
                 yield chunk
             done = True
