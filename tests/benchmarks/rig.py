@@ -156,6 +156,7 @@ class Rig:
         home.mkdir()  # noqa: ASYNC240
         pod = Pod(SimpleNamespace(port=self.port), home, self.stack)  # type: ignore[arg-type]
         pod.env |= {"MILEPOST_API_URL": f"https://{HOST}:{self.port}", "MILEPOST_CA": self.ca.read_text()}
+        pod.env["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
         pod.env["MILEPOST_POD_ID"] = session.pod_id
         (home / "token").write_text(f"token-of-{session.pod_id}")
         return pod

@@ -16,6 +16,9 @@ HINTS: Final = {
 }
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 class _RefusedError(Exception):
     def __init__(self, kind: str, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -38,7 +41,7 @@ def encode(value: object) -> str:
         for part in reversed(refused.parts):
             path = member(path, part) if isinstance(part, str) else f"{path}[{part}]"
         raise NotRecordableError(path, refused.kind, refused.code, refused.detail) from None
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def encode_within(value: object, limit: int, what: str) -> str:

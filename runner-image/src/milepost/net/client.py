@@ -1,22 +1,22 @@
-"""An HTTP/1.1 client over asyncio streams that keeps connections and starts no tasks of its own."""
+"""An HTTP/1.1 client that keeps connections and starts no tasks of its own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from milepost.net.framing import CHUNK, BadMessageError, Inbox, ReplyHead, request_bytes
+from milepost.net.framing import BadMessageError, Inbox, ReplyHead, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
+from milepost.net.stream import Stream
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Dial = Callable[[], Awaitable[Streams]]
+Dial = Callable[[], Awaitable[Stream]]
 BROKEN: Final = (OSError, EOFError, BadMessageError, TimeoutError)
 
 
 class ClientConnection:
     """One connection: one exchange after another."""
 
-    def __init__(self, streams: Streams, host: str) -> None:
-        self._reader, self._writer = streams
+    def __init__(self, stream: Stream, host: str) -> None:
+        self._stream = stream
         self._host = host
         self._inbox = Inbox()
         self._keep = True
@@ -25,29 +25,32 @@ class ClientConnection:
     @property
     def usable(self) -> bool:
         """Tell whether the next exchange can go over it, as far as one can know."""
-        idle = self._keep and self._inbox.complete and self._inbox.empty
-        return idle and not self._reader.at_eof() and not self._writer.is_closing()
+        return self.finished and self._stream.quiet
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the exchange ended so that another may follow."""
+        return self._keep and self._inbox.complete and self._inbox.empty
 
     async def send(self, method: str, target: str, headers: Headers, body: bytes) -> ReplyHead:
         """Send a request and read the head of its answer."""
-        self._writer.write(request_bytes(method, target, self._host, headers, body))
-        await self._writer.drain()
+        await self._stream.send(request_bytes(method, target, self._host, headers, body))
         while (head := self._inbox.reply()) is None:
-            self._inbox.feed(await self._reader.read(CHUNK))
+            self._inbox.feed(await self._stream.receive())
         self._keep = head.keep
         return head
 
     async def chunk(self) -> bytes:
         """Read what comes next of the answer's body, b"" after its end: then the next exchange can begin."""
         while (piece := self._inbox.body()) is None:
-            self._inbox.feed(await self._reader.read(CHUNK))
+            self._inbox.feed(await self._stream.receive())
         if not piece:
             self.exchanges += 1
         return piece
 
     def close(self) -> None:
         """Close it without waiting."""
-        self._writer.close()
+        self._stream.close()
 
 
 class Client:
@@ -123,7 +126,7 @@ class Client:
         return ClientConnection(await self._dial(), self._host)
 
     def _put_back(self, connection: ClientConnection) -> None:
-        if connection.usable and len(self._idle) < self._keep:
+        if connection.finished and len(self._idle) < self._keep:
             self._idle.append(connection)
         else:
             connection.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import TypeVar
 
 from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, Session, SettleAnswer, Start
@@ -18,8 +19,13 @@ def build(kind: type[Answer], data: JSON) -> Answer:
     """Make a wire record. Raises BadAnswerError, naming the members that are missing."""
     if not isinstance(data, Mapping):
         raise BadAnswerError(f"{kind.__name__}: not an object")
-    names = {f.name for f in fields(kind)}
-    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    names, required = _members(kind)
     if missing := sorted(required - data.keys()):
         raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
     return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]
+
+
+@cache
+def _members(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return frozenset(f.name for f in fields(kind)), frozenset(required)

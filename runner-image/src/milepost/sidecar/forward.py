@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Final
 
 from milepost.net.messages import ProblemError, Reply, compact
@@ -17,6 +17,7 @@ BATCH_RECORDS: Final = 100
 BATCH_BYTES: Final = 1024 * 1024
 OK: Final = 200
 FENCED_CODES: Final = frozenset({"fenced", "settled"})
+_MEMBERS: Final = tuple(f.name for f in fields(RecordWrite))
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ class Forwarder:
     async def _send(self, batch: list[Waiting]) -> Reply:
         if self._state.stopped.is_set():
             raise StoppedError
-        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [asdict(w.write) for w in batch]}
+        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(w.write) for w in batch]}
         return await self._api.call("POST", "/records", compact(body))
 
     def _committed(self, batch: list[Waiting], seqs: list[int]) -> None:
@@ -113,6 +114,10 @@ class Forwarder:
         if not waiting.seq.done():
             waiting.seq.set_exception(error)
             waiting.seq.exception()  # its client may be gone: nobody need read it
+
+
+def _members(write: RecordWrite) -> dict[str, JSON]:
+    return {name: getattr(write, name) for name in _MEMBERS}
 
 
 async def refusal(reply: Reply, state: AttemptState) -> ProblemError:
