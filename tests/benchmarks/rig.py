@@ -153,7 +153,7 @@ class Rig:
     async def pod(self, session: PodSession) -> Pod:
         """Its containers, not started yet."""
         home = self.home / session.pod_id
-        home.mkdir()  # noqa: ASYNC240
+        home.mkdir()
         pod = Pod(SimpleNamespace(port=self.port), home, self.stack)  # type: ignore[arg-type]
         pod.env |= {"MILEPOST_API_URL": f"https://{HOST}:{self.port}", "MILEPOST_CA": self.ca.read_text()}
         pod.env["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import time
@@ -68,6 +69,8 @@ async def run_api(settings: Settings) -> None:
         )
         main = Listener(app, settings.listen_port, settings.tls_cert_file, settings.tls_key_file)
         side = Listener(metrics_app(metrics, health), settings.metrics_port)
+        gc.collect()
+        gc.freeze()  # what there is stays: a full collection of it would hold up every request for tens of milliseconds
         await serve(main, side, duties.run, _every(RELOAD_SECONDS, tokens.reload, main.reload_certificate))
 
 

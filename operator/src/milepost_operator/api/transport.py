@@ -1,4 +1,4 @@
-"""One packet for an answer: uvicorn writes its head and its body apart, which over TLS are two records and two wakes."""
+"""One packet for an answer: uvicorn writes head and body apart, which over TLS are two records and two wakes."""
 
 import asyncio
 from typing import Any, Final

@@ -2,13 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import cache
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, Session, SettleAnswer, Start
 from milepost.wire.values import JSON
 
 Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer)
+
+
+def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
+    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return frozenset(f.name for f in fields(kind)), frozenset(required)
+
+
+_MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
+    Start: _members(Start),
+    Session: _members(Session),
+    RecordsAnswer: _members(RecordsAnswer),
+    HeartbeatAnswer: _members(HeartbeatAnswer),
+    SettleAnswer: _members(SettleAnswer),
+}
+"""All and the required members of each answer."""
 
 
 class BadAnswerError(Exception):
@@ -19,13 +33,7 @@ def build(kind: type[Answer], data: JSON) -> Answer:
     """Make a wire record. Raises BadAnswerError, naming the members that are missing."""
     if not isinstance(data, Mapping):
         raise BadAnswerError(f"{kind.__name__}: not an object")
-    names, required = _members(kind)
+    names, required = _MEMBERS[kind]
     if missing := sorted(required - data.keys()):
         raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
     return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]
-
-
-@cache
-def _members(kind: type) -> tuple[frozenset[str], frozenset[str]]:
-    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
-    return frozenset(f.name for f in fields(kind)), frozenset(required)
