@@ -14,6 +14,7 @@ from pathlib import Path
 
 from e2e.bench.bars import Bar, machine, percentile, show
 from tests.benchmarks.rig import Rig, running
+from tests.benchmarks.writers import throughput
 from tests.integration.engine import apply_task
 
 STEPS = 500
@@ -119,20 +120,21 @@ def _pss(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
-async def _main(steps: int) -> bool:
+async def _main(steps: int, writers: int) -> bool:
     print(f"machine: {machine()}")
     async with running() as rig:
         (row,) = await rig.store._db.fetch("select version() as v, current_setting('ssl') as tls")
         print(f"versions: {row['v'].split(' (')[0]} (TLS {row['tls']}), CPython {platform.python_version()}")
-        return show(await latency(rig, steps))
+        return show(await throughput(rig, writers) if writers else await latency(rig, steps))
 
 
 def main() -> int:
     """Print the figures; 1 when a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--writers", type=int, default=0, metavar="N", help="N sidecars at once instead (aim: 64)")
     given = parser.parse_args()
-    return 0 if asyncio.run(_main(given.steps)) else 1
+    return 0 if asyncio.run(_main(given.steps, given.writers)) else 1
 
 
 if __name__ == "__main__":

@@ -110,7 +110,11 @@ class Lane:
             if connection is not None:
                 await self._db.pool.release(connection)
             connection = self._connection = await self._db.pool.acquire()
-        rows: Sequence[Row] = await connection.fetch(query, *args)
+        try:
+            rows: Sequence[Row] = await connection.fetch(query, *args)
+        except (OSError, TimeoutError):
+            connection.terminate()  # perhaps its other end is gone: the next statement gets another one
+            raise
         return rows
 
 
