@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Final
 
@@ -22,10 +23,14 @@ _MEMBERS: Final = tuple(f.name for f in fields(RecordWrite))
 
 @dataclass(slots=True)
 class Waiting:
-    """A record on its way."""
+    """A record on its way, and the requests that it answers: a repeated one joins the first."""
 
     write: RecordWrite
-    seq: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answers: list[asyncio.Future[int]] = field(default_factory=list)
+
+    def open(self) -> Iterator[asyncio.Future[int]]:
+        """Give those that somebody still waits for."""
+        return (answer for answer in self.answers if not answer.done())
 
 
 class Forwarder:
@@ -48,7 +53,9 @@ class Forwarder:
             self._queue.append(waiting)
             self._idle.clear()
             self._more.set()
-        return await asyncio.shield(waiting.seq)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiting.answers.append(answer)
+        return await answer
 
     async def drained(self) -> None:
         """Wait until nothing waits."""
@@ -106,14 +113,13 @@ class Forwarder:
             raise BadAnswerError(f"{len(seqs)} sequence numbers for {len(batch)} records")
         for waiting, seq in zip(batch, seqs, strict=True):
             self._by_id.pop(waiting.write.write_id, None)
-            if not waiting.seq.done():
-                waiting.seq.set_result(seq)
+            for answer in waiting.open():
+                answer.set_result(seq)
 
     def _fail(self, waiting: Waiting, error: ProblemError) -> None:
         self._by_id.pop(waiting.write.write_id, None)
-        if not waiting.seq.done():
-            waiting.seq.set_exception(error)
-            waiting.seq.exception()  # its client may be gone: nobody need read it
+        for answer in waiting.open():
+            answer.set_exception(error)
 
 
 def _members(write: RecordWrite) -> dict[str, JSON]:
