@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,18 +11,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
+from milepost_operator.api.cursors import Cursors
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
+from milepost_operator.api.lifecycle import LifecycleApi
+from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
+from milepost_operator.api.queues import QueuesApi
 from milepost_operator.api.runs import RunsApi
+from milepost_operator.api.schedules import SchedulesApi
 from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.signals import SignalsApi
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import Control, QueueReads
+from milepost_operator.ports.lifecycle import Lifecycle, Lists
+from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
+from milepost_operator.ports.suspension import Signals
 
 
-class ApiStore(Intake, PodStore, Reads, Protocol):
+class ApiStore(Intake, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Protocol):
     """The store as the routes need it."""
 
 
@@ -37,7 +46,7 @@ class ApiSettings:
     namespaces: Sequence[str] = ()
 
 
-class Api(FastAPI):
+class Api(DocumentedApp):
     """The application, with a short way to the handlers of what sidecars send all the time.
 
     They are behind the same authentication and the same edge as everything else; what is left out is the routing.
@@ -72,19 +81,27 @@ def build_app(
     )
     limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
     pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=poke)
+    cursors = Cursors(sessions.derived(b"cursors"))
+    lifecycle = LifecycleApi(store, store, store, cursors, poke)
     runs = RunsApi(
         store,
         store,
+        store,
+        store,
+        cursors,
         max_input_bytes=settings.max_input_bytes,
         namespaces=settings.namespaces,
         metrics=metrics,
         poke=poke,
     )
-    plain = [*pod.routes(), *health.routes()]
-    app.router.routes.extend(plain)
-    app.include_router(runs.router())
-    fixed = frozenset(route.path for route in plain)
+    app.router.routes.extend(pod.routes())
+    queues = QueuesApi(store, store, store, poke=poke)
+    schedules = SchedulesApi(store, namespaces=settings.namespaces)
+    signals = SignalsApi(store, find=runs.find, poke=poke)
+    for part in (health, lifecycle, runs, queues, schedules, signals):
+        app.include_router(part.router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
+    fixed = frozenset(route.path for route in pod.routes())
     app.add_middleware(Edge, metrics=metrics, fixed=fixed)
     app.short = {
         path: Edge(Authentication(_direct(handler), sessions, tokens), metrics, fixed)

@@ -69,14 +69,15 @@ class Sessions:
 
     def verify(self, token: str) -> Claims:
         """What the token says. UnauthenticatedError when it isn't ours or is over."""
-        known = self._known.get(token) or self._check(token)
+        known = self._known.get(token)
+        if known is None:
+            known = self._check(token)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[token] = known
         expires, claims = known
         if expires <= self._clock():
-            self._known.pop(token, None)
             raise UnauthenticatedError("the session is over: ask for a new one")
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[token] = known
         return claims
 
     def _check(self, token: str) -> tuple[int, Claims]:
@@ -91,6 +92,10 @@ class Sessions:
         except (binascii.Error, ValueError, KeyError, TypeError) as error:
             raise UnauthenticatedError("not a session token of ours") from error
         return expires, found
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A key for something else, of the same secret."""
+        return hmac.digest(self._key, b"milepost-key:" + purpose, hashlib.sha256)
 
     def _mac(self, payload: str) -> str:
         digest = hmac.digest(self._key, b"milepost-session:" + payload.encode(), hashlib.sha256)
