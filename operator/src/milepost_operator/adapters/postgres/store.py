@@ -10,6 +10,7 @@ from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
@@ -23,6 +24,7 @@ _log = get_logger(__name__)
 
 class PostgresStore(
     PostgresIntake,
+    PostgresTriggers,
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,
