@@ -44,6 +44,16 @@ class Store:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
 
+    async def create_runs(self, runs, *, together=False):
+        raise NotImplementedError
+
+    async def ended(self, run_ids):
+        raise NotImplementedError
+
+    async def forget_triggers(self, limit: int) -> int:
+        self._turn("forget")
+        return 0
+
     async def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         self._turn("listen")
         while True:

@@ -18,11 +18,14 @@ from milepost_operator.api.problems import problem
 from milepost_operator.api.runs import RunsApi
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.api.triggers import TriggersApi
+from milepost_operator.api.waiting import Waiters
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.store import Intake, PodStore, Reads
+from milepost_operator.ports.triggers import Triggers
 
 
-class ApiStore(Intake, PodStore, Reads, Protocol):
+class ApiStore(Intake, Triggers, PodStore, Reads, Protocol):
     """The store as the routes need it."""
 
 
@@ -56,18 +59,26 @@ def build_app(
         exception_handlers={HTTPException: _http_problem},
         redirect_slashes=False,
     )
+    waiters = Waiters(store.ended)
+
+    def moved() -> None:
+        """A run ended here, or a slot is free."""
+        waiters.nudge()
+        poke()
+
     limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
-    pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=poke)
-    runs = RunsApi(
-        store,
+    pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=moved)
+    triggers = TriggersApi(
         store,
         max_input_bytes=settings.max_input_bytes,
         namespaces=settings.namespaces,
         metrics=metrics,
         poke=poke,
     )
-    plain = [*pod.routes(), *health.routes()]
+    runs = RunsApi(store, store, waiters=waiters, poke=moved)
+    plain = [*pod.routes(), *triggers.routes(), *health.routes()]
     app.router.routes.extend(plain)
+    app.include_router(triggers.router())
     app.include_router(runs.router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))

@@ -1,7 +1,8 @@
 """Requests in, JSON out: sizes are bounded before they are read, a wrong field is named with the right ones."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from difflib import get_close_matches
+from typing import TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -36,7 +37,7 @@ def parse_wire(adapter: TypeAdapter[Wire], body: bytes) -> Wire:
     try:
         return adapter.validate_json(body, strict=True)
     except ValidationError as error:
-        raise _invalid(error, ()) from error
+        raise _invalid(error, None) from error
 
 
 def parse_object(model: type[Model], value: object) -> Model:
@@ -46,7 +47,7 @@ def parse_object(model: type[Model], value: object) -> Model:
     try:
         return model.model_validate(value, strict=True, extra="forbid")
     except ValidationError as error:
-        raise _invalid(error, _fields(model)) from error
+        raise _invalid(error, model) from error
 
 
 def parse_query(model: type[Model], request: Request) -> Model:
@@ -61,7 +62,7 @@ def parse_query(model: type[Model], request: Request) -> Model:
     try:
         return model.model_validate(given, extra="forbid")
     except ValidationError as error:
-        raise _invalid(error, _fields(model)) from error
+        raise _invalid(error, model) from error
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -87,20 +88,34 @@ def body_docs(model: type[BaseModel]) -> dict[str, object]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _fields(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(field.alias or name for name, field in model.model_fields.items())
+def _fields(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The fields of the object at `place` within a body of this model."""
+    for part in place:
+        if model is None:
+            return ()
+        field = next((f for name, f in model.model_fields.items() if part in {f.alias, name}), None)
+        options = get_args(field.annotation) or (field.annotation,) if field else ()
+        model = next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return tuple(field.alias or name for name, field in model.model_fields.items()) if model else ()
 
 
-def _invalid(failed: ValidationError, allowed: tuple[str, ...]) -> InvalidInputError:
+def _invalid(failed: ValidationError, model: type[BaseModel] | None) -> InvalidInputError:
     error = failed.errors(include_url=False, include_input=False)[0]
     path = "$"
     for part in error["loc"]:
         path = f"{path}[{part}]" if isinstance(part, int) else member(path, part)
     if error["type"] == "extra_forbidden":
-        name = str(error["loc"][-1])
-        return InvalidInputError("unknown-field", f"unknown field {name!r}; allowed: {', '.join(allowed)}", path)
+        name, allowed = str(error["loc"][-1]), _fields(model, error["loc"][:-1])
+        near = get_close_matches(name, allowed, 1) or get_close_matches(_camel(name), allowed, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ";"
+        return InvalidInputError("unknown-field", f"unknown field {name!r}{meant} allowed: {', '.join(allowed)}", path)
     if error["type"] == "missing":
         return InvalidInputError("missing-field", f"the field {error['loc'][-1]!r} is missing", path)
     if error["type"] == "json_invalid":
         return InvalidInputError("not-json", error["msg"], "$")
     return InvalidInputError("invalid-field", f"{path}: {error['msg']}", path)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first.lower() + "".join(word.capitalize() for word in rest)

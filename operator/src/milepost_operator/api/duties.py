@@ -14,17 +14,19 @@ from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.store import Duties as DutiesPort
+from milepost_operator.ports.triggers import Triggers
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+FORGET_BATCH: Final = 1000
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, Protocol):
+class DutyStore(DutiesPort, Triggers, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -57,6 +59,7 @@ class Duties:
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("reap", 1.0, self._reap, now),
             _Loop("invariants", 30.0, self._violations, now),
+            _Loop("forget", 15.0, self._forget, now),
         ]
         self._violated: set[str] = set()
 
@@ -138,6 +141,9 @@ class Duties:
         if reaped:
             self.poke()
         return reaped >= BATCH
+
+    async def _forget(self) -> bool:
+        return await self._store.forget_triggers(FORGET_BATCH) >= FORGET_BATCH
 
     async def _violations(self) -> bool:
         counts = await self._store.violations()

@@ -11,9 +11,7 @@ from milepost_operator.domain.runs import Created, NewRun
 class Triggers(Protocol):
     """Raises UnavailableError when Postgres can't answer or commit."""
 
-    async def create_runs(
-        self, runs: Sequence[NewRun], *, together: bool = False
-    ) -> Sequence[Created | MilepostError]:
+    async def create_runs(self, runs: Sequence[NewRun], *, together: bool = False) -> Sequence[Created | MilepostError]:
         """Insert runs, each once; per run what came of it, whatever comes of the others.
 
         ConflictError `idempotency-mismatch`, `singleton-exists`, `name-taken`; QueueFullError; ThrottledError.

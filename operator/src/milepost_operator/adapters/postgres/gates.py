@@ -119,9 +119,7 @@ async def put_off(connection: Connection, cluster: str, groups: Sequence[Debounc
     if lapsed:
         args = _columns([group.key for group in lapsed])
         longest = [group.terms.max_seconds for group in lapsed]
-        await connection.execute(
-            Q["point_debounces"], cluster, [group.item.run_id for group in lapsed], *args, longest
-        )
+        await connection.execute(Q["point_debounces"], cluster, [group.item.run_id for group in lapsed], *args, longest)
     return answers
 
 

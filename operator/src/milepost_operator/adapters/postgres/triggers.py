@@ -61,15 +61,15 @@ class PostgresTriggers:
 
     async def create_runs(self, runs: Sequence[NewRun], *, together: bool = False) -> Sequence[Created | MilepostError]:
         items = items_of(runs)
-        full = await self._depths.refused(runs)
-        refused = [items[index] for index in full]
-        answers: Answers = {**full, **await self._known(refused)}
-        if refused:
-            items = [item for item in items if item.index not in full]
-        if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
-            answers |= await self._db.transaction(lambda connection: self._in_transaction(connection, items))
-        elif items:
-            answers |= await self._insert(self._db.fetch, items)
+        async with self._depths.room(runs) as full:
+            refused = [items[index] for index in full]
+            answers: Answers = {**full, **await self._known(refused)}
+            if refused:
+                items = [item for item in items if item.index not in full]
+            if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
+                answers |= await self._db.transaction(lambda connection: self._in_transaction(connection, items))
+            elif items:
+                answers |= await self._insert(self._db.fetch, items)
         if any(isinstance(answer, Created) and not answer.duplicate for answer in answers.values()):
             self._db.wake("admit")
         return [answers[index] for index in range(len(runs))]

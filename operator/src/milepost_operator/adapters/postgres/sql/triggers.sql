@@ -23,8 +23,8 @@ with item as materialized (
     set run_id = excluded.run_id, run_name = excluded.run_name, input_hash = excluded.input_hash,
         scope = excluded.scope, since = excluded.since, expires_at = excluded.expires_at
     where idempotency_keys.expires_at <= clock_timestamp()
-       or idempotency_keys.scope = 'active' and exists (
-            select from runs r where r.run_id = idempotency_keys.run_id and r.finished_at is not null)
+       or idempotency_keys.scope = 'active'
+            and (select r.finished_at is not null from runs r where r.run_id = idempotency_keys.run_id)
     returning run_id
 ), made as (
     insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
