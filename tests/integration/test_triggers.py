@@ -249,7 +249,7 @@ async def test_a_throttle_lets_no_more_through_from_many(store: PostgresStore, o
     answers = await asyncio.gather(*asked, return_exceptions=True)
     refused = [a for a in answers if isinstance(a, ThrottledError)]
     assert (len(refused), await count(store)) == (13, 7)
-    assert all(59 <= error.retry_after_seconds <= 62 for error in refused)
+    assert all(30 <= error.retry_after_seconds <= 62 for error in refused)
     batch = await store.create_runs([new(throttle=Throttle("u", 2, 60)) for _ in range(4)], together=True)
     assert [isinstance(a, Created) for a in batch] == [True, True, False, False]
     await store._db.fetch("update throttles set expires_at = clock_timestamp() - interval '2 minutes'")

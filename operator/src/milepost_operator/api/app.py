@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
+from milepost_operator.api.direct import Direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.pod import Limits, PodApi
@@ -76,12 +77,16 @@ def build_app(
         poke=poke,
     )
     runs = RunsApi(store, store, waiters=waiters, poke=moved)
-    plain = [*pod.routes(), *triggers.routes(), *health.routes()]
+    plain = [*pod.routes(), *health.routes()]
     app.router.routes.extend(plain)
     app.include_router(triggers.router())
     app.include_router(runs.router())
+    direct = triggers.direct()
+    app.add_middleware(Direct, handlers=direct)
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
+    app.add_middleware(
+        Edge, metrics=metrics, fixed=frozenset(route.path for route in plain) | {path for _, path in direct}
+    )
     return app
 
 

@@ -100,7 +100,9 @@ def _fields(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> tupl
 
 
 def _invalid(failed: ValidationError, model: type[BaseModel] | None) -> InvalidInputError:
-    error = failed.errors(include_url=False, include_input=False)[0]
+    found = failed.errors(include_url=False, include_input=False)
+    # A field that we don't know is often the one that is missing, under another name: say that first.
+    error = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     path = "$"
     for part in error["loc"]:
         path = f"{path}[{part}]" if isinstance(part, int) else member(path, part)

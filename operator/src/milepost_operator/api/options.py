@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 import orjson
@@ -130,7 +130,7 @@ def run_of(body: TriggerBody, namespace: str) -> NewRun:
         idempotency_seconds=body.idempotency_seconds,
         tags=tuple(body.tags),
         delay_seconds=body.delay_seconds or 0.0,
-        at=None if body.at is None else moment(body.at, "$.at"),
+        at=None if body.at is None else _due(body.at),
         ttl_seconds=body.ttl_seconds,
         deadline_seconds=body.deadline_seconds,
         priority=body.priority,
@@ -140,6 +140,15 @@ def run_of(body: TriggerBody, namespace: str) -> NewRun:
         singleton=body.singleton.terms() if body.singleton else None,
         throttle=body.throttle.terms() if body.throttle else None,
     )
+
+
+def _due(text: str) -> datetime:
+    """A time that is near enough by our own clock: a client's may be wrong."""
+    when, now = moment(text, "$.at"), datetime.now(UTC)
+    if (when - now).total_seconds() > options.MAX_SECONDS:
+        message = f"$.at: {text} is more than a year ahead; it is {now:%Y-%m-%dT%H:%M:%SZ} here"
+        raise InvalidInputError("invalid-field", message, "$.at")
+    return when
 
 
 def moment(text: str, path: str) -> datetime:

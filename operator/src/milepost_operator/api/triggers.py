@@ -7,12 +7,12 @@ from typing import Final
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
 from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import body_docs, json_response, read_body
+from milepost_operator.api.direct import Handler
 from milepost_operator.api.options import BatchBody, TriggerBody, parse_trigger, run_of
 from milepost_operator.api.problems import described
 from milepost_operator.api.tokens import Caller
@@ -57,12 +57,9 @@ class TriggersApi:
 
         self._one: Batcher[NewRun, Created] = Batcher(store.create_runs, observe)
 
-    def routes(self) -> list[Route]:
-        """What belongs before the documented routes of the same paths."""
-        return [
-            Route(_PATH, self.create, methods=["POST"]),
-            Route(f"{_PATH}/batch", self.create_batch, methods=["POST"]),
-        ]
+    def direct(self) -> dict[tuple[str, str], Handler]:
+        """Handlers by method and path."""
+        return {("POST", _PATH): self.create, ("POST", f"{_PATH}/batch"): self.create_batch}
 
     def router(self) -> APIRouter:
         """The documentation of the same; requests never come here."""

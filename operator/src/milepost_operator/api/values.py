@@ -17,7 +17,7 @@ _DOUBTFUL: Final = re.compile(r"\\u0000|[0-9]{19}")
 _KEY: Final = re.compile(r'"\s*:')
 _DOUBT: Final = object()
 _TWICE: Final = "\x00twice"
-"""Marks an object that has a key twice; no key that we take has a U+0000."""
+"""Holds, in an object that has a key twice, that key; no key that we take has a U+0000."""
 
 
 def is_plainly_fine(text: str) -> bool:
@@ -83,20 +83,16 @@ def repeated_key(text: str, value: object) -> BadValue | None:
     # As many keys as there are in the text: none was lost. Text within strings can only make the count too high.
     if len(_KEY.findall(text)) == _keys_in(value):
         return None
-    found: list[str] = []
 
     def take(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
-        if len(made) != len(pairs) and not found:
+        if len(made) != len(pairs):
             names = [name for name, _ in pairs]
-            found.append(next(name for name in names if names.count(name) > 1))
-            made[_TWICE] = True
+            made[_TWICE] = next(name for name in names if names.count(name) > 1)
         return made
 
-    root = json.loads(text, object_pairs_hook=take)
-    if not found:
-        return None
-    return BadValue("duplicate-key", member(_place(root) or "$", found[0]), f"the key {found[0]!r} is there twice")
+    path = _place(json.loads(text, object_pairs_hook=take))
+    return None if path is None else BadValue("duplicate-key", path, f"the key {path} is there twice")
 
 
 def _keys_in(root: object) -> int:
@@ -114,10 +110,10 @@ def _keys_in(root: object) -> int:
 
 
 def _place(root: object, path: str = "$") -> str | None:
-    """Where the object is that was marked."""
+    """Path of the first key that is marked as there twice."""
     if isinstance(root, dict):
         if _TWICE in root:
-            return path
+            return member(path, str(root[_TWICE]))
         return next((p for k, v in root.items() if (p := _place(v, member(path, k)))), None)
     if isinstance(root, list):
         return next((p for i, v in enumerate(root) if (p := _place(v, f"{path}[{i}]"))), None)

@@ -5,6 +5,7 @@ Rows are locked in the order of their keys, throttles before debounces before ru
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 import orjson
 
@@ -109,7 +110,7 @@ async def put_off(connection: Connection, cluster: str, groups: Sequence[Debounc
     answers: dict[int, Created] = {}
     lapsed: list[Debounced] = []
     for row, group in known:
-        run = pushed.get(str(row["run_id"]))
+        run = pushed.get(row["run_id"])
         if run is None:
             lapsed.append(group)
             continue
@@ -123,7 +124,7 @@ async def put_off(connection: Connection, cluster: str, groups: Sequence[Debounc
     return answers
 
 
-async def _push(connection: Connection, known: Sequence[tuple[Row, Debounced]]) -> dict[str, Row]:
+async def _push(connection: Connection, known: Sequence[tuple[Row, Debounced]]) -> dict[UUID, Row]:
     if not known:
         return {}
     newest = [group.item if group.terms.latest else None for _, group in known]
@@ -135,7 +136,7 @@ async def _push(connection: Connection, known: Sequence[tuple[Row, Debounced]]) 
         [item and item.run.input for item in newest],
         [item and item.digest for item in newest],
     )
-    return {str(row["run_id"]): row for row in rows}
+    return {row["run_id"]: row for row in rows}
 
 
 def _columns(keys: Sequence[Key]) -> tuple[list[str], list[str], list[str]]:

@@ -140,18 +140,18 @@ class PostgresTriggers:
             for item in items:
                 made |= await self._create(fetch, [item])
             return made
-        states = {str(row["run_id"]): row for row in rows}
+        states = {row["run_id"]: row for row in rows}
         return {
             item.index: Created(item.run_id, item.name, RunState(row["state"]), False, row["ready_at"])
             for item in items
-            if (row := states.get(str(item.run_id)))
+            if (row := states.get(item.run_id))
         }
 
     async def _resolved(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
         rows = await fetch(Q["trigger_owners"], self._db.cluster, *owner_arguments(items))
-        owners: dict[str, dict[Claim, Owner]] = defaultdict(dict)
+        owners: dict[UUID, dict[Claim, Owner]] = defaultdict(dict)
         for row in rows:
-            owners[str(row["item"])][row["claim"]] = Owner(
+            owners[row["item"]][row["claim"]] = Owner(
                 as_uuid(row["run_id"]),
                 row["name"],
                 RunState(row["state"]),
@@ -162,7 +162,7 @@ class PostgresTriggers:
         answers: Answers = {}
         gone: list[tuple[str, str, str, UUID]] = []
         for item in items:
-            claims = owners.get(str(item.run_id), {})
+            claims = owners.get(item.run_id, {})
             answer = resolve(item.run, item.digest, claims)
             if answer is not None:
                 answers[item.index] = answer
