@@ -40,6 +40,10 @@ class Store:
         self._turn("reap")
         return 0
 
+    async def prune(self, limit: int) -> bool:
+        self._turn("prune")
+        return False
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
@@ -154,7 +158,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","forget","pulse","reap"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","wake"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

@@ -11,12 +11,13 @@ from starlette.responses import Response
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
 from milepost_operator.api.batcher import Batcher
-from milepost_operator.api.bodies import body_docs, json_response, read_body
+from milepost_operator.api.bodies import json_response, parse_body, read_body
 from milepost_operator.api.direct import Handler
 from milepost_operator.api.options import BatchBody, TriggerBody, parse_trigger, run_of
 from milepost_operator.api.problems import described
+from milepost_operator.api.routes import add_route
 from milepost_operator.api.tokens import Caller
-from milepost_operator.api.values import decoded, require_size
+from milepost_operator.api.values import require_size
 from milepost_operator.domain.errors import InvalidInputError, MilepostError, OverloadedError
 from milepost_operator.domain.runs import Created, NewRun
 from milepost_operator.domain.triggers import MAX_BATCH
@@ -64,23 +65,9 @@ class TriggersApi:
     def router(self) -> APIRouter:
         """The documentation of the same; requests never come here."""
         router = APIRouter(prefix=_PATH, tags=["runs"])
-        router.add_api_route(
-            "",
-            self.create,
-            methods=["POST"],
-            status_code=201,
-            response_model=None,
-            responses={201: {"model": views.CreatedOut}, 200: {"model": views.CreatedOut, "description": "Duplicate"}},
-            openapi_extra=body_docs(TriggerBody),
-        )
-        router.add_api_route(
-            "/batch",
-            self.create_batch,
-            methods=["POST"],
-            response_model=None,
-            responses={200: {"model": views.BatchOut}},
-            openapi_extra=body_docs(BatchBody),
-        )
+        made = {201: views.CreatedOut, 200: views.CreatedOut}
+        add_route(router, "POST", "", self.create, answers=made, body=TriggerBody, refusals=(409,))
+        add_route(router, "POST", "/batch", self.create_batch, answers={200: views.BatchOut}, body=BatchBody)
         return router
 
     async def create(self, request: Request) -> Response:
@@ -88,7 +75,7 @@ class TriggersApi:
         caller = caller_of(request)
         limit = 2 * self._max_input + ENVELOPE
         body = await read_body(request, limit, f"an input may have {self._max_input}")
-        run = await self._run(caller, await decoded(body, "the body"))
+        run = await self._run(caller, await parse_body(body))
         made = await self._one.submit(run, size=len(body))
         self._count([made])
         headers = {"Location": f"{_PATH}/{made.run_id}?namespace={run.namespace}"}
@@ -102,7 +89,7 @@ class TriggersApi:
         self._batches += 1
         try:
             hint = f"a batch may have {MAX_BATCH_BYTES} in all: send several"
-            value = await decoded(await read_body(request, MAX_BATCH_BYTES, hint), "the body")
+            value = await parse_body(await read_body(request, MAX_BATCH_BYTES, hint))
             return json_response(await self._create_batch(caller, _items(value)))
         finally:
             self._batches -= 1

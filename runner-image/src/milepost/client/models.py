@@ -7,7 +7,8 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from uuid import uuid4
 
 from milepost.client.errors import AnswerError
-from milepost.values import encode
+from milepost.errors import NotRecordableError
+from milepost.values import pack
 from milepost.wire.values import JSON
 
 OWN_KEY_SECONDS: Final = 3600
@@ -77,7 +78,7 @@ class Trigger:
             asked[_camel(name)] = _plain(value)
         if not asked.keys() & {"idempotencyKey", "debounce", "singleton"}:
             asked |= {"idempotencyKey": f"call-{uuid4()}", "idempotencySeconds": OWN_KEY_SECONDS}
-        self.text = f'{{"input":{encode(input)},{encode(asked)[1:]}'
+        self.text = f'{{"input":{_plain_json(input)},{pack(asked).text[1:]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,15 @@ def record(kind: type[Any], value: JSON) -> Any:
         given = value[name]
         made[field.name] = datetime.fromisoformat(given) if _is_time(field.name) and isinstance(given, str) else given
     return kind(**made)
+
+
+def _plain_json(value: JSON) -> str:
+    """What a task takes as its input has no place for tags: JSON's own types only."""
+    packed = pack(value)
+    if packed.types is not None:
+        detail = "an input is plain JSON: pass text, for example date.isoformat()"
+        raise NotRecordableError("$", type(value).__name__, "not-json-type", detail)
+    return packed.text
 
 
 def _is_time(name: str) -> bool:
