@@ -99,6 +99,19 @@ class MemoryStore:
             self.keys[key] = run_id
         return Created(run_id, name, RunState.QUEUED, duplicate=False)
 
+    async def create_runs(self, runs: Sequence[NewRun], **_: bool) -> Sequence[Created | MilepostError]:
+        made: list[Created | MilepostError] = []
+        for run in runs:
+            try:
+                made.append(await self.create_run(run))
+            except ConflictError as error:
+                made.append(error)
+        return made
+
+    async def ended(self, run_ids: Sequence[UUID]) -> Sequence[UUID]:
+        await self._commit()
+        return [i for i in run_ids if i not in self.runs or self.runs[i].view.state in TERMINAL]
+
     async def cancel_run(self, run_id: UUID, who: str) -> None:
         await self._commit()
         run = self.runs[run_id]

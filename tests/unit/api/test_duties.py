@@ -48,6 +48,16 @@ class Store:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
 
+    async def create_runs(self, runs, *, together=False):
+        raise NotImplementedError
+
+    async def ended(self, run_ids):
+        raise NotImplementedError
+
+    async def forget_triggers(self, limit: int) -> int:
+        self._turn("forget")
+        return 0
+
     async def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         self._turn("listen")
         while True:
@@ -148,7 +158,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","pulse","reap","wake"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","wake"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:
