@@ -127,7 +127,6 @@ class Engine(RuleBasedStateMachine):
         for name, arguments in deeds:
             getattr(self, name)(**arguments)
             self.told["deeds"] += 1
-            self.told[name] += 1
 
     # people
 
@@ -221,6 +220,8 @@ class Engine(RuleBasedStateMachine):
                 assert first == of_key[: len(first)], f"key {key!r} of {queue}: not in its order"
             for run in admitted:
                 self.model.admit(run)
+        expected = {run.id for run in self.model.runs.values() if run.state == "admitted"}
+        assert {run_id for run_id, state in states.items() if state == "admitted"} == expected
 
     async def admit_all(self, due: int) -> None:
         """An admission may leave the rest to its next turn."""
@@ -360,6 +361,12 @@ class Engine(RuleBasedStateMachine):
 
     # what holds after each step
 
+    def teardown(self) -> None:
+        for run in self.model.runs.values():
+            self.told[run.state] += 1
+            self.told["attempts"] += len(run.attempts)
+            self.told["waits resolved"] += sum(w.resolved for w in run.waits.values())
+
     @invariant()
     def agree(self) -> None:
         if not hasattr(self, "epoch"):
@@ -367,8 +374,6 @@ class Engine(RuleBasedStateMachine):
         self.told["steps"] += 1
         found, broken = self.do(self.rows.snapshot())
         expected = expectation(self.model)
-        for table, name in (("runs", "state"), ("attempts", "reason"), ("waits", "resolved")):
-            self.told.update(f"{table} {name} {row[name]}" for row in expected[table])
         assert found == expected, difference(found, expected)
         assert broken == {}
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         NotRecordableError,
         RecordTooLargeError,
         SidecarLostError,
+        StepFailedError,
         StepKeyError,
     )
     from milepost.sdk.context import Context, current
@@ -35,6 +36,7 @@ __all__ = [
     "RecordTooLargeError",
     "RunInfo",
     "SidecarLostError",
+    "StepFailedError",
     "StepKeyError",
     "SyncContext",
     "TaskFunction",

@@ -59,7 +59,8 @@ class Context:
     ) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
-        A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call.
+        A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call. When it
+        raises and the task goes on to another record, later attempts are given that error.
 
         Raises:
             NotRecordableError: what it returned is not JSON; the path says where.
@@ -69,9 +70,13 @@ class Context:
         own_key = self._journal.step_key(name, key)
         found = self._journal.recorded_step(own_key)
         if found is MISSING:
-            value = await self._execute(own_key, fn, args, kwargs)
-            text = self._journal.encode(value, f"the result of step {own_key!r}")
-            found = decode(await self._record(own_key, text))
+            try:
+                value = await self._execute(own_key, fn, args, kwargs)
+                text = self._journal.encode(value, f"the result of step {own_key!r}")
+            except Exception as error:
+                self._journal.step_failed(own_key, error)
+                raise
+            found = await self._record(own_key, text)
         return cast("R", found)
 
     async def _execute(
@@ -90,13 +95,18 @@ class Context:
         finally:
             scope.reset(token)
 
-    async def _record(self, key: str, text: str) -> str | bytes:
+    async def _record(self, key: str, text: str) -> JSON:
+        await self._record_failures()
         target = local.step_target(key)
         reply = await self._sidecar.call("PUT", target, local.write_headers(), text.encode())
         if not step_exists(reply):
-            return text
+            return decode(text)
         # first write wins: give what every later attempt will be given
-        return (await self._sidecar.call("GET", target, [])).body
+        return local.recorded_value(await self._sidecar.call("GET", target, []))
+
+    async def _record_failures(self) -> None:
+        for key, error in self._journal.take_failures():
+            await self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
 
     async def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`, outside the order of steps; its commit sequence.
@@ -106,6 +116,7 @@ class Context:
             RecordTooLargeError: it is above the limit.
         """
         text = self._journal.encode(data, f"checkpoint {key!r}")
+        await self._record_failures()
         target = local.checkpoint_target(checked(key))
         reply = await self._sidecar.call("PUT", target, local.write_headers(), text.encode())
         self._journal.checkpointed(key, text)

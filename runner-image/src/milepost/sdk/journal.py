@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from milepost.errors import StepKeyError
+from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo, Missing
 from milepost.sdk.scope import Scope, checked, scope
 from milepost.values import decode, encode_within
@@ -44,9 +45,22 @@ class Journal:
         return found
 
     def recorded_step(self, key: str) -> JSON | Missing:
-        """Give what an earlier attempt recorded, and let go of it: a key is asked for once."""
+        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. Raises a step's error."""
         line = self._steps.pop(key, None)
         return MISSING if line is None else _value(line)
+
+    def step_failed(self, key: str, error: Exception) -> None:
+        """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
+        if not isinstance(error, OURS):
+            (scope.get(None) or Scope()).failures.append((key, describe(error)))
+
+    def take_failures(self) -> list[tuple[str, str]]:
+        """Give key and error of the steps of this branch that failed since its last record."""
+        here = scope.get(None)
+        if here is None or not here.failures:
+            return []
+        taken, here.failures = here.failures, []
+        return taken
 
     def restored(self, key: str) -> JSON | Missing:
         """Give the newest value checkpointed under a key."""
@@ -66,4 +80,6 @@ def _value(line: bytes) -> JSON:
     record = decode(line)
     if not isinstance(record, dict):
         raise TypeError("a record is an object")
+    if record.get("failed"):
+        raise rebuild(record["value"])
     return record["value"]

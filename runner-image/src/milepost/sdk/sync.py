@@ -49,6 +49,8 @@ class SyncContext:
     def step(self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
+        When it raises and the task goes on to another record, later attempts are given that error.
+
         Raises:
             NotRecordableError: what it returned is not JSON; the path says where.
             RecordTooLargeError: what it returned is above the limit.
@@ -60,9 +62,13 @@ class SyncContext:
         own_key = self._journal.step_key(name, key)
         found = self._journal.recorded_step(own_key)
         if found is MISSING:
-            value = self._execute(own_key, fn, args, kwargs)
-            text = self._journal.encode(value, f"the result of step {own_key!r}")
-            found = decode(self._record(own_key, text))
+            try:
+                value = self._execute(own_key, fn, args, kwargs)
+                text = self._journal.encode(value, f"the result of step {own_key!r}")
+            except Exception as error:
+                self._journal.step_failed(own_key, error)
+                raise
+            found = self._record(own_key, text)
         return cast("R", found)
 
     @staticmethod
@@ -73,15 +79,21 @@ class SyncContext:
         finally:
             scope.reset(token)
 
-    def _record(self, key: str, text: str) -> str | bytes:
+    def _record(self, key: str, text: str) -> JSON:
+        self._record_failures()
         target = local.step_target(key)
         reply = self._sidecar.call("PUT", target, local.write_headers(), text.encode())
-        return self._sidecar.call("GET", target, []).body if step_exists(reply) else text
+        return local.recorded_value(self._sidecar.call("GET", target, [])) if step_exists(reply) else decode(text)
+
+    def _record_failures(self) -> None:
+        for key, error in self._journal.take_failures():
+            self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
         self._check_cancelled()
         text = self._journal.encode(data, f"checkpoint {key!r}")
+        self._record_failures()
         target = local.checkpoint_target(checked(key))
         answer = self._sidecar.call("PUT", target, local.write_headers(), text.encode()).json()
         self._journal.checkpointed(key, text)

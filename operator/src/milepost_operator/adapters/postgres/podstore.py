@@ -112,6 +112,7 @@ class PostgresPodStore:
             [w.fingerprint for *_, w in flat],
             [len(w.value.encode()) for *_, w in flat],
             list(range(len(flat))),
+            [w.failed for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -251,4 +252,13 @@ def _fenced(fence: Fence) -> ConflictError:
 
 
 def _record(row: Row) -> Record:
-    return Record(row["seq"], row["kind"], row["key"], row["value"], row["types"], row["fingerprint"], row["attempt"])
+    return Record(
+        row["seq"],
+        row["kind"],
+        row["key"],
+        row["value"],
+        row["types"],
+        row["fingerprint"],
+        row["attempt"],
+        row["failed"],
+    )
