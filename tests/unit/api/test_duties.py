@@ -1,6 +1,7 @@
 # ruff: noqa: ARG002  (the arguments are the port's)
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import pytest
 
@@ -43,6 +44,17 @@ class Store:
     async def prune(self, limit: int) -> bool:
         self._turn("prune")
         return False
+
+    async def wake_runs(self, limit: int) -> int:
+        self._turn("wake")
+        return 0
+
+    async def wake_wait(self, run_id: UUID, key: str, resolution: str) -> bool:
+        raise NotImplementedError
+
+    async def expire_queued(self, limit: int) -> int:
+        self._turn("expire")
+        return 0
 
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
