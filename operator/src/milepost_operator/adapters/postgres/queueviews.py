@@ -92,10 +92,9 @@ class PostgresQueueReads:
         asked = orjson.loads(run["semaphores"]) if run["semaphores"] else []
         if not asked:
             return []
-        names = [one["name"] for one in asked]
-        rows = await self._db.fetch(Q["why_semaphores"], run["cluster"], run["namespace"], names)
-        used = {row["name"]: row["used"] for row in rows}
-        return [Usage(one["name"], one["limit"], used.get(one["name"], 0), one.get("units") or 1) for one in asked]
+        units = {one["name"]: one.get("units") or 1 for one in asked}
+        rows = await self._db.fetch(Q["why_semaphores"], run["cluster"], run["namespace"], list(units))
+        return [Usage(r["name"], r["most"], r["most"] - r["room"], min(units[r["name"]], r["most"])) for r in rows]
 
 
 def _view(row: Row) -> QueueView:

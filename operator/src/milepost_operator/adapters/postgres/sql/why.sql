@@ -69,13 +69,11 @@ left join limits g on g.cluster = r.cluster and g.kind = 'global'
 where r.run_id = $1;
 
 -- name: why_semaphores
--- What is taken of the semaphores $3 of a namespace.
-select u.s->>'name' as name, sum((u.s->>'units')::int)::int as used
-from runs r
-cross join lateral jsonb_array_elements(r.semaphores) u (s)
-where r.cluster = $1 and r.namespace = $2 and r.state in ('admitted', 'running', 'cancelling') and r.semaphores is not null
-  and u.s->>'name' = any($3)
-group by 1;
+-- Limits and rooms of the semaphores $3 of a namespace: the smallest limit that a Task gives one is in force.
+select n.name, semaphore_room($1, $2, n.name) as room, (
+    select min((e->>'limit')::int) from tasks t, json_array_elements(t.semaphores) e
+    where t.cluster = $1 and t.namespace = $2 and t.present and t.semaphores is not null and e->>'name' = n.name) as most
+from unnest($3::text[]) n (name);
 
 -- name: why_waits
 -- What a suspended run sleeps on, the first to come first.
