@@ -97,6 +97,7 @@ create index queue_keys_opening on queue_keys (cluster, namespace, queue, opens_
 create index queue_keys_idle on queue_keys (cluster, touched_at) where tasks = '{}' and running = 0;
 
 -- Slots given back since the last claim of their queue folded them into its counters; negative: taken outside a claim.
+-- `anew`: a run waits before its key's mark.
 create table slot_returns (
     cluster text not null,
     namespace text not null,
@@ -104,6 +105,7 @@ create table slot_returns (
     return_id bigint generated always as identity,
     key text not null,
     slots integer not null,
+    anew boolean not null default false,
     primary key (cluster, namespace, queue, return_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
@@ -190,39 +192,48 @@ begin
     raise exception 'a cost of % never fits a limit of %', cost, rate->>'limit';
 end $$;
 
--- Says of keys and tasks that runs wait under them. One that is told already costs a look, without a lock: the rare one
--- that is put to rest at that very moment is found by `find_waiting`.
-create function tell_waiting(clusters text[], namespaces text[], queues text[], keys text[], tasks text[]) returns void
-language plpgsql set search_path from current as $$
+-- Says of keys and tasks that runs wait under them, the first of them at `firsts`. What is told already costs a look,
+-- without a lock: the rare key that is put to rest at that very moment is found by `find_waiting`. An entry before the
+-- key's mark is told too, so that the next claim reads from the beginning.
+create function tell_waiting(clusters text[], namespaces text[], queues text[], keys text[], tasks text[], firsts timestamptz[])
+returns void language plpgsql set search_path from current as $$
 #variable_conflict use_column
+declare
+    n record;
+    known record;
+    v_virtual bigint;
 begin
-    insert into queue_keys as k (cluster, namespace, queue, key, tasks, tag)
-    select n.cluster, n.namespace, n.queue, n.key, array_agg(n.task), coalesce(max(s.virtual), 0)
-    from unnest(clusters, namespaces, queues, keys, tasks) as n (cluster, namespace, queue, key, task)
-    left join lateral (
-        select i.tasks, i.emptied from queue_keys i
+    for n in
+        select * from unnest(clusters, namespaces, queues, keys, tasks, firsts) u (cluster, namespace, queue, key, task, first)
+        order by 1, 2, 3, 4
+    loop
+        select i.tasks, i.emptied, i.mark_at into known from queue_keys i
         where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue and i.key = n.key
-        order by i.tag desc limit 1
-    ) known on true
-    left join lateral (
-        select i.virtual from queue_states i
-        where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
-        order by i.turn desc limit 1
-    ) s on known.tasks is null or known.emptied or not n.task = any(known.tasks)
-    where known.tasks is null or known.emptied or not n.task = any(known.tasks)
-    group by n.cluster, n.namespace, n.queue, n.key
-    order by n.cluster, n.namespace, n.queue, n.key
-    on conflict (cluster, namespace, queue, (key || '')) do update
-    set tasks = k.tasks || array(select t from unnest(excluded.tasks) t where not t = any(k.tasks)),
-        tag = greatest(k.tag, excluded.tag), open = k.open or k.emptied, emptied = false,
-        opens_at = case when k.emptied then null else k.opens_at end
-    where k.emptied or not k.tasks @> excluded.tasks;
+        order by i.tag desc limit 1;
+        if found and n.first <= known.mark_at then
+            insert into slot_returns (cluster, namespace, queue, key, slots, anew)
+            values (n.cluster, n.namespace, n.queue, n.key, 0, true);
+        end if;
+        continue when found and not known.emptied and n.task = any(known.tasks);
+        v_virtual := (select i.virtual from queue_states i
+                      where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
+                      order by i.turn desc limit 1);
+        insert into queue_keys as k (cluster, namespace, queue, key, tasks, tag)
+        values (n.cluster, n.namespace, n.queue, n.key, array[n.task], coalesce(v_virtual, 0))
+        on conflict (cluster, namespace, queue, (key || '')) do update
+        set tasks = case when n.task = any(k.tasks) then k.tasks else k.tasks || n.task end,
+            tag = greatest(k.tag, excluded.tag), open = k.open or k.emptied, emptied = false,
+            opens_at = case when k.emptied then null else k.opens_at end
+        where k.emptied or not n.task = any(k.tasks);
+    end loop;
 end $$;
 
 create function runs_inserted() returns trigger language plpgsql set search_path from current as $$
 begin
-    perform tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task))
-    from (select distinct cluster, namespace, queue, concurrency_key, task from fresh where state = 'queued') n
+    perform tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key),
+                         array_agg(task), array_agg(first))
+    from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from fresh where state = 'queued'
+          group by cluster, namespace, queue, concurrency_key, task) n
     having count(*) > 0;
     insert into slot_returns (cluster, namespace, queue, key, slots)
     select cluster, namespace, queue, concurrency_key, -count(*)
@@ -233,7 +244,8 @@ end $$;
 
 create function run_queued() returns trigger language plpgsql set search_path from current as $$
 begin
-    perform tell_waiting(array[new.cluster], array[new.namespace], array[new.queue], array[new.concurrency_key], array[new.task]);
+    perform tell_waiting(array[new.cluster], array[new.namespace], array[new.queue], array[new.concurrency_key],
+                         array[new.task], array[new.order_at]);
     return null;
 end $$;
 
@@ -267,8 +279,10 @@ create trigger run_took_slot after update of state on runs for each row
     execute function run_took_slot();
 
 -- What waits already.
-select tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task))
-from (select distinct cluster, namespace, queue, concurrency_key, task from runs where state = 'queued') n
+select tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task),
+                    array_agg(first))
+from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from runs where state = 'queued'
+      group by cluster, namespace, queue, concurrency_key, task) n
 having count(*) > 0;
 
 -- The shared limits that Tasks name have a row to lock.
@@ -477,9 +491,9 @@ begin
                         delete from slot_returns i
                         where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
                           and i.return_id > v_upto and i.key in (select m.key from unnest(more) m)
-                        returning i.key, i.slots, i.return_id
+                        returning i.key, i.slots, i.anew, i.return_id
                     )
-                    select g.key, sum(g.slots)::integer as slots, max(g.return_id) as upto,
+                    select g.key, sum(g.slots)::integer as slots, bool_or(g.anew) as anew, max(g.return_id) as upto,
                            array_position((select array_agg(m.key order by m.ordinality) from unnest(more) with ordinality m), g.key) as at
                     from gone g group by g.key
                 loop
@@ -487,6 +501,7 @@ begin
                     changed := true;
                     s.returns_upto := greatest(s.returns_upto, r.upto);
                     more[r.at].running := more[r.at].running - r.slots;
+                    more[r.at].whole := more[r.at].whole or r.anew;
                 end loop;
                 v_free := least(v_free, q.concurrency - s.running);
             end if;
