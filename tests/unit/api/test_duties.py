@@ -40,6 +40,14 @@ class Store:
         self._turn("reap")
         return 0
 
+    async def judge_breakers(self) -> int:
+        self._turn("judge")
+        return 0
+
+    async def show_waiting(self, limit: int) -> int:
+        self._turn("show")
+        return 0
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
@@ -144,7 +152,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","pulse","reap"]' in bytes(answer.body)
+    assert b'"stale":["admit","pulse","reap","waiting"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

@@ -130,7 +130,6 @@ class Duties:
 
     async def _admit(self) -> bool:
         promoted = await self._store.promote(BATCH)
-        await self._store.judge_breakers()
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
@@ -143,6 +142,8 @@ class Duties:
         return reaped >= BATCH
 
     async def _waiting(self) -> bool:
+        """What runs wait for, shown; and breakers of queues in which nothing waits to be admitted."""
+        await self._store.judge_breakers()
         await self._store.show_waiting(BATCH)
         return False
 
