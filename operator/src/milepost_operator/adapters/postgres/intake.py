@@ -15,7 +15,7 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
-from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, Rate, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 _ADOPTED = (
@@ -26,6 +26,14 @@ _ADOPTED = (
 
 def _shape_hash(shape: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def rate_json(rate: Rate | None) -> str | None:
+    """As the column `rate` holds it: {"limit", "periodSeconds", "algorithm", "burst"}."""
+    if rate is None:
+        return None
+    made = {"limit": rate.limit, "periodSeconds": rate.period_seconds, "algorithm": rate.algorithm}
+    return to_json(made if rate.burst is None else made | {"burst": rate.burst})
 
 
 class PostgresIntake:
@@ -52,6 +60,8 @@ class PostgresIntake:
                 task.queue,
                 to_json(asdict(task.retry)),
                 to_json(asdict(task.timeouts)),
+                task.concurrency,
+                to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
             )
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
@@ -81,6 +91,11 @@ class PostgresIntake:
                 queue.uid,
                 queue.generation,
                 queue.concurrency,
+                queue.key_concurrency,
+                rate_json(queue.rate),
+                rate_json(queue.key_rate),
+                queue.max_depth,
+                queue.paused,
             )
             breaker = None if queue.breaker is None else to_json(asdict(queue.breaker))
             await connection.execute(
@@ -95,7 +110,8 @@ class PostgresIntake:
         async def work(connection: Connection) -> None:
             if name == DEFAULT_QUEUE:
                 limit = self._db.settings.default_queue_concurrency
-                await connection.execute(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid)
+                if await connection.fetchval(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid):
+                    await sync_pause(self._db, connection, (self._db.cluster, namespace, name))
                 return
             if not await connection.fetchval(Q["remove_queue"], self._db.cluster, namespace, name, uid):
                 return

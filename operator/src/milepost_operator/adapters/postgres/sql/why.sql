@@ -36,7 +36,7 @@ select (select count(*)::int from (
        (select count(*)::int from runs s
         where s.cluster = r.cluster and s.namespace = r.namespace and s.queue = r.queue
           and s.state in ('admitted', 'running', 'cancelling')) as running,
-       case when q.key_concurrency is not null and r.concurrency_key <> '' then (
+       case when q.key_concurrency is not null then (
             select count(*)::int from runs s
             where s.cluster = r.cluster and s.namespace = r.namespace and s.queue = r.queue
               and s.concurrency_key = r.concurrency_key and s.state in ('admitted', 'running', 'cancelling')) end as key_running,
@@ -53,7 +53,7 @@ select (select count(*)::int from (
                 select i.rate from queue_states i
                 where i.cluster = r.cluster and i.namespace = r.namespace and i.queue = r.queue
                 order by i.turn desc limit 1), clock_timestamp()), r.rate_cost)) end as rate_at,
-       case when q.key_rate is not null and r.concurrency_key <> '' then (
+       case when q.key_rate is not null then (
             select rate_next(q.key_rate::jsonb, rate_at(q.key_rate::jsonb, (
                 select k.rate from queue_keys k
                 where k.cluster = r.cluster and k.namespace = r.namespace and k.queue = r.queue
