@@ -78,6 +78,7 @@ GOOD: dict[str, Body] = {
             "paused": True,
         },
     ),
+    "queue-breaker": queue({"breaker": {"failures": 5, "windowSeconds": 60, "openSeconds": 30, "probes": 2}}),
     "task-limits": task(ENTRY | {"concurrency": 3, "semaphores": [{"name": "db", "limit": 5, "units": 2}]}),
     "run": run({"task": "full", "input": {"a": [1, {"b": None}]}, "tags": ["x"], "idempotencyKey": "k"}),
     "run-list-input": run({"task": "full", "input": [1, 2]}),
@@ -153,6 +154,9 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-rate-negative": (queue({"rate": {"limit": -1, "periodSeconds": 1}}), "spec.rate.limit"),
     "queue-rate-window-burst": (queue({"rate": {"limit": 1, "periodSeconds": 1, "burst": 2}}), "algorithm: bucket"),
     "queue-key-0": (queue({"perKey": {"concurrency": 0}}), "spec.perKey.concurrency"),
+    "queue-breaker-0": (queue({"breaker": {"failures": 0}}), "spec.breaker.failures"),
+    "queue-breaker-bare": (queue({"breaker": {"probes": 1}}), "spec.breaker.failures"),
+    "queue-breaker-endless": (queue({"breaker": {"failures": 1, "openSeconds": 86_401}}), "spec.breaker.openSeconds"),
     "queue-depth-0": (queue({"maxDepth": 0}), "spec.maxDepth"),
     "task-concurrency-0": (task(ENTRY | {"concurrency": 0}), "spec.concurrency"),
     "task-semaphore-units": (

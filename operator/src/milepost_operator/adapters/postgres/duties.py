@@ -32,6 +32,8 @@ INVARIANTS: Final = (
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "paused_queues_hold",
+    "breakers_hold",
 )
 
 
