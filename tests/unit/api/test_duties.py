@@ -48,6 +48,10 @@ class Store:
         self._turn("show")
         return 0
 
+    async def prune(self, limit: int) -> bool:
+        self._turn("prune")
+        return False
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
@@ -152,7 +156,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","pulse","reap","waiting"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","pulse","reap","waiting","wake"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

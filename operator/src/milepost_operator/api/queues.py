@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Final
 
-import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,9 +11,8 @@ from starlette.responses import Response
 
 from milepost_operator.api import queueviews
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import body_docs, json_response, parse_object, parse_query, query_docs, read_body
-from milepost_operator.api.values import require_value
-from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.api.bodies import json_response, parse_json, parse_query, path_text, read_body
+from milepost_operator.api.routes import add_route
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.store import Reads
 
@@ -56,25 +54,20 @@ class QueuesApi:
     def router(self) -> APIRouter:
         """The routes with their documentation; handlers read requests themselves."""
         router = APIRouter(prefix="/v1")
-        query = query_docs(NamespaceQuery)
-        for path, handler, method, model, docs in (
-            ("/queues", self.list_queues, "GET", queueviews.QueuesOut, query),
-            ("/queues/{queue}", self.get, "GET", queueviews.QueueOut, query),
-            ("/queues/{queue}", self.change, "PATCH", queueviews.QueueOut, query | body_docs(ChangeBody)),
-            ("/queues/{queue}/pause", self.pause, "POST", queueviews.QueueOut, query | _optional(PauseBody)),
-            ("/queues/{queue}/resume", self.resume, "POST", queueviews.QueueOut, query),
-            ("/runs/{run}/why", self.why, "GET", queueviews.WhyOut, query),
-            ("/runs/{run}/bump", self.bump, "POST", queueviews.WhyOut, query),
-        ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=[method],
-                tags=[path.split("/")[1]],
-                response_model=None,
-                responses={200: {"model": model}},
-                openapi_extra=docs,
-            )
+        queues, runs = APIRouter(tags=["queues"]), APIRouter(tags=["runs"])
+        listed, one, told = {200: queueviews.QueuesOut}, {200: queueviews.QueueOut}, {200: queueviews.WhyOut}
+        query, named = NamespaceQuery, "/queues/{queue}"
+        add_route(queues, "GET", "/queues", self.list_queues, answers=listed, query=query)
+        add_route(queues, "GET", named, self.get, answers=one, query=query)
+        add_route(queues, "PATCH", named, self.change, answers=one, query=query, body=ChangeBody)
+        add_route(
+            queues, "POST", f"{named}/pause", self.pause, answers=one, query=query, body=PauseBody, body_required=False
+        )
+        add_route(queues, "POST", f"{named}/resume", self.resume, answers=one, query=query, refusals=(409,))
+        add_route(runs, "GET", "/runs/{run}/why", self.why, answers=told, query=query)
+        add_route(runs, "POST", "/runs/{run}/bump", self.bump, answers=told, query=query, refusals=(409,))
+        router.include_router(queues)
+        router.include_router(runs)
         return router
 
     async def list_queues(self, request: Request) -> Response:
@@ -92,7 +85,7 @@ class QueuesApi:
         """Change the limit while the engine runs. It binds at the next admission; what runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, "a change is a small object")
-        asked = parse_object(ChangeBody, await _json(body))
+        asked = await parse_json(ChangeBody, body)
         await self._control.change_queue(namespace, name, caller_of(request).name, asked.concurrency)
         self._poke()
         return await self._shown(namespace, name)
@@ -101,7 +94,7 @@ class QueuesApi:
         """Admit nothing more; what is admitted and has not started is put back. What runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, f"a reason may have {MAX_REASON} characters")
-        asked = parse_object(PauseBody, await _json(body)) if body else PauseBody()
+        asked = await parse_json(PauseBody, body) if body else PauseBody()
         await self._control.pause_queue(namespace, name, caller_of(request).name, asked.reason)
         return await self._shown(namespace, name)
 
@@ -131,23 +124,4 @@ class QueuesApi:
 def _named(request: Request, what: str = "queue") -> tuple[str, str]:
     """Namespace and name that the request is about."""
     caller, query = caller_of(request), parse_query(NamespaceQuery, request)
-    name: str = request.path_params[what]
-    if "\x00" in name:
-        raise InvalidInputError("nul-character", f"no {what} has such a name", what)
-    return caller.namespace_for(query.namespace), name
-
-
-async def _json(body: bytes) -> object:
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
-    await require_value(text, len(body), "body-too-large", "the body")
-    value: object = orjson.loads(text)
-    return value
-
-
-def _optional(model: type[BaseModel]) -> dict[str, object]:
-    docs = body_docs(model)
-    body = docs["requestBody"]
-    return {"requestBody": {**body, "required": False}} if isinstance(body, dict) else docs
+    return caller.namespace_for(query.namespace), path_text(request, what)

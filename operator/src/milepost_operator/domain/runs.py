@@ -53,7 +53,10 @@ class Semaphore:
 
 @dataclass(frozen=True, slots=True)
 class TaskIntake:
-    """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version."""
+    """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
+
+    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count.
+    """
 
     namespace: str
     name: str
@@ -65,6 +68,7 @@ class TaskIntake:
     timeouts: Timeouts
     concurrency: int | None = None
     semaphores: Sequence[Semaphore] = ()
+    retention: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,9 @@ class RunView:
     admitted_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    origin_run: UUID | None = None
+    origin_seq: int | None = None
+    redriven_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,17 @@ class AttemptView:
     started_at: datetime | None
     ended_at: datetime | None
     evidence: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One record of a run, less its value. `kind`: step or checkpoint. `bytes`: of the value as JSON."""
+
+    seq: int
+    kind: str
+    key: str
+    bytes: int
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,3 +71,8 @@ def breaker_policy(spec: QueueSpec) -> breaker.Policy | None:
         open_seconds=given.open_seconds or base.open_seconds,
         probes=given.probes or base.probes,
     )
+
+
+def retention_of(spec: TaskSpec) -> dict[str, int]:
+    """What it says of retention, by the names of crds.task.Retention."""
+    return spec.retention.model_dump(exclude_none=True) if spec.retention else {}

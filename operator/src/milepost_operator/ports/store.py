@@ -169,18 +169,5 @@ class Reads(Protocol):
 
     async def get_attempts(self, run_id: UUID) -> Sequence[AttemptView]: ...
 
-    async def list_runs(
-        self,
-        namespace: str | None,
-        *,
-        task: str | None = None,
-        queue: str | None = None,
-        state: str | None = None,
-        tag: str | None = None,
-        before: tuple[datetime, UUID] | None = None,
-        limit: int = 50,
-    ) -> Sequence[RunView]:
-        """Newest first, by keyset (created_at, run_id)."""
-
     async def ready(self) -> None:
         """Postgres answers and its schema is the one we know."""
