@@ -22,6 +22,8 @@ from milepost_operator.ports.suspension import Wakes
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+LOOKS: Final = 50
+"""Waiting runs that are looked at in a turn: more could not be shown anyway."""
 PRUNE_BATCH: Final = 500
 SCHEDULES: Final = 500
 """Schedules that one transaction decides on."""
@@ -169,7 +171,7 @@ class Duties:
     async def _waiting(self) -> bool:
         """What runs wait for, shown; and breakers of queues in which nothing waits to be admitted."""
         await self._store.judge_breakers()
-        await self._store.show_waiting(BATCH)
+        await self._store.show_waiting(LOOKS)
         return False
 
     async def _fire(self) -> bool:

@@ -77,7 +77,7 @@ class PostgresQueueReads:
             max_attempts=retry_of(run["retry"]).max_attempts,
             bumped=run["bumped_at"] is not None,
             pod=PodFacts(run["pod_state"], run["pod_since"]) if run["pod_state"] else None,
-            waits=[WaitOn(w["kind"], w["key"], w["until"]) for w in waits],
+            waits=[WaitOn(w["kind"], w["name"], w["until"]) for w in waits],
             cancel_deadline_at=run["cancel_deadline_at"],
             concurrency_key=run["concurrency_key"],
             key=_usage(run["concurrency_key"], run["key_concurrency"], place, "key_running"),
@@ -147,8 +147,8 @@ def _rate(text: str | None, free_at: datetime | None, *, key: bool = False) -> R
 
 
 def _rates(run: Row, place: Row) -> list[RateUse]:
-    if not place:
-        return []
+    if not place or run["next_cause"] not in {"first", "retry"}:
+        return []  # what goes on after a wait or a loss needs no token
     found = (_rate(run["rate"], place["rate_at"]), _rate(run["key_rate"], place["key_rate_at"], key=True))
     return [rate for rate in found if rate and rate.free_at]
 

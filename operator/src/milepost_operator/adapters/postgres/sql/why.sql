@@ -77,4 +77,7 @@ from unnest($3::text[]) n (name);
 
 -- name: why_waits
 -- What a suspended run sleeps on, the first to come first.
-select kind, key, until from waits where run_id = $1 and resolved_at is null order by until nulls last limit 20;
+select kind, coalesce(name, key) as name, until from waits
+where run_id = $1 and armed and resolved_at is null
+order by until nulls last, ordinal
+limit 20;
