@@ -18,6 +18,9 @@ TYPES_MAX: Final = 8000
 """Bytes of type tags beside a value: they travel in a header."""
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 class Encoded(NamedTuple):
     """A value as it is recorded: JSON text, and the type tags (JSON text) that make it whole again, if it needs any."""
 
@@ -88,7 +91,7 @@ def _read(data: JSON, types: str | None, annotation: object) -> Any:
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _located(refused: RefusedError) -> NotRecordableError:

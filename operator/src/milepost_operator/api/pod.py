@@ -98,6 +98,10 @@ class PodApi:
             Route(f"{PREFIX}/settle", self.settle, methods=["POST"]),
         ]
 
+    def frequent(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+        """The handlers of POSTs that every sidecar sends all the time, by their paths."""
+        return {f"{PREFIX}/records": self.append, f"{PREFIX}/heartbeat": self.heartbeat}
+
     async def session(self, request: Request) -> Response:
         """Prove a pod. A still valid session token renews itself too: through an outage of Kubernetes."""
         token = bearer_of(request)
