@@ -44,7 +44,9 @@ async def scheduler(dsn: str) -> None:
 
 async def prepare(dsn: str, count: int) -> None:
     await migrate(Settings(database_url=dsn))
-    spec = ScheduleSpec("0 9 * * *", time_zone="Europe/Berlin", input='{"report": "daily", "top": 100}', tags=("daily",))
+    spec = ScheduleSpec(
+        "0 9 * * *", time_zone="Europe/Berlin", input='{"report": "daily", "top": 100}', tags=("daily",)
+    )
     async with PostgresStore.open(Settings(database_url=dsn)) as store:
         for n in range(TASKS):
             shape = {"image": "a:1", "entrypoint": "m:f"}

@@ -7,6 +7,7 @@ import pytest
 from milepost_operator.api.duties import Duties, DutyStore
 from milepost_operator.api.health import Health
 from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.domain.schedules import Fired
 from milepost_operator.obs.metrics import Metrics
 
 
@@ -17,6 +18,7 @@ class Store:
         self.turns: dict[str, int] = {}
         self.errors: dict[str, Exception] = {}
         self.admits: list[int] = []
+        self.fired: list[Fired] = []
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
 
@@ -39,6 +41,13 @@ class Store:
     async def reap(self, limit: int) -> int:
         self._turn("reap")
         return 0
+
+    async def fire_schedules(self, limit: int) -> Fired:
+        self._turn("schedules")
+        return self.fired.pop(0) if self.fired else Fired(0, 0)
+
+    async def forget_schedules(self) -> None:
+        self._turn("old-schedules")
 
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
@@ -109,6 +118,16 @@ async def test_a_full_batch_is_followed_by_the_next_at_once(store: Store, duties
     await stop(task)
 
 
+async def test_runs_of_schedules_are_admitted_at_once_and_a_full_batch_is_followed(
+    store: Store, duties: Duties
+) -> None:
+    store.fired = [Fired(500, 300), Fired(3, 3)]
+    task = await running(duties)
+    await until(lambda: store.turns.get("schedules", 0) >= 2 and store.turns.get("admit", 0) >= 2)
+    assert duties._metrics.registry.get_sample_value("milepost_scheduled_runs_total") == 303
+    await stop(task)
+
+
 @pytest.mark.parametrize("error", [UnavailableError("no database"), RuntimeError("a bug"), OSError("reset")])
 async def test_a_duty_survives_any_error_and_the_others_go_on(store: Store, duties: Duties, error: Exception) -> None:
     store.errors = {"admit": error, "listen": error}
@@ -144,7 +163,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","pulse","reap"]' in bytes(answer.body)
+    assert b'"stale":["admit","pulse","reap","schedules"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

@@ -29,7 +29,7 @@ class PostgresScheduleApi:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec) -> ScheduleView:
+    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec, who: str) -> ScheduleView:
         key = (self._db.cluster, namespace, task)
 
         async def work(connection: Connection) -> UUID:
@@ -46,7 +46,7 @@ class PostgresScheduleApi:
                 begin(made, spec, int(now.timestamp())),
                 managed=False,
                 active=True,
-                paused_by="its maker" if spec.paused else None,
+                paused_by=who if spec.paused else None,
             )
             if not written:
                 raise _exists(task, name)
@@ -83,15 +83,18 @@ class PostgresScheduleApi:
         return [view_of(row) for row in await self._db.fetch(query, *args, limit)]
 
     async def change_schedule(
-        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec]
+        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec], who: str
     ) -> ScheduleView:
         async def work(connection: Connection) -> None:
             row = await self._locked(connection, namespace, schedule_id)
             _require_free(row)
             before = read_spec(row["spec"], row["input"])
             spec = edit(before)
+            paused_by = row["paused_by"]
+            if spec.paused != before.paused:
+                paused_by = who if spec.paused else None
             if spec != before:
-                await self._put(connection, row, before, spec, row["paused_by"])
+                await self._put(connection, row, before, spec, paused_by)
 
         await self._db.transaction(work)
         return await self.get_schedule(namespace, schedule_id)
