@@ -1,3 +1,4 @@
+# ruff: noqa: T201 (its figures are its output)
 """10,000 schedules due in the same second, three scheduler processes: `python -m tests.benchmarks.schedules`.
 
 The schedulers are the api's own duty loop over its own store. Prints the seconds from the second itself to the commit
@@ -71,7 +72,7 @@ async def measure(dsn: str, count: int) -> tuple[float, int, int]:
     )
     due = await connection.fetchval("select max(due_at) from schedules")
     give_up = time.monotonic() + PATIENCE
-    while await connection.fetchval("select count(*) from runs") < count and time.monotonic() < give_up:
+    while await connection.fetchval("select count(*) from runs") < count and time.monotonic() < give_up:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     last = await connection.fetchval("select extract(epoch from max(created_at) - $1) from runs", due)
     runs = await connection.fetchval("select count(*) from runs")

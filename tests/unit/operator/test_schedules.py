@@ -57,7 +57,7 @@ async def test_schedules_become_rows_with_defaults(intake, store, cluster):
         ({"endAt": "2026-01-01T12:00:00Z", "startAt": "2026-01-01T01:00:00Z", "cron": "0 0 1 7 *"}, "no slot of cron"),
     ],
 )
-async def test_a_schedule_that_can_not_fire_is_told_and_the_rest_goes_on(intake, store, cluster, changes, said):  # noqa: PLR0917
+async def test_a_schedule_that_can_not_fire_is_told_and_the_rest_goes_on(intake, store, cluster, changes, said):
     spec = ENTRY | {"schedules": [{"name": "bad", "cron": "@daily"} | changes, {"name": "good", "cron": "@daily"}]}
     await intake.on_task(cluster.put("tasks", task(spec)), deleted=False)
     ((good, kept),) = store.of("schedules")
