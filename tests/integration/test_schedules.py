@@ -293,6 +293,21 @@ async def test_a_backfill_is_idempotent_and_knows_what_ran(store: PostgresStore)
         await store.backfill(NS, every.schedule_id, since, since + timedelta(days=30), dry_run=True)
 
 
+async def test_a_backfilled_run_knows_its_slot(store: PostgresStore) -> None:
+    await apply_task(store)
+    made = await schedule(
+        store, cron="0 6 * * *", time_zone="Europe/Berlin", input='{"day": "$(slot)", "at": "$(slot.utc)"}'
+    )
+    await store.backfill(
+        NS, made.schedule_id, datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 7, 3, tzinfo=UTC), dry_run=False
+    )
+    rows = await store._db.fetch("select input, encode(input_hash, 'hex') as hash from runs order by slot")
+    assert [row["input"] for row in rows] == [
+        f'{{"day": "2026-07-0{n}T06:00:00", "at": "2026-07-0{n}T04:00:00Z"}}' for n in (1, 2)
+    ]
+    assert len({row["hash"] for row in rows}) == 2
+
+
 async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
     await apply_task(store)
     assert await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == []

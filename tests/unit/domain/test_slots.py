@@ -8,7 +8,7 @@ import pytest
 
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.schedules import ScheduleSpec, check
-from milepost_operator.domain.slots import Decision, Due, begin, decide, slots_between
+from milepost_operator.domain.slots import Decision, Due, begin, decide, input_of, slots_between
 
 ID = UUID("5e0a9d2e-93a4-4b6e-8f0e-0d6f6d6a1b11")
 NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
@@ -137,6 +137,12 @@ def test_start_and_end_bound_the_slots() -> None:
     assert begin(ID, spec, NOON).next_slot == NOON + 300
     assert slots_between(spec, NOON - DAY, NOON + DAY, 10) == [NOON + n * 60 for n in (5, 6, 7)]
     assert begin(ID, spec, NOON + 7 * 60).next_slot is None
+
+
+def test_an_input_may_speak_of_its_slot() -> None:
+    assert input_of('{"a": 1}', NOON, "UTC") is None
+    text = input_of('{"for": "$(slot)", "key": "d-$(slot.utc)"}', NOON, "Europe/Berlin")
+    assert text == '{"for": "2026-11-20T13:00:00", "key": "d-2026-11-20T12:00:00Z"}'
 
 
 def test_a_clock_that_goes_back_fires_nothing_twice() -> None:

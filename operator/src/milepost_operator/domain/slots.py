@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -53,6 +54,18 @@ class _Late:
     cursor: int = 0
     dropped: int = 0
     note: str | None = None
+
+
+def input_of(text: str, slot: int, zone: str) -> str | None:
+    """The input of a slot's run where the schedule's (JSON text) speaks of the slot; None: it is the schedule's own.
+
+    `$(slot)` in a string stands for the slot's time as the wall shows it, `$(slot.utc)` for the same in UTC.
+    """
+    if "$(slot" not in text:
+        return None
+    wall = slot_name(slot, zone).partition("[")[0]
+    utc = datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text.replace("$(slot)", wall).replace("$(slot.utc)", utc)
 
 
 def begin(schedule_id: UUID, spec: ScheduleSpec, now: int) -> Decision:

@@ -19,8 +19,9 @@ from milepost_operator.adapters.postgres.schedule_rows import continued, parsed,
 from milepost_operator.domain.cron import slot_name
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
+from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.schedules import Fired, ScheduleSpec, TaskSchedules
-from milepost_operator.domain.slots import Decision, Due, begin, decide
+from milepost_operator.domain.slots import Decision, Due, begin, decide, input_of
 from milepost_operator.obs.logging import get_logger
 
 RUNS_PER_TURN: Final = 1_000
@@ -34,12 +35,21 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SlotRun:
-    """A run to insert for a slot."""
+    """A run to insert for a slot. `input`: JSON text, where it is not the schedule's own."""
 
     schedule_id: UUID
     task: str
     slot: str
     input_hash: bytes
+    input: str | None = None
+
+
+def slot_run(schedule_id: UUID, task: str, spec: ScheduleSpec, slot: int, digest: bytes) -> SlotRun:
+    """`digest`: identity of the schedule's own input."""
+    given = input_of(spec.input, slot, spec.time_zone)
+    return SlotRun(
+        schedule_id, task, slot_name(slot, spec.time_zone), digest if given is None else input_hash(given), given
+    )
 
 
 async def insert_runs(connection: Connection, items: Sequence[SlotRun]) -> int:
@@ -52,6 +62,7 @@ async def insert_runs(connection: Connection, items: Sequence[SlotRun]) -> int:
         [item.slot for item in items],
         [run_name(item.task, secrets.token_bytes(NAME_SUFFIX_BYTES)) for item in items],
         [item.input_hash for item in items],
+        [item.input for item in items],
     )
     return len(rows)
 
@@ -179,7 +190,7 @@ def _move(row: Row, live: int, room: int) -> _Move:
         decision = decide(Due(schedule_id, spec, cursor, live), now, room)
     except InvalidInputError as error:  # it was right when it was taken: the time zones are other ones since
         return _Move(row, Decision(int(now), None, None, note=f"the schedule rests: {error}"))
-    runs = [SlotRun(schedule_id, row["task"], slot_name(slot, spec.time_zone), digest) for slot in decision.slots]
+    runs = [slot_run(schedule_id, row["task"], spec, slot, digest) for slot in decision.slots]
     return _Move(row, decision, runs)
 
 
