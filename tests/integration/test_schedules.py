@@ -312,6 +312,8 @@ async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
     await apply_task(store)
     assert await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == []
     a, b = await store.list_schedules(NS, task="index")
+    await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)])
+    assert await store.list_schedules(NS, task="index") == [a, b]
     assert (a.name, a.managed, b.name) == ("a", True, "b")
     await late(store, 61, a.schedule_id)
     assert await drain(store) == 1

@@ -122,6 +122,11 @@ async def test_a_task_that_is_gone_holds_nothing_up(store, cluster):
     scheduled(cluster, store, "gone", 0)
     cluster.remove("tasks", "team", "gone")
     scheduled(cluster, store, "here", 1)
-    await TaskScheduleStatus(store, cluster, Bucket()).turn()
+    status = TaskScheduleStatus(store, cluster, Bucket())
+    await status.turn()
     (shown,) = cluster.of("tasks")
     assert shown["status"]["nextRun"]
+    store.scheduled.clear()
+    scheduled(cluster, store, "gone", 2)  # it is back, and its schedules were taken up again
+    await status.turn()
+    assert all(one["status"]["nextRun"] for one in cluster.of("tasks"))

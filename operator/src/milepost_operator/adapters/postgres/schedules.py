@@ -27,6 +27,8 @@ from milepost_operator.obs.logging import get_logger
 RUNS_PER_TURN: Final = 1_000
 RUNS_PER_SCHEDULE: Final = 100
 """Of one schedule in one turn: one that catches up holds nobody else up."""
+DECIDING_SECONDS: Final = 0.1
+"""After a long outage a decision may take tens of milliseconds, and sidecars' heartbeats wait meanwhile."""
 FORGET: Final = 100
 MANIFEST: Final = "the Task's manifest"
 
@@ -169,11 +171,11 @@ async def _live(connection: Connection, rows: Sequence[Row]) -> dict[UUID, list[
 
 
 def _decided(rows: Sequence[Row], live: Mapping[UUID, Sequence[UUID]]) -> list[_Move]:
-    """Decisions for as many rows as a transaction may make runs for; the others stay due."""
+    """Decisions for as many rows as one turn may take on, in runs and in time; the others stay due."""
     moves = []
-    room = RUNS_PER_TURN
+    room, stop = RUNS_PER_TURN, time.monotonic() + DECIDING_SECONDS
     for row in rows:
-        if room <= 0:
+        if room <= 0 or time.monotonic() > stop:
             break
         move = _move(row, len(live.get(row["schedule_id"], ())), min(room, RUNS_PER_SCHEDULE))
         room -= len(move.runs)

@@ -125,7 +125,7 @@ select namespace, task, max(updated_at) as changed_at, min(next_at) as next_at,
                                     'paused', paused, 'message', coalesce(note, ''))::text
                   order by next_at nulls last, name) filter (where deleted_at is null))[:$3] as schedules
 from schedules
-where cluster = $1
+where cluster = $1 and (namespace, task) in (
+    select namespace, task from schedules where cluster = $1 and updated_at >= coalesce($2::timestamptz, '-infinity'))
 group by namespace, task
-having max(updated_at) >= coalesce($2::timestamptz, '-infinity')
 order by changed_at;
