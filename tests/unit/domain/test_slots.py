@@ -123,6 +123,24 @@ def test_jitter_delays_by_the_same_part_each_time_and_keeps_the_slot() -> None:
     assert len(others) == 50
 
 
+@pytest.mark.parametrize("missed", ["skip", "latest", "catchup"])
+@pytest.mark.parametrize(("cron", "jitter"), [("* * * * *", 300), ("* * * * *", 7200), ("*/2 * * * * *", 60)])
+def test_jitter_beyond_the_next_slot_loses_none(missed: str, cron: str, jitter: int) -> None:
+    spec = replace(SPEC, cron=cron, jitter_seconds=jitter, missed=missed)  # type: ignore[arg-type]
+    step = begin(ID, spec, NOON)
+    seen: list[int] = []
+    now = float(NOON)
+    end = NOON + (1800 if cron.count("*") == 6 else 4 * HOUR)
+    while step.look_at is not None and step.look_at < end:
+        now = max(step.look_at, now + 0.5) + 0.3
+        step = decide(Due(ID, spec, step.cursor), now, 100)
+        assert not step.dropped
+        seen += step.slots
+    gap = 60 if cron.count("*") == 5 else 2
+    assert seen == list(range(NOON + gap, seen[-1] + 1, gap))
+    assert seen[-1] > end - jitter - 2 * MINUTE
+
+
 def test_lateness_counts_from_the_jittered_time() -> None:
     spec = replace(SPEC, cron="0 12 * * *", jitter_seconds=3600)
     at = begin(ID, spec, NOON - 1).look_at
@@ -170,6 +188,7 @@ def test_an_edit_and_a_resume_begin_now() -> None:
             "endAt",
             "no slot of cron",
         ),
+        ({"cron": "* * * * * *", "jitter_seconds": 61}, "jitterSeconds", "above 60"),
         ({"start_at": datetime(2026, 1, 1)}, "startAt", "needs an offset"),  # noqa: DTZ001
     ],
 )

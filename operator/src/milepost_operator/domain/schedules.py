@@ -94,6 +94,9 @@ def check(spec: ScheduleSpec) -> None:
     for path, at in (("startAt", spec.start_at), ("endAt", spec.end_at)):
         if at is not None:
             check_time(at, path)
+    if spec.jitter_seconds > MINUTE > Plan(spec).least_gap:
+        message = f"jitterSeconds can't be above {MINUTE} where cron has several seconds in its first field"
+        raise InvalidInputError("invalid-schedule", message, "jitterSeconds")
     if spec.overlap == "replace" and spec.missed == "catchup":
         message = "catchup can't go with overlap: replace, where each slot would cancel the one before: use latest"
         raise InvalidInputError("invalid-schedule", message, "missed")

@@ -109,8 +109,9 @@ def _on_time(due: Due, plan: Plan, now: float, room: int) -> _Late:
     first = plan.after(due.cursor)
     if first is not None and first <= oldest:
         late.cursor = oldest
+    at = 0.0
     for slot in plan.slots(late.cursor):
-        at = _fire_at(due.schedule_id, spec, slot)
+        at = max(at, _fire_at(due.schedule_id, spec, slot))  # in order: one waits for those before it
         if at > now or len(late.slots) >= room:
             break
         late.cursor = slot
