@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import body_docs, json_response, parse_object, parse_query, query_docs, read_body
+from milepost_operator.api.bodies import json_response, parse_body, parse_object, parse_query, read_body
+from milepost_operator.api.routes import add_route
 from milepost_operator.api.schedule_views import (
     BackfillBody,
     BackfillOut,
-    ChangeBody,
-    CreateBody,
     ListQuery,
     OneQuery,
+    ScheduleBody,
+    ScheduleChangeBody,
     ScheduleOut,
     SchedulesOut,
     as_given,
@@ -27,7 +27,6 @@ from milepost_operator.api.schedule_views import (
     schedule_out,
 )
 from milepost_operator.api.tokens import Caller
-from milepost_operator.api.values import require_value
 from milepost_operator.crds.schedule import ScheduleSettings
 from milepost_operator.domain.errors import InvalidInputError, NotFoundError
 from milepost_operator.domain.schedules import ScheduleSpec, check_time
@@ -47,31 +46,24 @@ class SchedulesApi:
     def router(self) -> APIRouter:
         """The routes with their documentation; handlers read requests themselves."""
         router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
-        one, one_docs = "/{schedule}", query_docs(OneQuery)
-        for path, handler, method, status, model, docs in (
-            ("", self.create, "POST", 201, ScheduleOut, body_docs(CreateBody)),
-            ("", self.list_schedules, "GET", 200, SchedulesOut, query_docs(ListQuery)),
-            (one, self.get, "GET", 200, ScheduleOut, one_docs),
-            (one, self.change, "PATCH", 200, ScheduleOut, one_docs | body_docs(ChangeBody)),
-            (one, self.delete, "DELETE", 204, None, one_docs),
-            (f"{one}/pause", self.pause, "POST", 200, ScheduleOut, one_docs),
-            (f"{one}/resume", self.resume, "POST", 200, ScheduleOut, one_docs),
-            (f"{one}/backfill", self.backfill, "POST", 200, BackfillOut, one_docs | body_docs(BackfillBody)),
-        ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=[method],
-                status_code=status,
-                response_model=None,
-                responses={status: {"model": model}} if model else None,
-                openapi_extra=docs,
-            )
+        named = "/{schedule}"
+        made, listed, one = {201: ScheduleOut}, {200: SchedulesOut}, {200: ScheduleOut}
+        add_route(router, "POST", "", self.create, answers=made, body=ScheduleBody, refusals=(409,))
+        add_route(router, "GET", "", self.list_schedules, answers=listed, query=ListQuery)
+        add_route(router, "GET", named, self.get, answers=one, query=OneQuery)
+        add_route(
+            router, "PATCH", named, self.change, answers=one, query=OneQuery, body=ScheduleChangeBody, refusals=(409,)
+        )
+        add_route(router, "DELETE", named, self.delete, answers={204: None}, query=OneQuery, refusals=(409,))
+        add_route(router, "POST", f"{named}/pause", self.pause, answers=one, query=OneQuery)
+        add_route(router, "POST", f"{named}/resume", self.resume, answers=one, query=OneQuery)
+        filled = {200: BackfillOut}
+        add_route(router, "POST", f"{named}/backfill", self.backfill, answers=filled, query=OneQuery, body=BackfillBody)
         return router
 
     async def create(self, request: Request) -> Response:
         """Make a schedule of a Task: it fires from its next slot on."""
-        asked = parse_object(CreateBody, await _json(request))
+        asked = parse_object(ScheduleBody, await parse_body(await _read(request)))
         caller = caller_of(request)
         namespace = self._served(caller.namespace_for(asked.namespace))
         made = await self._store.create_schedule(namespace, asked.task, asked.name, _spec(asked), caller.name)
@@ -98,8 +90,8 @@ class SchedulesApi:
     async def change(self, request: Request) -> Response:
         """Change what is named. New times count from now: nothing before is missed."""
         named = _named(request)
-        body = await _json(request)
-        given = parse_object(ChangeBody, body)
+        body = await parse_body(await _read(request))
+        given = parse_object(ScheduleChangeBody, body)
 
         def edit(before: ScheduleSpec) -> ScheduleSpec:
             fields = given.model_dump(by_alias=True, exclude_unset=True)
@@ -126,7 +118,7 @@ class SchedulesApi:
     async def backfill(self, request: Request) -> Response:
         """A run for each slot of a range in the past that has none; the same call again makes none twice."""
         named = _named(request)
-        asked = parse_object(BackfillBody, await _json(request))
+        asked = parse_object(BackfillBody, await parse_body(await _read(request)))
         for path, at in (("$.from", asked.since), ("$.to", asked.until)):
             check_time(at, path)
         if asked.since >= asked.until:
@@ -154,15 +146,8 @@ class SchedulesApi:
         return namespace
 
 
-async def _json(request: Request) -> object:
-    body = await read_body(request, MAX_BODY, f"an input may have {MAX_INPUT_BYTES}")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
-    await require_value(text, MAX_BODY, "body-too-large", "the body")
-    value: object = orjson.loads(body)
-    return value
+async def _read(request: Request) -> bytes:
+    return await read_body(request, MAX_BODY, f"an input may have {MAX_INPUT_BYTES}")
 
 
 def _named(request: Request) -> tuple[str, UUID]:
