@@ -1,4 +1,3 @@
-# ruff: noqa: T201 (its figures are its output)
 """10,000 schedules due in the same second, three scheduler processes: `python -m tests.benchmarks.schedules`.
 
 The schedulers are the api's own duty loop over its own store. Prints the seconds from the second itself to the commit
