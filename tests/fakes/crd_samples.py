@@ -84,6 +84,22 @@ GOOD: dict[str, Body] = {
     "run-list-input": run({"task": "full", "input": [1, 2]}),
     "run-scalar-input": run({"task": "full", "input": "text"}),
     "run-bare": run({"task": "full"}),
+    "run-options": run(
+        {
+            "task": "full",
+            "idempotencyKey": "k",
+            "idempotencyScope": "active",
+            "delaySeconds": 0,
+            "ttlSeconds": 60,
+            "deadlineSeconds": 600,
+            "priority": -100,
+            "concurrencyKey": "",
+            "cost": 3,
+            "throttle": {"key": "t", "limit": 5, "periodSeconds": 60},
+        }
+    ),
+    "run-debounce": run({"task": "full", "debounce": {"key": "d", "seconds": 5, "maxSeconds": 50, "payload": "first"}}),
+    "run-singleton": run({"task": "full", "singleton": {"key": "s", "onConflict": "reject"}}),
 }
 
 
@@ -170,6 +186,10 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-word": (queue({"concurrency": "many"}), "spec.concurrency"),
     "run-no-task": (run({"input": {}}), "spec.task"),
     "run-bad-id": (run({"task": "a", "runID": "x" * 36}), "spec.runID"),
+    "run-priority": (run({"task": "a", "priority": 101}), "spec.priority"),
+    "run-scope": (run({"task": "a", "idempotencyScope": "run"}), "spec.idempotencyScope"),
+    "run-endless-debounce": (run({"task": "a", "debounce": {"key": "d", "seconds": 0}}), "spec.debounce.seconds"),
+    "run-throttle": (run({"task": "a", "throttle": {"key": "t", "limit": 1}}), "spec.throttle.periodSeconds"),
     "run-tag-twice": (run({"task": "a", "tags": ["x", "x"]}), "spec.tags[1]"),
     "run-long-key": (run({"task": "a", "idempotencyKey": "k" * 257}), "spec.idempotencyKey"),
     "no-spec": ({k: v for k, v in run({}).items() if k != "spec"}, "spec"),

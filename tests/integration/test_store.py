@@ -101,6 +101,22 @@ async def test_a_retransmission_is_harmless_and_the_first_step_wins(store: Postg
     assert (await pod.records())[0] == ("a", "1")
 
 
+async def test_a_failed_step_is_a_record_like_others(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    write = RecordWrite("w", "step", "a", '{"type": "builtins:ValueError"}', failed=True)
+    assert await store.append([(pod.session, RecordsRequest(pod.fence, [write]))]) == [[1]]
+    again = await pod.write("a")
+    assert isinstance(again, ConflictError)
+    assert again.code == "step-exists"
+    await pod.write("b")
+    assert [(r.key, r.failed) async for r in store.records(pod.fence, 0)] == [("a", True), ("b", False)]
+    newest = await store.newest(pod.fence, "step", "a")
+    assert newest
+    assert newest.failed
+
+
 async def test_many_sidecars_share_one_commit_each_with_its_own_answer(store: PostgresStore) -> None:
     await apply_task(store)
     for _ in range(3):

@@ -1,6 +1,7 @@
 # ruff: noqa: ARG002  (the arguments are the port's)
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import pytest
 
@@ -64,6 +65,9 @@ class Store:
     async def wake_runs(self, limit: int) -> int:
         self._turn("wake")
         return 0
+
+    async def wake_wait(self, run_id: UUID, key: str, resolution: str) -> bool:
+        raise NotImplementedError
 
     async def expire_queued(self, limit: int) -> int:
         self._turn("expire")
@@ -183,7 +187,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake"]' in bytes(
+        answer.body
+    )
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

@@ -12,7 +12,7 @@ from milepost.sidecar.log import log
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FINGERPRINT, TYPES, WRITE_ID
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
 from milepost.wire.pod import RecordKind, RecordWrite
 from milepost.wire.values import JSON
 
@@ -111,7 +111,8 @@ class Routes:
         request.body = b""  # the text is what waits: not both
         write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
         types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
-        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint))
+        failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
+        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
         return Response(200, compact({"seq": seq}))
 
     async def _progress(self, request: Request, _rest: str) -> Response:

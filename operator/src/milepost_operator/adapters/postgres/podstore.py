@@ -115,6 +115,7 @@ class PostgresPodStore:
             [w.fingerprint for *_, w in flat],
             [_size(w) for *_, w in flat],
             list(range(len(flat))),
+            [w.failed for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -278,4 +279,13 @@ def _size(write: RecordWrite) -> int:
 
 
 def _record(row: Row) -> Record:
-    return Record(row["seq"], row["kind"], row["key"], row["value"], row["types"], row["fingerprint"], row["attempt"])
+    return Record(
+        row["seq"],
+        row["kind"],
+        row["key"],
+        row["value"],
+        row["types"],
+        row["fingerprint"],
+        row["attempt"],
+        row["failed"],
+    )
