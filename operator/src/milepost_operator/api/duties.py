@@ -23,9 +23,9 @@ from milepost_operator.ports.triggers import Triggers
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+FORGET_BATCH: Final = 1000
 LOOKS: Final = 50
 """Waiting runs that are looked at in a turn: more could not be shown anyway."""
-FORGET_BATCH: Final = 1000
 PRUNE_BATCH: Final = 500
 SCHEDULES: Final = 500
 """Schedules that one transaction decides on."""
