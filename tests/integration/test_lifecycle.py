@@ -183,7 +183,7 @@ async def test_records_then_rows_are_pruned_when_their_time_is_over(store: Postg
     while await store.prune(500):
         pass
     left = {item["id"] for item in (await store.page(NS, ALL, None, 10)).items}
-    assert left == {runs[1], live.run_id}
+    assert left == {str(runs[1]), str(live.run_id)}
     assert [await _count(store, t) for t in ("records", "attempts", "pods", "run_tags", "run_heads")] == [0, 1, 1, 1, 2]
     await store.cancel_run(live.run_id, "me")
 
@@ -206,7 +206,7 @@ async def test_dead_letters_and_runs_shown_in_an_object_are_not_pruned(
         pass
     (item,) = (await store.page(NS, ALL, None, 10)).items
     assert item["origin"] == "redrive"
-    await store.cancel_many(NS, [item["id"]], "me")
+    await store.cancel_many(NS, [UUID(str(item["id"]))], "me")
 
 
 async def test_pruning_is_done_in_batches_by_several_at_once(store: PostgresStore) -> None:

@@ -51,8 +51,8 @@ order by w.place;
 -- name: leave_dead_letters
 -- Its Event goes out where a Run object shows it; no object is made for its sake.
 update runs
-set dead_lettered = false, redriven_by = $2, discarded_at = case when $2 is null then clock_timestamp() end,
-    discarded_by = case when $2 is null then $3 end, rev = rev + (cr_uid is not null)::int
+set dead_lettered = false, redriven_by = $2, discarded_at = case when $2::uuid is null then clock_timestamp() end,
+    discarded_by = case when $2::uuid is null then $3 end, rev = rev + (cr_uid is not null)::int
 where run_id = $1 and dead_lettered;
 
 -- name: cancellable
