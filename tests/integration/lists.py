@@ -25,8 +25,8 @@ cross join lateral (select case when n > $2::int - 50 then 'running' when n > $2
 HEADS = "insert into run_heads (run_id, last_seq, records) select run_id, 0, 0 from runs"
 ATTEMPTS = """
 insert into attempts (run_id, attempt, token, cause, state, pod_id, reason, ended_at)
-select run_id, 1, nextval('fencing_tokens'), 'first', case when finished_at is null then 'running' else 'ended' end, 'pod',
-       case when finished_at is not null then 'End' end, finished_at
+select run_id, 1, nextval('fencing_tokens'), 'first', case when finished_at is null then 'running' else 'ended' end,
+       'pod', case when finished_at is not null then 'End' end, finished_at
 from runs where attempt = 1 and state <> 'suspended'
 """
 QUEUES = """

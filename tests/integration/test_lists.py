@@ -40,7 +40,7 @@ CASES: list[tuple[RunFilter, str, list[object]]] = [
     (RunFilter(min_seconds=590, max_seconds=595.5),
      "r.finished_at - r.started_at between make_interval(secs => $2) and make_interval(secs => $3)", [590.0, 595.5]),
     (RunFilter(error="VALUEERROR: no"), f"{FAILING} and r.message ilike $2", ["%valueerror: no%"]),
-    (RunFilter(error="file 903", task="task3"), f"{FAILING} and r.message like $2 and r.task = 'task3'", ["%file 903%"]),
+    (RunFilter(error="file 903", task="task3"), f"{FAILING} and r.message like $2 and task = 'task3'", ["%file 903%"]),
     (RunFilter(error="runtimeout", states=(RunState.TIMED_OUT, RunState.RUNNING)),
      "r.state = 'timedOut' and r.reason = $2", ["RunTimeout"]),
     (RunFilter(error="100%_"), "false", []),

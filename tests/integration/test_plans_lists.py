@@ -1,4 +1,4 @@
-"""A page costs the same at any size of the table and whatever is asked for: buffers that EXPLAIN counts at 100,000 runs."""
+"""A page costs the same at any size of the table and whatever is asked for: buffers by EXPLAIN, at 100,000 runs."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,6 @@ async def test_a_page_of_any_filter_touches_few_buffers(store: PostgresStore) ->
     for name, (asked, _) in CASES.items():
         query, arguments = filters.ids("default", [NS], asked, None, LIMIT)
         spent[name] = await buffers(store, query, arguments)
-    print({name: count for name, (count, _) in spent.items()})
     over = {name: count for name, (count, _) in spent.items() if count > CASES[name][1]}
     assert over == {}, "\n".join(spent[name][1] for name in over)
     for text in ("valueerror", "no such file 777", "disk full"):

@@ -60,9 +60,9 @@ select distinct r.cluster, r.namespace, t.tag, r.created_at, r.run_id from runs 
 -- Retention. Ended runs of a task in the order of their end; dead letters stay out of its way.
 create index runs_history on runs (cluster, namespace, task, (state = 'succeeded'), finished_at, run_id)
     where finished_at is not null and not dead_lettered;
--- Run objects that we made, of ended runs.
+-- Ended runs that a Run object shows.
 create index runs_shown on runs (cluster, namespace, task, (state = 'succeeded'), finished_at desc, run_id)
-    where finished_at is not null and cr_uid is not null and intent_uid is null;
+    where finished_at is not null and cr_uid is not null;
 
 -- Records of a task's runs that ended up to here are pruned: no run is looked at twice.
 create table retention_marks (
