@@ -1,4 +1,3 @@
-# ruff: noqa: T201 (its output is its result)
 """Lists of 500 out of a million runs by each filter, through the API: `python -m tests.benchmarks.lists [rows]`.
 
 Prints a line `bar list_<filter> <p50> ms <bar> ok|short` for each, with p99, the bytes of an answer, and the processor

@@ -21,7 +21,7 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import NewRun, Retry
 from milepost_operator.settings import Settings
 from tests.contract.conftest import SEED
-from tests.integration.conftest import _with_database, postgres_uri, template  # noqa: F401 (fixtures)
+from tests.integration.conftest import _with_database
 from tests.integration.engine import NS, Pod, apply_task, next_pod
 from tests.serving import serving
 
@@ -94,12 +94,12 @@ async def _fill(uri: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def names(postgres_uri: str, template: str) -> list[str]:  # noqa: ARG001, F811
+def names(postgres_uri: str, template: str) -> list[str]:  # noqa: ARG001
     return asyncio.run(_fill(postgres_uri))
 
 
 @pytest.fixture(scope="module")
-def client(postgres_uri: str, names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:  # noqa: ARG001, F811
+def client(postgres_uri: str, names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:  # noqa: ARG001
     tokens = tmp_path_factory.mktemp("contract") / "tokens"
     tokens.write_text(f"contract:{NS}:{TOKEN}\n")
     configured = Settings(database_url=_with_database(postgres_uri, "contract"))

@@ -17,8 +17,8 @@ class Settings(BaseSettings):
     database_url_file: Path | None = None
     database_ca_file: Path | None = None
     """CA for TLS to Postgres; None: as the address says (sslmode)."""
-    database_pool: int = Field(default=10, ge=2, le=200)
-    """Connections a process may hold."""
+    database_pool: int = Field(default=10, ge=3, le=200)
+    """Connections a process may hold. One listens and one is kept for records."""
 
     cluster: str = "default"
     """Rows of several clusters can share one database: this is ours."""
@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Infrastructure losses in a row without a new record before the run is given up as poison."""
     default_queue_concurrency: int = Field(default=10, ge=1)
     """Limit of the queue `default` where no Queue of that name is applied."""
+    global_concurrency: int | None = Field(default=None, ge=1)
+    """Runs at work at once in the whole cluster; None: no limit."""
     progress_seconds: float = Field(default=15.0, gt=0)
     """Progress alone is written to a Run's status at most so often."""
     held_seconds: int = Field(default=86400, ge=1)

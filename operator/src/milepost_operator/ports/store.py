@@ -110,9 +110,6 @@ class Projections(Protocol):
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         """CRs (by uid) that a complete list no longer has: forget them. Live ones are projected anew (how many)."""
 
-    async def queue_stats(self) -> Sequence[tuple[str, str, int, int, int | None]]:
-        """(namespace, queue, waiting, running, limit) for Queue status."""
-
 
 class PodStore(Protocol):
     """What sidecars do, fenced."""

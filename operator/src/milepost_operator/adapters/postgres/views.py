@@ -38,10 +38,6 @@ class PostgresProjections:
         await self._db.fetch(Q["forget_absent_crs"], self._db.cluster, list(present), before)
         return len(await self._db.fetch(Q["lost_crs"], self._db.cluster, list(present), before))
 
-    async def queue_stats(self) -> Sequence[tuple[str, str, int, int, int | None]]:
-        rows = await self._db.fetch(Q["queue_stats"], self._db.cluster)
-        return [(r["namespace"], r["name"], r["waiting"], r["running"], r["concurrency"]) for r in rows]
-
     async def _events(self, row: Row) -> Sequence[RunEvent]:
         events = await self._db.fetch(Q["new_events"], row["run_id"], row["events_upto"])
         return [RunEvent(e["seq"], e["reason"], e["message"], e["warning"], e["at"]) for e in events]

@@ -32,17 +32,6 @@ returning run_id;
 -- name: new_events
 select seq, reason, message, warning, at from run_events where run_id = $1 and seq > $2 order by seq limit 20;
 
--- name: queue_stats
-select q.namespace, q.name,
-       count(r.run_id) filter (where r.state in ('queued', 'backoff', 'delayed'))::int as waiting,
-       count(r.run_id) filter (where r.state in ('admitted', 'running', 'cancelling'))::int as running,
-       q.concurrency
-from queues q
-left join runs r on r.cluster = q.cluster and r.namespace = q.namespace and r.queue = q.name
-    and r.state in ('queued', 'backoff', 'delayed', 'admitted', 'running', 'cancelling')
-where q.cluster = $1 and q.present
-group by q.namespace, q.name, q.concurrency;
-
 -- name: view_columns
 -- Completed by the caller with a WHERE clause of its own over `r`.
 select r.run_id, r.namespace, r.name, r.task, r.queue, r.state, r.reason, r.message, r.rev, r.projected_rev, r.attempt,
