@@ -368,10 +368,11 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 #variable_conflict use_column
 declare
     sweep_every constant interval := '80 milliseconds';
+    few constant integer := 8;
     nothing constant uuid := '00000000-0000-0000-0000-000000000000';
     q record; s queue_states; r record; t record; u record; now_ timestamptz := clock_timestamp();
     v_sweep boolean; changed boolean := false; v_upto bigint; v_free integer; v_n integer; ki integer; ti integer; mi integer; cost integer; fits boolean;
-    returned text[]; names text[]; more claim_key[]; ks claim_key[] := '{}'; v_live integer := 0; progress boolean;
+    returned text[]; names text[]; more claim_key[]; ks claim_key[] := '{}'; v_live integer := 0;
     v_tokens integer; v_taken integer := 0; virtual_now bigint;
     t_names text[] := '{}'; t_versions bigint[] := '{}'; t_rooms integer[] := '{}'; t_units jsonb[] := '{}';
     m_names text[] := '{}'; m_rooms integer[] := '{}'; v_blocked text[] := '{}';
@@ -469,7 +470,7 @@ begin
         union all
         (select i.key from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
          and i.open and i.tasks <> '{}' and i.tag >= case when v_sweep then -1 else s.virtual - 1 end
-         and v_free > 0 and (v_tokens is null or v_tokens > 0) order by i.tag, i.key limit p_limit)
+         and v_free > 0 and (v_tokens is null or v_tokens > 0) order by i.tag, i.key limit greatest(p_limit, few + 2))
     ) w;
 
     virtual_now := s.virtual;
@@ -529,7 +530,6 @@ begin
             v_live := v_live + ks[i].live::integer;
         end loop;
 
-        progress := false;
         for r in
             with k as materialized (
                 select m.*, m.tag + m.got as place from unnest(ks) with ordinality m
@@ -682,7 +682,6 @@ begin
             t_rooms[ti] := t_rooms[ti] - 1;
             v_free := v_free - 1;
             admitted := admitted + 1;
-            progress := true;
             if r.n > 0 then
                 virtual_now := greatest(virtual_now, ks[ki].tag + ks[ki].got);
                 if not ks[ki].dropped then
@@ -713,16 +712,14 @@ begin
             v_live := v_live + (ks[i].live and ks[i].room > 0 and ks[i].opens_at is null and not ks[i].tasks <@ v_blocked)::integer;
         end loop;
         exit when v_free <= 0 or v_tokens <= 0;
-        names := null;
-        if v_live = 0 then
-            select array_agg(w.key) into names from (
-                select i.key from queue_keys i
-                where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.open and i.tasks <> '{}'
-                  and i.tag >= case when v_sweep then -1 else s.virtual - 1 end and not i.tasks <@ v_blocked
-                  and i.key <> all(select m.key from unnest(ks) m)
-                order by i.tag, i.key limit p_limit) w;
-            exit when names is null;
-        end if;
+        -- Those at hand had less than there is room for: those next in turn come before they are asked again.
+        select array_agg(w.key) into names from (
+            select i.key from queue_keys i
+            where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.open and i.tasks <> '{}'
+              and i.tag >= case when v_sweep then -1 else s.virtual - 1 end and not i.tasks <@ v_blocked
+              and i.key <> all(select m.key from unnest(ks) m)
+            order by i.tag, i.key limit greatest(p_limit, few + 2)) w;
+        exit when names is null and v_live = 0;
     end loop;
 
     if cardinality(orphans) > 0 then
@@ -763,16 +760,18 @@ begin
     -- A key under which nothing is left rests after a second look; where there are few, it stays in turn for a while.
     with judged as (
         select m.*, m.bare and not m.stays and m.got = 0 and (m.emptied or not m.used) as rests
-        from (select m.*, m.bare and m.used and cardinality(ks) <= 8 as stays
+        from (select m.*, m.bare and m.used and cardinality(ks) <= few as stays
               from (select m.*, o.tasks as were, o.running as ran, o.emptied as was_emptied,
                            m.got > 0 or o.touched_at > now_ - interval '5 seconds' as used
                     from unnest(ks) m join queue_keys o on o.ctid = m.tid) m) m
     ), due as materialized (
         select * from judged m
-        where m.got > 0 or m.running <> m.ran or m.bare and not m.stays or m.opens_at is not null or m.was_emptied
+        where m.got > 0 or m.running <> m.ran or m.bare and (not m.stays or m.tag < virtual_now) or m.opens_at is not null
+              or m.was_emptied
     ), done as (
         update queue_keys k
-        set running = m.running + m.got, tag = m.tag + m.got, mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
+        set running = m.running + m.got, tag = case when m.bare then greatest(m.tag + m.got, virtual_now) else m.tag + m.got end,
+            mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
             rate = case when m.taken > 0 then rate_take(m.rate, m.taken) else m.rate end,
             touched_at = case when m.got > 0 then now_ else k.touched_at end,
             tasks = case when m.rests then array(select w from unnest(m.tasks) w where w = any(v_blocked)) else m.tasks end,
