@@ -12,7 +12,7 @@ import pytest
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import Rate, Semaphore
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, apply_task
+from tests.integration.engine import NS, apply_task, eventually
 from tests.integration.limits import claim, enqueue, finish, keys_in_order, queue, taken
 
 
@@ -238,7 +238,9 @@ async def test_each_key_has_its_rate(store: PostgresStore, replicas: list[Postgr
         await enqueue(store, 10, key=key)
     assert await claims(replicas) == 4
     assert Counter(await keys_in_order(store)) == {"a": 2, "b": 2}
-    await store._db.fetch("update queue_keys s set rate.at = (s.rate).at - interval '61 seconds', opens_at = now() where key = 'a'")
+    await store._db.fetch(
+        "update queue_keys s set rate.at = (s.rate).at - interval '61 seconds', opens_at = now() where key = 'a'"
+    )
     assert await claims(replicas) == 2
 
 
@@ -255,7 +257,9 @@ async def test_a_resume_needs_no_token(store: PostgresStore, cause: str, limit: 
     assert await claim(store) == 0
 
 
-async def test_all_limits_together_while_they_change(store: PostgresStore, replicas: list[PostgresStore]) -> None:
+async def test_all_limits_together_while_they_change(  # noqa: C901  three actors and their checks
+    store: PostgresStore, replicas: list[PostgresStore]
+) -> None:
     rng = random.Random(7)
     await queue(store, concurrency=12, key_concurrency=4, rate=Rate(10_000, 60))
     await apply_task(store, "x", queue="q", concurrency=6)
@@ -320,8 +324,7 @@ async def test_a_claim_that_breaks_off_leaks_nothing(store: PostgresStore, setti
         assert await other.fetchval("select admitted from admit('default', $1, 'q', 10)", NS) == 3
         assert await claim(store) == 0  # the other one has the queue
         other.terminate()
-        while not await claim(store):
-            await asyncio.sleep(0.01)
+        await eventually(lambda: claim(store))
     assert await taken(store) == 3
 
 
@@ -334,6 +337,8 @@ async def test_rows_that_others_write_are_counted(store: PostgresStore) -> None:
     await store._db.fetch("update runs set state = 'suspended' where state = 'admitted'")
     assert await claim(store, 3) == 3
     await store._db.fetch("update runs set state = 'admitted' where state = 'suspended'")
-    await store._db.fetch("delete from runs where run_id = (select run_id from runs where state = 'admitted' and attempt = 1 limit 1)")
+    await store._db.fetch(
+        "delete from runs where run_id = (select run_id from runs where state = 'admitted' and attempt = 1 limit 1)"
+    )
     assert await claim(store) == 1
     assert await taken(store) == 4

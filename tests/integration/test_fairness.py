@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from milepost_operator.adapters.postgres.migrate import migrate
 from milepost_operator.adapters.postgres.store import PostgresStore
@@ -64,7 +65,9 @@ async def _database(uri: str, name: str) -> None:
 
 async def _drain(config: Settings, backlog: Backlog, batches: list[int], limit: int) -> list[str]:
     async with PostgresStore.open(config) as store:
-        await store._db.fetch("truncate runs, pods, queues, tasks, queue_states, queue_keys, slot_returns cascade")
+        await store._db.fetch(
+            "truncate runs, pods, queues, tasks, queue_states, queue_keys, queue_key_names, slot_returns cascade"
+        )
         await apply_task(store, queue="q")
         await queue(store, concurrency=limit or None)
         for key, count in backlog.items():
@@ -135,7 +138,10 @@ async def test_low_priority_is_admitted_at_last(store: PostgresStore) -> None:
         await finish(store)
         await enqueue(store, 2, priority=0)
         # thirty seconds pass
-        await store._db.fetch("update runs set ready_at = ready_at - interval '30 s', order_at = order_at - interval '30 s' where state = 'queued'")
+        await store._db.fetch(
+            "update runs set ready_at = ready_at - interval '30 s', order_at = order_at - interval '30 s'"
+            " where state = 'queued'",
+        )
         await claim(store)
         waited += 30
         assert waited < 600, "a low priority starves"
@@ -149,10 +155,13 @@ async def test_a_bump_goes_to_the_front_of_the_whole_queue_once(store: PostgresS
         await enqueue(store, 10, key=key)
     await claim(store, 9)
     query = """update runs set bumped_at = clock_timestamp() where run_id in (
-        select run_id from runs where state = 'queued' and concurrency_key = 'c' order by order_at desc limit 2) returning run_id"""
+        select run_id from runs where state = 'queued' and concurrency_key = 'c' order by order_at desc limit 2)
+        returning run_id"""
     bumped = {row[0] for row in await store._db.fetch(query)}
     assert await store.admit(2) == 2
-    rows = await store._db.fetch("select run_id, bumped_at from runs where run_id = any($1) and state = 'admitted'", bumped)
+    rows = await store._db.fetch(
+        "select run_id, bumped_at from runs where run_id = any($1) and state = 'admitted'", bumped
+    )
     assert {row[0] for row in rows} == bumped
     assert {row[1] for row in rows} == {None}
 
@@ -181,11 +190,13 @@ async def test_what_comes_before_the_mark_is_claimed_within_100_ms(store: Postgr
         await enqueue(store, 1, priority=100)
     elif how == "bump":
         await store._db.fetch(
-            "update runs set bumped_at = now(), priority = 100 where run_id = (select run_id from runs where state = 'queued'"
-            " order by order_at desc limit 1)",
+            "update runs set bumped_at = now(), priority = 100 where run_id ="
+            " (select run_id from runs where state = 'queued' order by order_at desc limit 1)",
         )
     elif how == "requeue":
-        await store._db.fetch("update runs set state = 'queued', held_at = null, reason = null, priority = 100 where priority = 90")
+        await store._db.fetch(
+            "update runs set state = 'queued', held_at = null, reason = null, priority = 100 where priority = 90"
+        )
     else:  # committed late: nobody could tell of it when the mark passed
         await store._db.fetch("alter table runs disable trigger runs_inserted")
         await enqueue(store, 1, priority=100)

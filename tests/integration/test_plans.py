@@ -30,7 +30,10 @@ select gen_random_uuid(), 'default', $1, 'b' || n, 'index', 'q', case when n % 5
        clock_timestamp() + n * interval '1 millisecond', case when n % 5 = 0 then now() end
 from generate_series(1, $2::int) n
 """
-EVENTS = "insert into run_events (run_id, seq, reason, message, terminal) select run_id, 1, 'x', '', true from runs where finished_at is not null"
+EVENTS = """
+insert into run_events (run_id, seq, reason, message, terminal)
+select run_id, 1, 'x', '', true from runs where finished_at is not null
+"""
 HEADS = "insert into run_heads (run_id) select run_id from runs"
 
 
@@ -46,7 +49,8 @@ async def explained(settings: Settings) -> AsyncIterator[tuple[asyncpg.Connectio
     connection.add_log_listener(lambda _, m: plans.append(json.loads(m.message[m.message.index("{") :])))
     await connection.execute(
         "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;"
-        "set auto_explain.log_analyze = on; set auto_explain.log_buffers = on; set auto_explain.log_timing = off; set auto_explain.log_format = json;"
+        "set auto_explain.log_analyze = on; set auto_explain.log_buffers = on; set auto_explain.log_timing = off;"
+        "set auto_explain.log_format = json;"
         "set client_min_messages = log",
     )
     yield connection, plans
@@ -92,7 +96,11 @@ async def test_a_claim_reads_no_more_than_it_admits(
     assert {n["Index Name"] for n in states} == {"queue_states_pkey"}
     read = [n["Actual Rows"] * n["Actual Loops"] + n.get("Rows Removed by Filter", 0) for n in of_runs + keys]
     assert max(read) <= 120, read  # keys with all their slots taken and the backlog behind them are not looked at
-    (whole,) = [plan["Plan"] for plan in plans if plan["Plan"]["Node Type"] == "Function Scan" and plan["Plan"].get("Function Name") == "admit"]
+    (whole,) = [
+        plan["Plan"]
+        for plan in plans
+        if plan["Plan"]["Node Type"] == "Function Scan" and plan["Plan"].get("Function Name") == "admit"
+    ]
     assert whole["Shared Hit Blocks"] + whole["Shared Read Blocks"] < 2000
 
 

@@ -248,7 +248,7 @@ def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
 
 
 def _rate(spec: RateSpec | None) -> Rate | None:
-    return spec and Rate(spec.limit, spec.period_seconds, spec.algorithm or "window", spec.burst)
+    return None if spec is None else Rate(spec.limit, spec.period_seconds, spec.algorithm or "window", spec.burst)
 
 
 def _positive(path: str, value: str, *, zero: bool) -> None:
