@@ -15,8 +15,8 @@ from milepost_operator.domain.runs import Rate
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STEP = """
 with now_ as (select rate_at($1::jsonb, $2::rate_state, $3::timestamptz) as state)
-select state, rate_free($1::jsonb, state) as free, rate_cost($1::jsonb, $4) as cost, rate_next($1::jsonb, state, $4) as next,
-       rate_take(state, rate_cost($1::jsonb, $4)) as taken
+select state, rate_free($1::jsonb, state) as free, rate_cost($1::jsonb, $4) as cost,
+       rate_next($1::jsonb, state, $4) as next, rate_take(state, rate_cost($1::jsonb, $4)) as taken
 from now_
 """
 
