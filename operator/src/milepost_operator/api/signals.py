@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from milepost_operator.api.bodies import body_docs, json_response, parse_object, query_docs, read_body
+from milepost_operator.api.bodies import json_response, parse_body, parse_object, read_body
+from milepost_operator.api.routes import add_route
 from milepost_operator.api.runs import OneQuery
-from milepost_operator.api.values import require_size, require_value
-from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.api.values import require_size
 from milepost_operator.domain.runs import RunView
 from milepost_operator.domain.suspension import MAX_NAME_CHARS
 from milepost_operator.ports.suspension import Signals
@@ -46,28 +46,18 @@ class SignalsApi:
         self._poke = poke
 
     def router(self) -> APIRouter:
+        """The routes with what they take and answer."""
         router = APIRouter(prefix="/v1/runs", tags=["runs"])
-        router.add_api_route(
-            "/{run}/signals",
-            self.send,
-            methods=["POST"],
-            status_code=202,
-            response_model=None,
-            responses={202: {"model": SignalOut}},
-            openapi_extra=body_docs(SignalBody) | query_docs(OneQuery),
-        )
+        told = {202: SignalOut}
+        path = "/{run}/signals"
+        add_route(router, "POST", path, self.send, answers=told, query=OneQuery, body=SignalBody, refusals=(409,))
         return router
 
     async def send(self, request: Request) -> Response:
         """Leave a signal for the run: 202 once it is kept. It waits for the run, however early it comes."""
         run = await self._find(request)
         body = await read_body(request, 2 * MAX_PAYLOAD + _ENVELOPE, f"a payload may have {MAX_PAYLOAD}")
-        try:
-            text = body.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
-        await require_value(text, len(body), "body-too-large", "the body")
-        asked = parse_object(SignalBody, orjson.loads(body))
+        asked = parse_object(SignalBody, await parse_body(body))
         payload = orjson.dumps(asked.payload).decode()
         await require_size(payload, MAX_PAYLOAD, "payload-too-large", "the payload", "$.payload")
         seq = await self._signals.signal_run(run.run_id, asked.name, payload, asked.id)

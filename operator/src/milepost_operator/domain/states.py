@@ -54,6 +54,7 @@ class Reason(StrEnum):
     POD_REFUSED = "PodCreationRefused"
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
+    PAUSED = "Paused"
     SUSPENDED = "Suspended"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"

@@ -1,7 +1,6 @@
 """Steps that failed for good and whose error the task caught: kept as data, and raised again when they are replayed."""
 
-import sys
-from importlib import import_module
+import json
 from traceback import format_exception
 from typing import Final
 
@@ -13,7 +12,8 @@ from milepost.errors import (
     SidecarLostError,
     StepFailedError,
 )
-from milepost.values import decode, encode
+from milepost.tags import look_up
+from milepost.values import pack
 from milepost.wire.values import JSON
 
 MAX_TEXT: Final = 8192
@@ -27,13 +27,13 @@ def describe(error: Exception) -> str:
     kind = type(error)
     message = _text(str(error))
     try:
-        arguments = list(error.args) if len(encode(list(error.args))) <= MAX_ARGUMENTS else [message]
+        packed = pack(list(error.args))
+        arguments = list(error.args) if packed.types is None and len(packed.text) <= MAX_ARGUMENTS else [message]
     except NotRecordableError:
         arguments = [message]
     trace = _text("".join(format_exception(error)))
-    return encode(
-        {"type": f"{kind.__module__}:{kind.__qualname__}", "message": message, "args": arguments, "trace": trace}
-    )
+    named = f"{kind.__module__}:{kind.__qualname__}"
+    return pack({"type": named, "message": message, "args": arguments, "trace": trace}).text
 
 
 def rebuild(data: JSON) -> Exception:
@@ -49,24 +49,17 @@ def rebuild(data: JSON) -> Exception:
 
 def recorded(text: str | bytes) -> Exception:
     """Make the error of a record's value."""
-    return rebuild(decode(text))
+    return rebuild(json.loads(text))
 
 
 def _remade(name: str, arguments: list[JSON]) -> Exception | None:
-    module, _, path = name.partition(":")
+    found = look_up(name)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return None  # a class of a function, of code that changed, or of a module that the task no longer imports
     try:
-        found: object = sys.modules.get(module) or import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-        if not (isinstance(found, type) and issubclass(found, Exception)):
-            return None
-        try:
-            made = found(*arguments)
-        except Exception:  # noqa: BLE001  # its __init__ wants something else: the error without it is better than none
-            made = found.__new__(found, *arguments)
-    except Exception:  # noqa: BLE001  # a class of a function, of code that changed, or one that can't be made so
-        return None
-    return made
+        return found(*arguments)
+    except Exception:  # noqa: BLE001  # its __init__ wants something else: the error without it is better than none
+        return found.__new__(found, *arguments)
 
 
 def _text(text: str) -> str:

@@ -43,13 +43,14 @@ class Routes:
             "/v1/healthz": {"GET": self._healthz},
         }
         self._keyed: dict[str, RecordKind] = {"/v1/checkpoints/": "checkpoint", "/v1/steps/": "step"}
+        self._prefixes = tuple(self._keyed)
 
     def body_limit(self, request: Request) -> int:
         """Give the most bytes of body the request may have."""
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
-        if any(request.path.startswith(prefix) for prefix in self._keyed):
+        if request.path.startswith(self._prefixes):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
@@ -76,9 +77,8 @@ class Routes:
     def _find(self, path: str) -> tuple[dict[str, Handler], str]:
         if handlers := self._fixed.get(path):
             return handlers, ""
-        for prefix in self._keyed:
-            if path.startswith(prefix):
-                return {"GET": self._get_record, "PUT": self._put_record}, path
+        if path.startswith(self._prefixes):
+            return {"GET": self._get_record, "PUT": self._put_record}, path
         known = ", ".join([*self._fixed, *(f"{prefix}KEY" for prefix in self._keyed)])
         raise ProblemError(404, "no-such-route", f"no route {path}; there are {known}")
 

@@ -95,6 +95,21 @@ from incoming i
 left join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token and l.pod_id = i.pod_id
 left join written w on w.run_id = i.run_id and w.write_id = i.write_id and w.key = i.key;
 
+-- name: append_one
+-- A lone record at half the price. The head is the fence and gives the number; nothing comes back when the fence is lost
+-- or the record is there, and a race for the same record ends in a unique violation: `append` tells which it was.
+with head as (
+    update run_heads h
+    set last_seq = h.last_seq + 1, last_key = $7, records = h.records + 1, records_bytes = h.records_bytes + $11
+    where h.run_id = $1 and h.attempt = $2 and h.token = $3 and h.pod_id = $4
+      and not exists (select 1 from records r where r.run_id = $1 and r.write_id = $5)
+      and not exists (select 1 from records r where r.run_id = $1 and r.key = $7 and r.kind = 'step' and $6 = 'step')
+    returning h.last_seq
+)
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes)
+select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11 from head
+returning seq;
+
 -- name: record_by_write
 select seq from records where run_id = $1 and write_id = $2;
 
