@@ -1,18 +1,18 @@
 """The ASGI application, from parts that are handed in."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
-from milepost_operator.api.direct import Direct
+from milepost_operator.api.direct import direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
@@ -52,6 +52,19 @@ class ApiSettings:
     namespaces: Sequence[str] = ()
 
 
+class Api(DocumentedApp):
+    """The application, with a short way to its busiest handlers, by method and exact path.
+
+    They are behind the same authentication and the same edge as everything else; what is left out is the routing.
+    """
+
+    short: Mapping[tuple[str, str], ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        way = self.short.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (way or super().__call__)(scope, receive, send)
+
+
 def build_app(
     store: ApiStore,
     identify: Callable[[str], Awaitable[PodIdentity]],
@@ -62,9 +75,9 @@ def build_app(
     metrics: Metrics,
     health: Health,
     poke: Callable[[], None],
-) -> FastAPI:
+) -> Api:
     """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
-    app = DocumentedApp(
+    app = Api(
         title="Milepost",
         version="v1",
         docs_url=None,
@@ -97,10 +110,14 @@ def build_app(
     signals = SignalsApi(store, find=runs.find, poke=poke)
     for part in (health, lifecycle, triggers, runs, queues, schedules, signals):
         app.include_router(part.router())
-    fixed = frozenset(route.path for route in pod.routes())
-    app.add_middleware(Direct, handlers=triggers.direct())
+    busy = pod.direct() | triggers.direct()
+    fixed = frozenset(route.path for route in pod.routes()) | {path for _, path in busy}
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics, fixed=fixed | {path for _, path in triggers.direct()})
+    app.add_middleware(Edge, metrics=metrics, fixed=fixed)
+    app.short = {
+        asked: Edge(Authentication(direct(handler), sessions, tokens), metrics, fixed)
+        for asked, handler in busy.items()
+    }
     return app
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar, get_args, get_origin
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from milepost.wire.values import member
@@ -19,18 +19,27 @@ Wire = TypeVar("Wire")
 
 async def read_body(request: Request, limit: int, hint: str) -> bytes:
     """The body, of at most `limit` bytes; `hint` ends the refusal. Raises TooLargeError without reading it all."""
-    message = f"the body has more than {limit} bytes; {hint}"
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise TooLargeError("body-too-large", message)
+        raise _too_large(limit, hint)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        event = await request.receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = event.get("body", b"")
+        more = event.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise TooLargeError("body-too-large", message)
+            raise _too_large(limit, hint)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int, hint: str) -> TooLargeError:
+    return TooLargeError("body-too-large", f"the body has more than {limit} bytes; {hint}")
 
 
 def parse_wire(adapter: TypeAdapter[Wire], body: bytes) -> Wire:

@@ -10,8 +10,9 @@ from typing import Self, Unpack
 from milepost.client import protocol
 from milepost.client.errors import ApiError, WaitTimeoutError
 from milepost.client.models import Created, Run, RunSummary, Trigger, TriggerOptions, record
-from milepost.net.client import Client, Streams
+from milepost.net.client import Client
 from milepost.net.messages import Reply, TransportError
+from milepost.net.stream import Stream
 from milepost.wire.values import JSON
 
 KEEP: int = 16
@@ -114,5 +115,5 @@ class AsyncMilepost:
         except TransportError as error:
             raise tries.broken(str(error)) from error
 
-    async def _dial(self) -> Streams:
-        return await asyncio.open_connection(self._address.host, self._address.port, ssl=self._tls)
+    async def _dial(self) -> Stream:
+        return await Stream.tcp(self._address.host, self._address.port, self._tls)
