@@ -137,6 +137,8 @@ def _invalid(failed: ValidationError, model: type[BaseModel] | None) -> InvalidI
         return InvalidInputError("unknown-field", f"unknown field {name!r}{meant} allowed: {', '.join(allowed)}", path)
     if error["type"] == "missing":
         return InvalidInputError("missing-field", f"the field {error['loc'][-1]!r} is missing", path)
+    if error["type"] == "model_type" and not error["loc"]:
+        return InvalidInputError("not-an-object", "the body has to be a JSON object", "$")
     if error["type"] == "json_invalid":
         return InvalidInputError("not-json", error["msg"], "$")
     return InvalidInputError("invalid-field", f"{path}: {error['msg']}", path)
