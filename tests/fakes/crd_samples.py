@@ -58,6 +58,26 @@ FULL: Body = {
         "terminationGracePeriodSeconds": 60,
     },
 }
+SCHEDULES: list[Body] = [
+    {
+        "name": "nightly",
+        "cron": "30 2 * * mon-fri",
+        "timeZone": "Europe/Berlin",
+        "input": {"top": 100, "deep": [{"x": 1}]},
+        "jitterSeconds": 300,
+        "overlap": "forbid",
+        "missed": "catchup",
+        "catchupLimit": 50,
+        "priority": -10,
+        "concurrencyKey": "reports",
+        "tags": ["daily"],
+        "startAt": "2026-01-01T00:00:00Z",
+        "endAt": "2036-01-01T00:00:00+01:00",
+        "paused": True,
+    },
+    {"name": "hourly", "cron": "@hourly"},
+    {"name": "seconds", "cron": "*/10 * * * * *", "input": "text", "overlap": "replace", "missed": "latest"},
+]
 COMMAND: Body = {"image": "busybox:1", "command": ["sh", "-c"], "args": ["exit 0"]}
 SOURCE: Body = {"source": {"inline": "from milepost import task\n"}, "entrypoint": "main:hello"}
 ENTRY: Body = {"image": "a:1", "entrypoint": "m:f"}
@@ -67,6 +87,7 @@ GOOD: dict[str, Body] = {
     "command": task(COMMAND),
     "source": task(SOURCE),
     "source-alone": task({"source": {"inline": "x = 1"}}),
+    "scheduled": task(ENTRY | {"schedules": SCHEDULES}),
     "queue": queue({"concurrency": 3}),
     "queue-empty": queue({}),
     "queue-limits": queue(
@@ -78,11 +99,28 @@ GOOD: dict[str, Body] = {
             "paused": True,
         },
     ),
+    "queue-breaker": queue({"breaker": {"failures": 5, "windowSeconds": 60, "openSeconds": 30, "probes": 2}}),
     "task-limits": task(ENTRY | {"concurrency": 3, "semaphores": [{"name": "db", "limit": 5, "units": 2}]}),
     "run": run({"task": "full", "input": {"a": [1, {"b": None}]}, "tags": ["x"], "idempotencyKey": "k"}),
     "run-list-input": run({"task": "full", "input": [1, 2]}),
     "run-scalar-input": run({"task": "full", "input": "text"}),
     "run-bare": run({"task": "full"}),
+    "run-options": run(
+        {
+            "task": "full",
+            "idempotencyKey": "k",
+            "idempotencyScope": "active",
+            "delaySeconds": 0,
+            "ttlSeconds": 60,
+            "deadlineSeconds": 600,
+            "priority": -100,
+            "concurrencyKey": "",
+            "cost": 3,
+            "throttle": {"key": "t", "limit": 5, "periodSeconds": 60},
+        }
+    ),
+    "run-debounce": run({"task": "full", "debounce": {"key": "d", "seconds": 5, "maxSeconds": 50, "payload": "first"}}),
+    "run-singleton": run({"task": "full", "singleton": {"key": "s", "onConflict": "reject"}}),
 }
 
 
@@ -90,7 +128,33 @@ def _pod(**pod: object) -> Body:
     return task(ENTRY | {"pod": pod})
 
 
+def _scheduled(**changes: object) -> Body:
+    return task(ENTRY | {"schedules": [{"name": "a", "cron": "@daily"} | changes]})
+
+
 BAD: dict[str, tuple[Body, str]] = {
+    "cron-fields": (_scheduled(cron="* * *"), "spec.schedules[0].cron"),
+    "cron-empty": (_scheduled(cron=""), "spec.schedules[0].cron"),
+    "cron-long": (_scheduled(cron="1," * 128 + " * * * *"), "spec.schedules[0].cron"),
+    "zone-spelling": (_scheduled(timeZone="New York"), "spec.schedules[0].timeZone"),
+    "overlap": (_scheduled(overlap="queue"), "spec.schedules[0].overlap"),
+    "replace-catchup": (_scheduled(overlap="replace", missed="catchup"), "use latest"),
+    "ends-before": (
+        _scheduled(startAt="2026-01-01T00:00:00Z", endAt="2026-01-01T00:00:00+01:00"),
+        "endAt must be after startAt",
+    ),
+    "start-no-time": (_scheduled(startAt="tomorrow"), "spec.schedules[0].startAt"),
+    "jitter": (_scheduled(jitterSeconds=-1), "spec.schedules[0].jitterSeconds"),
+    "catchup-limit": (_scheduled(catchupLimit=10_001), "spec.schedules[0].catchupLimit"),
+    "schedule-twice": (
+        task(ENTRY | {"schedules": [{"name": "a", "cron": "@daily"}, {"name": "a", "cron": "@hourly"}]}),
+        "spec.schedules[1]",
+    ),
+    "schedule-name": (_scheduled(name="Not a name"), "spec.schedules[0].name"),
+    "schedules-33": (
+        task(ENTRY | {"schedules": [{"name": f"s{n}", "cron": "@daily"} for n in range(33)]}),
+        "spec.schedules",
+    ),
     "no-code": (task({"entrypoint": "m:f"}), "set exactly one of image and source.inline"),
     "two-codes": (task(ENTRY | {"source": {"inline": "x"}}), "set exactly one of image and source.inline"),
     "nothing-to-run": (task({"image": "a:1"}), "image needs an entrypoint"),
@@ -153,6 +217,9 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-rate-negative": (queue({"rate": {"limit": -1, "periodSeconds": 1}}), "spec.rate.limit"),
     "queue-rate-window-burst": (queue({"rate": {"limit": 1, "periodSeconds": 1, "burst": 2}}), "algorithm: bucket"),
     "queue-key-0": (queue({"perKey": {"concurrency": 0}}), "spec.perKey.concurrency"),
+    "queue-breaker-0": (queue({"breaker": {"failures": 0}}), "spec.breaker.failures"),
+    "queue-breaker-bare": (queue({"breaker": {"probes": 1}}), "spec.breaker.failures"),
+    "queue-breaker-endless": (queue({"breaker": {"failures": 1, "openSeconds": 86_401}}), "spec.breaker.openSeconds"),
     "queue-depth-0": (queue({"maxDepth": 0}), "spec.maxDepth"),
     "task-concurrency-0": (task(ENTRY | {"concurrency": 0}), "spec.concurrency"),
     "task-semaphore-units": (
@@ -166,6 +233,10 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-word": (queue({"concurrency": "many"}), "spec.concurrency"),
     "run-no-task": (run({"input": {}}), "spec.task"),
     "run-bad-id": (run({"task": "a", "runID": "x" * 36}), "spec.runID"),
+    "run-priority": (run({"task": "a", "priority": 101}), "spec.priority"),
+    "run-scope": (run({"task": "a", "idempotencyScope": "run"}), "spec.idempotencyScope"),
+    "run-endless-debounce": (run({"task": "a", "debounce": {"key": "d", "seconds": 0}}), "spec.debounce.seconds"),
+    "run-throttle": (run({"task": "a", "throttle": {"key": "t", "limit": 1}}), "spec.throttle.periodSeconds"),
     "run-tag-twice": (run({"task": "a", "tags": ["x", "x"]}), "spec.tags[1]"),
     "run-long-key": (run({"task": "a", "idempotencyKey": "k" * 257}), "spec.idempotencyKey"),
     "no-spec": ({k: v for k, v in run({}).items() if k != "spec"}, "spec"),

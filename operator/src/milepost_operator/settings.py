@@ -17,8 +17,8 @@ class Settings(BaseSettings):
     database_url_file: Path | None = None
     database_ca_file: Path | None = None
     """CA for TLS to Postgres; None: as the address says (sslmode)."""
-    database_pool: int = Field(default=10, ge=2, le=200)
-    """Connections a process may hold."""
+    database_pool: int = Field(default=10, ge=3, le=200)
+    """Connections a process may hold. One listens and one is kept for records."""
 
     cluster: str = "default"
     """Rows of several clusters can share one database: this is ours."""
@@ -67,6 +67,17 @@ class Settings(BaseSettings):
     held_seconds: int = Field(default=86400, ge=1)
     """A run that is held for a missing Task or Queue expires after this."""
     idempotency_seconds: int = Field(default=86400, ge=1)
+
+    retention_successful_runs: int = Field(default=10, ge=0, le=1000)
+    """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""
+    retention_failed_runs: int = Field(default=20, ge=0, le=1000)
+    """The same for runs that ended otherwise."""
+    retention_success_seconds: int = Field(default=2_592_000, ge=60)
+    """Rows of succeeded runs are kept so long after their end."""
+    retention_failure_seconds: int = Field(default=7_776_000, ge=60)
+    retention_records_success_seconds: int = Field(default=604_800, ge=60)
+    """Their records, which a retry resumes from."""
+    retention_records_failure_seconds: int = Field(default=2_592_000, ge=60)
 
     max_record_bytes: int = Field(default=1_048_576, ge=1024)
     max_result_bytes: int = Field(default=1_048_576, ge=1024)

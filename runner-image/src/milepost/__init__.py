@@ -15,9 +15,12 @@ if TYPE_CHECKING:
         NotRecordableError,
         RecordTooLargeError,
         SidecarLostError,
+        StepFailedError,
         StepKeyError,
+        ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
+    from milepost.sdk.parallel import Settled
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
     from milepost.sdk.sync import SyncContext, current_sync
@@ -34,10 +37,13 @@ __all__ = [
     "NotRecordableError",
     "RecordTooLargeError",
     "RunInfo",
+    "Settled",
     "SidecarLostError",
+    "StepFailedError",
     "StepKeyError",
     "SyncContext",
     "TaskFunction",
+    "ValueMismatchError",
     "current",
     "current_sync",
     "step",
@@ -50,6 +56,7 @@ _HOMES = {
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
     "RunInfo": "sdk.run",
+    "Settled": "sdk.parallel",
     "step": "sdk.step",
     "SyncContext": "sdk.sync",
     "current_sync": "sdk.sync",

@@ -18,7 +18,8 @@ class FatalError(MilepostError):
 class NotRecordableError(MilepostError):
     """A value that is not JSON as we keep it. `path`: its place, such as `$.items[3]`; `type`: its Python type.
 
-    `code`: not-json-type, not-finite, int-too-large, nul-character, lone-surrogate, too-deep, circular, bad-key.
+    `code`: not-json-type, not-finite, int-too-large, nul-character, lone-surrogate, too-deep, circular,
+    bad-key, not-importable, too-many-types.
     """
 
     retryable = False
@@ -42,10 +43,24 @@ class RecordTooLargeError(MilepostError):
         self.path = path
 
 
+class ValueMismatchError(MilepostError):
+    """A recorded value that no longer fits its annotation, or whose class is gone: the code changed under the run."""
+
+    retryable = False
+
+
 class StepKeyError(MilepostError):
     """A step or checkpoint key that can't be used: too long, reserved characters, or used twice."""
 
     retryable = False
+
+
+class StepFailedError(MilepostError):
+    """A recorded failure of a step whose own type can't be made again. `type`: module:name of that type."""
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002  # the field's name
+        super().__init__(message)
+        self.type = type
 
 
 class NoRunError(MilepostError):

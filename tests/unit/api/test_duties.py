@@ -7,6 +7,7 @@ import pytest
 from milepost_operator.api.duties import Duties, DutyStore
 from milepost_operator.api.health import Health
 from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.domain.schedules import Fired
 from milepost_operator.obs.metrics import Metrics
 
 
@@ -17,6 +18,7 @@ class Store:
         self.turns: dict[str, int] = {}
         self.errors: dict[str, Exception] = {}
         self.admits: list[int] = []
+        self.fired: list[Fired] = []
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
 
@@ -40,9 +42,46 @@ class Store:
         self._turn("reap")
         return 0
 
+    async def prune(self, limit: int) -> bool:
+        self._turn("prune")
+        return False
+
+    async def judge_breakers(self) -> int:
+        self._turn("judge")
+        return 0
+
+    async def show_waiting(self, limit: int) -> int:
+        self._turn("show")
+        return 0
+
+    async def fire_schedules(self, limit: int) -> Fired:
+        self._turn("schedules")
+        return self.fired.pop(0) if self.fired else Fired(0, 0)
+
+    async def forget_schedules(self) -> None:
+        self._turn("old-schedules")
+
+    async def wake_runs(self, limit: int) -> int:
+        self._turn("wake")
+        return 0
+
+    async def expire_queued(self, limit: int) -> int:
+        self._turn("expire")
+        return 0
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
+
+    async def create_runs(self, runs, *, together=False):
+        raise NotImplementedError
+
+    async def ended(self, run_ids):
+        raise NotImplementedError
+
+    async def forget_triggers(self, limit: int) -> int:
+        self._turn("forget")
+        return 0
 
     async def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         self._turn("listen")
@@ -51,7 +90,7 @@ class Store:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -144,7 +183,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","pulse","reap"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake"]' in bytes(
+        answer.body
+    )
 
 
 async def test_readiness_is_asked_once_a_second() -> None:
@@ -161,3 +202,13 @@ async def test_readiness_is_asked_once_a_second() -> None:
     now = 1.0
     answers.append((await health.readyz(None)).status_code)  # type: ignore[arg-type]
     assert (answers, asked) == ([200, 200, 200, 503], 2)
+
+
+async def test_runs_of_schedules_are_admitted_at_once_and_a_full_batch_is_followed(
+    store: Store, duties: Duties
+) -> None:
+    store.fired = [Fired(500, 300), Fired(3, 3)]
+    task = await running(duties)
+    await until(lambda: store.turns.get("schedules", 0) >= 2 and store.turns.get("admit", 0) >= 2)
+    assert duties._metrics.registry.get_sample_value("milepost_scheduled_runs_total") == 303
+    await stop(task)

@@ -22,7 +22,9 @@ class FakeStore:
         self.manifests: list[tuple[str, str, str, str]] = []
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
-        self.stats: list[Any] = []
+        self.queues: list[Any] = []
+        self.taken: list[str] = []
+        self.scheduled: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -62,6 +64,14 @@ class FakeStore:
         self.told.append(("task", task))
         return 7
 
+    async def apply_schedules(self, namespace, task, schedules, kept=()):
+        self.told.append(("schedules", schedules, kept))
+        return self.taken
+
+    async def task_schedules(self, since, shown):
+        self.told.append(("task schedules", since))
+        return [one for one in self.scheduled if since is None or one.changed_at >= since]
+
     async def remove_task(self, namespace, name, uid=None):
         self.told.append(("task removed", namespace, name))
 
@@ -100,5 +110,5 @@ class FakeStore:
         self.told.append(("lost", present))
         return 0
 
-    async def queue_stats(self):
-        return self.stats
+    async def list_queues(self, namespace):
+        return self.queues

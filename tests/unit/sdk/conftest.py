@@ -12,6 +12,7 @@ import pytest
 
 from milepost.net.client import Client
 from milepost.net.messages import Headers, Reply
+from milepost.net.stream import Stream
 from tests.fakes.podapi import FakeApi
 
 
@@ -66,12 +67,16 @@ class Pod:
 
     def words(self) -> list[str]:
         """Give what the task noted, in order, over all attempts."""
+        return [word for line in self.lines() for word in line.split()]
+
+    def lines(self) -> list[str]:
+        """Give what the task noted, a line each time."""
         noted = self.home / "noted"
-        return noted.read_text().split() if noted.exists() else []
+        return noted.read_text().splitlines() if noted.exists() else []
 
     async def connected(self) -> Client:
         """Give a client of the sidecar's socket, once it listens."""
-        client = Client(lambda: asyncio.open_unix_connection(self.socket), "milepost")
+        client = Client(lambda: Stream.unix(self.socket), "milepost")
         self._stack.callback(client.close)
         async with asyncio.timeout(10):
             await until(Path(self.socket).exists)

@@ -1,5 +1,6 @@
 """Task: what runs, in what pod, from which queue and with what budget."""
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from milepost_operator.crds.common import Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
 from milepost_operator.crds.core import Env, EnvFroms, Resources
 from milepost_operator.crds.podspec import PodSettings
+from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
 
 ENTRYPOINT = r"^[A-Za-z0-9_./-]+(:[A-Za-z_][A-Za-z0-9_.]*)?$"
 MAX_SOURCE = 204_800
@@ -70,6 +72,26 @@ class Semaphore(Model):
     """Units a run of this Task holds; 1."""
 
 
+Keep = Annotated[int, Field(ge=60, le=315_360_000)]
+
+
+class Retention(Model):
+    """How long what is left of ended runs is kept; what is not set is as the installation says."""
+
+    successful_runs: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Run objects of the newest successes; older ones that kubectl did not make are deleted; 10."""
+    failed_runs: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """The same for runs that ended otherwise; 20."""
+    success_seconds: Keep | None = None
+    """Succeeded runs, in the database and its lists, after their end; 2592000 (30 days)."""
+    failure_seconds: Keep | None = None
+    """Runs that ended otherwise; 7776000 (90 days). Dead letters stay until they are redriven or discarded."""
+    records_success_seconds: Keep | None = None
+    """Records of succeeded runs, which a retry resumes from; 604800 (7 days)."""
+    records_failure_seconds: Keep | None = None
+    """Records of runs that ended otherwise; 2592000 (30 days)."""
+
+
 class TaskSpec(Model):
     """Exactly one of image and source says what code there is; entrypoint or command says what of it runs."""
 
@@ -112,6 +134,10 @@ class TaskSpec(Model):
     """Budget of attempts and backoff; copied onto a run when it is made."""
     timeouts: Timeouts | None = None
     """Limits of time; copied onto a run when it is made."""
+    retention: Retention | None = None
+    """How long what is left of ended runs is kept."""
+    schedules: Schedules | None = None
+    """Runs by the clock."""
 
 
 class TaskStatus(Model):
@@ -123,8 +149,12 @@ class TaskStatus(Model):
     """Version of the pod's shape: it grows with each change that shapes pods."""
     queue: Word | None = None
     """Queue in use."""
+    next_run: datetime | None = None
+    """Earliest next slot of its schedules."""
+    schedules: ScheduleStatuses | None = None
+    """Its schedules, those that come next first."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
 
 
 class Task(Model):

@@ -54,6 +54,8 @@ class Reason(StrEnum):
     POD_REFUSED = "PodCreationRefused"
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
+    PAUSED = "Paused"
+    SUSPENDED = "Suspended"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"
@@ -63,6 +65,8 @@ class Reason(StrEnum):
     STORAGE = "EphemeralStorageExceeded"
     TIMEOUT = "AttemptTimeout"
     RUN_TIMEOUT = "RunTimeout"
+    DEADLINE = "DeadlineExceeded"
+    QUEUE_TTL = "QueueTTL"
     CANCELLED = "Cancelled"
     LOST_RESULT = "LostResult"
     CONFIG = "ConfigError"

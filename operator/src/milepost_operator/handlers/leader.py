@@ -15,11 +15,14 @@ from milepost_operator.handlers.objects import watch_objects
 from milepost_operator.manifests.job import PodSettings
 from milepost_operator.obs.operator import OperatorMetrics
 from milepost_operator.reconcile.backlog import Backlog
+from milepost_operator.reconcile.history import DELETES_PER_SECOND, HistoryLimits
 from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
-from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
+from milepost_operator.reconcile.project import Bucket, Projector
+from milepost_operator.reconcile.queues import QueueStatus
+from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
 from milepost_operator.settings import Settings
 
@@ -81,8 +84,11 @@ class Leader:
         epoch = await self._store.take_epoch(self._identity)
         self._metrics.epoch.set(epoch)
         log.info("epoch_taken", epoch=epoch)
-        self._backlog = self._intake()
-        self._prepare(epoch)
+        intake = ObjectIntake(
+            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
+        )
+        self._backlog = Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
+        self._prepare(epoch, intake)
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in self.loops:
@@ -96,14 +102,9 @@ class Leader:
             raise DeposedError(f"leading ended: {ended.exceptions[0]}") from ended
         finally:
             self.loops, self._by_name, self._backlog = (), {}, None
+            self._metrics.forget_queues()
 
-    def _intake(self) -> Backlog:
-        intake = ObjectIntake(
-            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
-        )
-        return Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
-
-    def _prepare(self, epoch: int) -> None:
+    def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
         grace, bucket = settings.config_grace_seconds, Bucket()
         pods = Pods(
@@ -127,7 +128,9 @@ class Leader:
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
-        queues = QueueStatus(store, cluster, bucket)
+        queues = QueueStatus(store, cluster, bucket, clock=now, on_views=metrics.show_queues)
+        schedules = TaskScheduleStatus(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND))
+        history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
         by_project = Loop("project", projector.turn, interval=1.0, spacing=0.1)
@@ -136,8 +139,11 @@ class Leader:
             by_launch,
             by_project,
             Loop("queue-status", queues.turn, interval=5.0),
+            Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
+            Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),
+            Loop("history", history.turn, interval=10.0),
             Loop("absent-manifests", manifest_sweep.turn, interval=30.0),
         )
         self._by_name = {"pods": (by_pods,), "launch": (by_launch, by_pods), "project": (by_project,)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -27,7 +28,7 @@ from milepost.sdk.run import AttemptInfo
 from milepost.sdk.scope import spawn
 from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
-from milepost.values import encode_within
+from milepost.values import pack_within
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
 from milepost.wire.pod import FailureKind
 
@@ -41,6 +42,7 @@ Outcome = tuple[str, bytes]
 def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> NoReturn:
     """Run the attempt in this freshly forked process. One byte goes to the pipe `told` once it is settled."""
     code = EXIT_FAILED
+    gc.freeze()  # what the parent loaded stays: collections need not walk it, nor copy its pages
     try:
         set_dumpable(allowed=True)  # debuggers and profilers of the user may look at the user's own process
         if not logging.getLogger().handlers:
@@ -82,7 +84,7 @@ def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
     asked = Asked()
     try:
         value = _run_async(task, attempt, socket, asked) if task.is_async else _run_plain(task, attempt, sidecar, asked)
-        return "/v1/result", encode_within(value, attempt.max_result_bytes, "the task's result").encode()
+        return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
     except FencedError:
         raise
     except asyncio.CancelledError as error:

@@ -14,7 +14,9 @@ from milepost.errors import (
     SidecarLostError,
 )
 from milepost.net.messages import Headers, Reply, TransportError, jitter, unique_id
-from milepost.wire.local import WRITE_ID
+from milepost.sdk.failed import recorded
+from milepost.values import Encoded, unpack
+from milepost.wire.local import FAILED, TYPES, WRITE_ID
 
 LOST_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.02
@@ -32,9 +34,22 @@ def checkpoint_target(key: str) -> str:
     return f"/v1/checkpoints/{quote(key, safe='')}"
 
 
-def write_headers() -> Headers:
-    """Give the headers of a write: made once, and sent again with each repetition."""
-    return [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
+def write_headers(types: str | None = None, *, failed: bool = False) -> Headers:
+    """Give the headers of a write: made once, and sent again with each repetition.
+
+    `types`: the value's type tags. `failed`: it is a step's error.
+    """
+    headers = [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
+    if types is not None:
+        headers.append((TYPES, types))
+    return [*headers, (FAILED, "true")] if failed else headers
+
+
+def recorded_value(reply: Reply, annotation: object) -> object:
+    """Give the value of GET /v1/steps/KEY. Raises the error that the step failed with."""
+    if reply.headers.get(FAILED.lower()) == "true":
+        raise recorded(reply.body)
+    return unpack(Encoded(reply.body.decode(), reply.headers.get(TYPES.lower())), annotation)
 
 
 def refusal(reply: Reply) -> MilepostError:

@@ -5,17 +5,18 @@ from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
-from milepost.net.messages import compact
+from milepost.net.messages import Reply, compact
 from milepost.sdk import local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
 from milepost.sdk.journal import Journal
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
-from milepost.values import decode
+from milepost.sdk.signature import returned
+from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 R = TypeVar("R")
@@ -49,21 +50,41 @@ class SyncContext:
     def step(self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
+        When it raises and the task goes on to another record, later attempts are given that error.
+
         Raises:
-            NotRecordableError: what it returned is not JSON; the path says where.
+            NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
+            ValueMismatchError: it does not fit the annotation of what the function returns.
             StepKeyError: the name or key can't be used.
         """
+        return self.recorded(name, fn, args, kwargs, key, returned(fn))
+
+    def recorded(  # noqa: PLR0917
+        self,
+        name: str,
+        fn: Callable[..., R],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        key: str | None,
+        annotation: object,
+    ) -> R:
+        """Run a step whose value is of the type that `annotation` says, as `step` does."""
         self._check_cancelled()
         if iscoroutinefunction(fn):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
         own_key = self._journal.step_key(name, key)
-        found = self._journal.recorded_step(own_key)
-        if found is MISSING:
-            value = self._execute(own_key, fn, args, kwargs)
-            text = self._journal.encode(value, f"the result of step {own_key!r}")
-            found = decode(self._record(own_key, text))
-        return cast("R", found)
+        found = self._journal.recorded_step(own_key, annotation)
+        if not isinstance(found, Missing):
+            return cast("R", found)
+        try:
+            packed = self._journal.encode(self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
+            value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
+        except Exception as error:
+            self._journal.step_failed(own_key, error)
+            raise
+        reply = self._record(own_key, packed)
+        return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
     @staticmethod
     def _execute(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
@@ -73,18 +94,24 @@ class SyncContext:
         finally:
             scope.reset(token)
 
-    def _record(self, key: str, text: str) -> str | bytes:
+    def _record(self, key: str, data: Encoded) -> Reply | None:
+        self._record_failures()
         target = local.step_target(key)
-        reply = self._sidecar.call("PUT", target, local.write_headers(), text.encode())
-        return self._sidecar.call("GET", target, []).body if step_exists(reply) else text
+        reply = self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
+        return self._sidecar.call("GET", target, []) if step_exists(reply) else None
+
+    def _record_failures(self) -> None:
+        for key, error in self._journal.take_failures():
+            self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
         self._check_cancelled()
-        text = self._journal.encode(data, f"checkpoint {key!r}")
+        packed = self._journal.encode(data, f"checkpoint {key!r}")
+        self._record_failures()
         target = local.checkpoint_target(checked(key))
-        answer = self._sidecar.call("PUT", target, local.write_headers(), text.encode()).json()
-        self._journal.checkpointed(key, text)
+        answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
+        self._journal.checkpointed(key, packed)
         if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
             return seq
         raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")
@@ -95,13 +122,14 @@ class SyncContext:
     def restore(self, key: str, default: None) -> JSON: ...
     @overload
     def restore(self, key: str, default: D) -> D: ...
-    def restore(self, key: str, default: object = MISSING) -> object:
-        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`.
-
-        It is typed as the default: give one of the type that the code checkpoints.
-        """
+    @overload
+    def restore(self, key: str, default: Missing = MISSING, *, type: type[D]) -> D | Missing: ...
+    @overload
+    def restore(self, key: str, default: D, *, type: type[D]) -> D: ...
+    def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
+        """Give the newest data checkpointed under `key`; else `default`. As `Context.restore`."""
         self._check_cancelled()
-        found = self._journal.restored(key)
+        found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:

@@ -1,12 +1,13 @@
 """Puts the sidecar together and runs it until SIGTERM."""
 
 import asyncio
+import gc
 import os
 import signal
 from typing import Final
 
 from milepost.net.server import Budget, ServerConnection
-from milepost.sidecar.decode import BadAnswerError, build
+from milepost.sidecar.decode import BadAnswerError, build_start
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
 from milepost.sidecar.log import log
@@ -18,7 +19,6 @@ from milepost.sidecar.settings import Settings, SettingsError
 from milepost.sidecar.settle import Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.local import EXIT_CONFIG
-from milepost.wire.pod import Start
 
 SPOOL_BYTES: Final = 8 * 1024 * 1024
 LEAVE_SECONDS: Final = 2.0
@@ -53,6 +53,7 @@ class Sidecar:
         for duty in duties:
             duty.add_done_callback(self._duty_done)
         give_back_early()
+        gc.freeze()  # modules and ourselves stay: no collection need walk them while a step waits
         log("listening", socket=self._settings.socket, pod=self._settings.pod_id)
         try:
             await leave.wait()
@@ -74,7 +75,7 @@ class Sidecar:
             try:
                 reply = await self._api.call("POST", "/start")
                 if reply.status == OK:
-                    start = build(Start, reply.json())
+                    start = build_start(reply.json())
                     log("started", run=start.run_id, attempt=start.attempt, cause=start.cause)
                     await self.state.began(start)
                     return

@@ -1,13 +1,29 @@
 """JSON of the api into the records of the wire: unknown members are left out, so that an older sidecar goes on."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import TypeVar
+from dataclasses import MISSING, fields, replace
+from typing import Final, TypeVar, cast
 
-from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, Session, SettleAnswer, Start
+from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start
 from milepost.wire.values import JSON
 
-Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer)
+Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, ResolvedWait)
+
+
+def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
+    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return frozenset(f.name for f in fields(kind)), frozenset(required)
+
+
+_MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
+    Start: _members(Start),
+    Session: _members(Session),
+    RecordsAnswer: _members(RecordsAnswer),
+    HeartbeatAnswer: _members(HeartbeatAnswer),
+    SettleAnswer: _members(SettleAnswer),
+    ResolvedWait: _members(ResolvedWait),
+}
+"""All and the required members of each answer."""
 
 
 class BadAnswerError(Exception):
@@ -18,8 +34,13 @@ def build(kind: type[Answer], data: JSON) -> Answer:
     """Make a wire record. Raises BadAnswerError, naming the members that are missing."""
     if not isinstance(data, Mapping):
         raise BadAnswerError(f"{kind.__name__}: not an object")
-    names = {f.name for f in fields(kind)}
-    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    names, required = _MEMBERS[kind]
     if missing := sorted(required - data.keys()):
         raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
     return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]
+
+
+def build_start(data: JSON) -> Start:
+    """Make a Start with what it holds. Raises BadAnswerError."""
+    start = build(Start, data)
+    return replace(start, waits=[build(ResolvedWait, wait) for wait in cast("list[JSON]", start.waits)])

@@ -12,7 +12,7 @@ from milepost.sidecar.log import log
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FINGERPRINT, TYPES, WRITE_ID
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
 from milepost.wire.pod import RecordKind, RecordWrite
 from milepost.wire.values import JSON
 
@@ -38,17 +38,19 @@ class Routes:
             "/v1/progress": {"PUT": self._progress},
             "/v1/result": {"PUT": self._result},
             "/v1/failure": {"PUT": self._failure},
+            "/v1/suspension": {"PUT": self._suspension},
             "/v1/control": {"GET": self._control},
             "/v1/healthz": {"GET": self._healthz},
         }
         self._keyed: dict[str, RecordKind] = {"/v1/checkpoints/": "checkpoint", "/v1/steps/": "step"}
+        self._prefixes = tuple(self._keyed)
 
     def body_limit(self, request: Request) -> int:
         """Give the most bytes of body the request may have."""
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
-        if any(request.path.startswith(prefix) for prefix in self._keyed):
+        if request.path.startswith(self._prefixes):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
@@ -75,9 +77,8 @@ class Routes:
     def _find(self, path: str) -> tuple[dict[str, Handler], str]:
         if handlers := self._fixed.get(path):
             return handlers, ""
-        for prefix in self._keyed:
-            if path.startswith(prefix):
-                return {"GET": self._get_record, "PUT": self._put_record}, path
+        if path.startswith(self._prefixes):
+            return {"GET": self._get_record, "PUT": self._put_record}, path
         known = ", ".join([*self._fixed, *(f"{prefix}KEY" for prefix in self._keyed)])
         raise ProblemError(404, "no-such-route", f"no route {path}; there are {known}")
 
@@ -88,10 +89,11 @@ class Routes:
     async def _attempt(self, _request: Request, _rest: str) -> Response:
         start = await self._state.wait_started()
         facts = asdict(start)
-        del facts["token"]
-        # the input goes in as the text it is
-        text = compact({k: v for k, v in facts.items() if k != "input"})
-        return Response(200, b'%b,"input":%b}' % (text[:-1], start.input.encode()))
+        del facts["token"], facts["input"], facts["waits"]
+        # values go in as the text they are
+        waits = b",".join(_with_text(asdict(w) | {"value": None}, "value", w.value or "null") for w in start.waits)
+        text = _with_text(facts, "input", start.input)
+        return Response(200, b'%b,"waits":[%b]}' % (text[:-1], waits))
 
     async def _records(self, request: Request, _rest: str) -> Response:
         self._state.check_open()
@@ -109,7 +111,8 @@ class Routes:
         request.body = b""  # the text is what waits: not both
         write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
         types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
-        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint))
+        failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
+        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
         return Response(200, compact({"seq": seq}))
 
     async def _progress(self, request: Request, _rest: str) -> Response:
@@ -127,6 +130,10 @@ class Routes:
         failure, evidence = checks.failure(request.body)
         return await self._settle(Settlement(_identity(request), "failed", failure=failure, evidence=evidence))
 
+    async def _suspension(self, request: Request, _rest: str) -> Response:
+        self._state.running()
+        return await self._settle(Settlement(_identity(request), "suspended", waits=checks.waits(request.body)))
+
     async def _settle(self, settlement: Settlement) -> Response:
         return Response(200, compact({"state": await self._settler.settle(settlement)}))
 
@@ -141,6 +148,11 @@ class Routes:
 
     async def _healthz(self, _request: Request, _rest: str) -> Response:
         return Response(200, compact({"phase": self._state.phase}))
+
+
+def _with_text(facts: dict[str, JSON], name: str, text: str) -> bytes:
+    others = compact({key: value for key, value in facts.items() if key != name})
+    return b'%b,"%b":%b}' % (others[:-1], name.encode(), text.encode())
 
 
 def _identity(request: Request) -> str:

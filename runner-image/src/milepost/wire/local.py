@@ -13,13 +13,14 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/progress | {"fraction": 0.4, "message": "…"} | 204; passed on with the next heartbeat |
 | PUT /v1/result | any JSON | 200 {"state": …} once the run's result is committed |
 | PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |
+| PUT /v1/suspension | {"waits": [the members of wire.pod.Wait]} | 200 {"state": …}: end without cleaning up |
 | GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
 | GET /v1/healthz | – | 200 |
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
 request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
-Milepost-Types, Milepost-Fingerprint. Errors are problem+json with `code`, `detail` and, for a value that can't be kept,
-`path` (a JSON path such as `$.items[3].when`).
+Milepost-Types, Milepost-Fingerprint, Milepost-Failed. Errors are problem+json with `code`, `detail` and, for a value
+that can't be kept, `path` (a JSON path such as `$.items[3].when`).
 """
 
 from typing import Final
@@ -30,6 +31,8 @@ WRITE_ID: Final = "Milepost-Write-Id"
 TYPES: Final = "Milepost-Types"
 FINGERPRINT: Final = "Milepost-Fingerprint"
 SEQ: Final = "Milepost-Seq"
+FAILED: Final = "Milepost-Failed"
+"""`true`: the step failed for good and the task caught its error, which is the value."""
 
 EXIT_CONFIG: Final = 64
 EXIT_SIDECAR: Final = 65

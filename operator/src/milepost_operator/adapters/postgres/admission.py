@@ -7,7 +7,8 @@ from typing import Final
 
 import orjson
 
-from milepost_operator.adapters.postgres.database import Database, Row
+from milepost_operator.adapters.postgres.breaker import judge
+from milepost_operator.adapters.postgres.database import Connection, Database, Row
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.rates import RateState
 from milepost_operator.domain.runs import Rate
@@ -52,11 +53,12 @@ class PostgresAdmission:
         queues = await self._db.fetch(Q["queues_with_work"], self._db.cluster, sweep)
         gate = asyncio.Semaphore(TOGETHER)
 
-        async def one(namespace: str, name: str) -> int:
+        async def one(namespace: str, name: str, *, guarded: bool) -> int:
             async with gate:
-                return await self.admit_queue(namespace, name, limit)
+                claim = self._admit_guarded if guarded else self.admit_queue
+                return await claim(namespace, name, limit)
 
-        total = sum(await asyncio.gather(*(one(q["namespace"], q["name"]) for q in queues)))
+        total = sum(await asyncio.gather(*(one(q["namespace"], q["name"], guarded=q["guarded"]) for q in queues)))
         if total:
             self._db.wake("launch", "project")
         return total
@@ -64,6 +66,22 @@ class PostgresAdmission:
     async def admit_queue(self, namespace: str, name: str, limit: int) -> int:
         """One claim of one queue; 0 too while another replica serves it."""
         row = await self._db.fetchrow(Q["admit"], self._db.cluster, namespace, name, min(limit, MAX_BATCH))
+        return self._admitted(row)
+
+    async def _admit_guarded(self, namespace: str, name: str, limit: int) -> int:
+        """One claim of a queue that has a circuit breaker: judged under the same lock."""
+        key = (self._db.cluster, namespace, name)
+
+        async def work(connection: Connection) -> Row | None:
+            room = (await judge(connection, key)).room
+            if room == 0:
+                return None
+            return await connection.fetchrow(Q["admit"], *key, min(limit, MAX_BATCH, room or MAX_BATCH))
+
+        row = await self._db.transaction(work)
+        return 0 if row is None else self._admitted(row)
+
+    def _admitted(self, row: Row | None) -> int:
         if row is None:
             raise AssertionError("a function with out parameters returns a row")
         if row["again_in"] is not None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import cast
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from milepost.wire.pod import (
@@ -15,12 +16,14 @@ from milepost.wire.pod import (
     RecordKind,
     RecordsRequest,
     RecordWrite,
+    ResolvedWait,
     SettleRequest,
     Start,
 )
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, lock_run, retry_of
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.suspension import resolved_waits, suspend
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
 from milepost_operator.domain.runs import PodSession, Timeouts
 from milepost_operator.domain.settlement import ending_of
@@ -66,7 +69,8 @@ class PostgresPodStore:
             if begun:
                 await connection.execute(Q["start_run"], run["run_id"], float(timeouts.run_seconds))
                 await self._tell_start(connection, facts, head)
-            return self._start(facts, head, timeouts)
+            waits = await resolved_waits(connection, run["run_id"]) if pod["attempt"] > 1 else []
+            return self._start(facts, head, timeouts, waits)
 
         started = await self._db.transaction(work)
         self._db.wake("project")
@@ -95,7 +99,9 @@ class PostgresPodStore:
         self, requests: Sequence[tuple[PodSession, RecordsRequest]]
     ) -> Sequence[list[int] | MilepostError]:
         flat = [(i, s, q.fence, w) for i, (s, q) in enumerate(requests) for w in q.records]
-        rows = await self._db.fetch(
+        if len(flat) == 1 and (seq := await self._append_one(*flat[0][1:])) is not None:
+            return [[seq]]
+        rows = await self._db.lane.fetch(
             Q["append"],
             [UUID(f.run_id) for _, _, f, _ in flat],
             [f.attempt for _, _, f, _ in flat],
@@ -107,8 +113,9 @@ class PostgresPodStore:
             [w.value for *_, w in flat],
             [w.types for *_, w in flat],
             [w.fingerprint for *_, w in flat],
-            [len(w.value.encode()) for *_, w in flat],
+            [_size(w) for *_, w in flat],
             list(range(len(flat))),
+            [w.failed for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -122,6 +129,27 @@ class PostgresPodStore:
             else:
                 answer.append(found)
         return answers
+
+    async def _append_one(self, session: PodSession, fence: Fence, write: RecordWrite) -> int | None:
+        try:
+            rows = await self._db.lane.fetch(
+                Q["append_one"],
+                UUID(fence.run_id),
+                fence.attempt,
+                fence.token,
+                session.pod_id,
+                write.write_id,
+                write.kind,
+                write.key,
+                write.value,
+                write.types,
+                write.fingerprint,
+                _size(write),
+                write.failed,
+            )
+        except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
+            return None
+        return int(rows[0]["seq"]) if rows else None
 
     async def beat(
         self, requests: Sequence[tuple[PodSession, HeartbeatRequest]]
@@ -151,7 +179,6 @@ class PostgresPodStore:
 
     async def settle(self, session: PodSession, request: SettleRequest) -> str:
         fence = request.fence
-        ending = ending_of(request)
 
         async def work(connection: Connection) -> str:
             run = await lock_run(connection, UUID(fence.run_id))
@@ -164,8 +191,10 @@ class PostgresPodStore:
                 raise _fenced(fence)
             if attempt["token"] != fence.token or attempt["state"] != "running":
                 raise _fenced(fence)
+            if request.outcome == "suspended":
+                return await suspend(self._db, connection, run, attempt, request)
             following = await end_attempt(
-                self._db, connection, run, attempt, ending, settled=True, result=request.result
+                self._db, connection, run, attempt, ending_of(request), settled=True, result=request.result
             )
             return following.state
 
@@ -190,7 +219,7 @@ class PostgresPodStore:
             reason, message = "AttemptStarted", f"attempt {number} started"
         await add_event(connection, facts["run_id"], reason, message)
 
-    def _start(self, facts: Row, head: Row, timeouts: Timeouts) -> Start:
+    def _start(self, facts: Row, head: Row, timeouts: Timeouts, waits: list[ResolvedWait]) -> Start:
         settings = self._db.settings
         shape = orjson.loads(facts["shape"])
         command = [*shape.get("command", ()), *shape.get("args", ())]
@@ -220,6 +249,7 @@ class PostgresPodStore:
             last_seq=head["last_seq"],
             last_key=head["last_key"],
             created_at=facts["created_at"].isoformat(),
+            waits=waits,
         )
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:
@@ -245,5 +275,18 @@ def _fenced(fence: Fence) -> ConflictError:
     return ConflictError("fenced", f"attempt {fence.attempt} of run {fence.run_id} may no longer write")
 
 
+def _size(write: RecordWrite) -> int:
+    return len(write.value) if write.value.isascii() else len(write.value.encode())
+
+
 def _record(row: Row) -> Record:
-    return Record(row["seq"], row["kind"], row["key"], row["value"], row["types"], row["fingerprint"], row["attempt"])
+    return Record(
+        row["seq"],
+        row["kind"],
+        row["key"],
+        row["value"],
+        row["types"],
+        row["fingerprint"],
+        row["attempt"],
+        row["failed"],
+    )

@@ -6,12 +6,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from milepost_operator.adapters.postgres.admission import PostgresAdmission
+from milepost_operator.adapters.postgres.breaker import PostgresBreakers
+from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
+from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
+from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
+from milepost_operator.adapters.postgres.retention import PostgresRetention
+from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
+from milepost_operator.adapters.postgres.schedules import PostgresSchedules
+from milepost_operator.adapters.postgres.suspension import PostgresSuspension
+from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
+from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
@@ -23,15 +34,26 @@ _log = get_logger(__name__)
 
 
 class PostgresStore(
+    PostgresSchedules,
+    PostgresScheduleApi,
     PostgresIntake,
+    PostgresTriggers,
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,
     PostgresAdmission,
     PostgresDuties,
     PostgresReads,
+    PostgresControl,
+    PostgresBreakers,
+    PostgresQueueReads,
+    PostgresWaiting,
+    PostgresLists,
+    PostgresLifecycle,
+    PostgresRetention,
+    PostgresSuspension,
 ):
-    """Each parent implements one port of `ports.store`."""
+    """Each parent implements one port of `ports.store` or of `ports.control`."""
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)

@@ -1,7 +1,7 @@
 -- name: queues_with_work
 -- Queues in which something may be admitted: a key is next in turn or due, a run is bumped, slots came back.
 -- Each is one probe beyond what the last claim left behind, so that old versions cost nothing.
-select q.namespace, q.name from queues q
+select q.namespace, q.name, q.breaker is not null as guarded from queues q
 left join lateral (
     select s.virtual, s.returns_upto, s.limits from queue_states s
     where s.cluster = q.cluster and s.namespace = q.namespace and s.queue = q.name order by s.turn desc limit 1
