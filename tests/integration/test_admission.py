@@ -18,7 +18,7 @@ from tests.integration.limits import claim, enqueue, finish, keys_in_order, queu
 
 @pytest.fixture
 async def replicas(settings: Settings) -> AsyncIterator[list[PostgresStore]]:
-    small = settings.model_copy(update={"database_pool": 2})
+    small = settings.model_copy(update={"database_pool": 3})
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(PostgresStore.open(small)) for _ in range(6)]
 
@@ -334,9 +334,9 @@ async def test_rows_that_others_write_are_counted(store: PostgresStore) -> None:
     await enqueue(store, 10)
     assert await claim(store, 1) == 1
     await enqueue(store, 1, key="k")
-    await store._db.fetch("update runs set state = 'suspended' where state = 'admitted'")
+    await store._db.fetch("update runs set state = 'suspended', suspended_at = now() where state = 'admitted'")
     assert await claim(store, 3) == 3
-    await store._db.fetch("update runs set state = 'admitted' where state = 'suspended'")
+    await store._db.fetch("update runs set state = 'admitted', suspended_at = null where state = 'suspended'")
     await store._db.fetch(
         "delete from runs where run_id = (select run_id from runs where state = 'admitted' and attempt = 1 limit 1)"
     )

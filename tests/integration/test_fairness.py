@@ -35,7 +35,7 @@ def unfair(order: Sequence[str], backlog: Backlog) -> list[str]:
 def test_no_key_is_admitted_more_than_twice_between_two_of_another(postgres_uri: str) -> None:
     """Backlogs, batches and arrivals by Hypothesis; every key waits from the beginning or from when it arrives."""
     asyncio.run(_database(postgres_uri, "fairness"))
-    config = Settings(database_url=_with_database(postgres_uri, "fairness"), database_pool=2)
+    config = Settings(database_url=_with_database(postgres_uri, "fairness"), database_pool=3)
     sizes = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 12), min_size=2, max_size=8)
 
     @settings(

@@ -209,65 +209,66 @@ begin
     end if;
 end $$;
 
--- Says of keys and tasks that runs wait under them, the first of them at `firsts`. What is told already costs a look,
+-- Says of a key and a task that runs wait under them, the first of them at `p_first`. What is told already costs a look,
 -- without a lock: the rare key that is put to rest at that very moment is found by `find_waiting`. An entry before the
 -- key's mark is told too, so that the next claim reads from the beginning.
-create function tell_waiting(clusters text[], namespaces text[], queues text[], keys text[], tasks text[], firsts timestamptz[])
-returns void language plpgsql set search_path from current as $$
+create function tell_waiting(p_cluster text, p_namespace text, p_queue text, p_key text, p_task text, p_first timestamptz)
+returns void language plpgsql as $$
 #variable_conflict use_column
 declare
-    n record;
     known record;
     v_virtual bigint;
 begin
-    for n in
-        select * from unnest(clusters, namespaces, queues, keys, tasks, firsts) u (cluster, namespace, queue, key, task, first)
-        order by 1, 2, 3, 4
+    select i.tasks, i.emptied, i.mark_at into known from queue_keys i
+    where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.key = p_key
+    order by i.tag desc limit 1;
+    if found and p_first <= known.mark_at then
+        insert into slot_returns (cluster, namespace, queue, key, slots, anew)
+        values (p_cluster, p_namespace, p_queue, p_key, 0, true);
+    end if;
+    if found and not known.emptied and p_task = any(known.tasks) then
+        return;
+    end if;
+    v_virtual := coalesce((select i.virtual from queue_states i
+                           where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+                           order by i.turn desc limit 1), 0);
     loop
-        select i.tasks, i.emptied, i.mark_at into known from queue_keys i
-        where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue and i.key = n.key
-        order by i.tag desc limit 1;
-        if found and n.first <= known.mark_at then
-            insert into slot_returns (cluster, namespace, queue, key, slots, anew)
-            values (n.cluster, n.namespace, n.queue, n.key, 0, true);
-        end if;
-        continue when found and not known.emptied and n.task = any(known.tasks);
-        v_virtual := coalesce((select i.virtual from queue_states i
-                               where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
-                               order by i.turn desc limit 1), 0);
-        loop
-            select i.ctid as tid into known from queue_keys i
-            where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue and i.key = n.key
-            order by i.tag desc limit 1 for no key update;
-            exit when found;
-            perform make_key(n.cluster, n.namespace, n.queue, n.key);
-        end loop;
-        update queue_keys k
-        set tasks = case when n.task = any(k.tasks) then k.tasks else k.tasks || n.task end,
-            tag = greatest(k.tag, v_virtual), open = k.open or k.emptied, emptied = false,
-            opens_at = case when k.emptied then null else k.opens_at end
-        where k.ctid = known.tid and (k.emptied or not n.task = any(k.tasks));
+        select i.ctid as tid into known from queue_keys i
+        where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.key = p_key
+        order by i.tag desc limit 1 for no key update;
+        exit when found;
+        perform make_key(p_cluster, p_namespace, p_queue, p_key);
     end loop;
+    update queue_keys k
+    set tasks = case when p_task = any(k.tasks) then k.tasks else k.tasks || p_task end,
+        tag = greatest(k.tag, v_virtual), open = k.open or k.emptied, emptied = false,
+        opens_at = case when k.emptied then null else k.opens_at end
+    where k.ctid = known.tid and (k.emptied or not p_task = any(k.tasks));
 end $$;
 
 create function runs_inserted() returns trigger language plpgsql set search_path from current as $$
+declare
+    n record;
 begin
-    perform tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key),
-                         array_agg(task), array_agg(first))
-    from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from fresh where state = 'queued'
-          group by cluster, namespace, queue, concurrency_key, task) n
-    having count(*) > 0;
-    insert into slot_returns (cluster, namespace, queue, key, slots)
-    select cluster, namespace, queue, concurrency_key, -count(*)
-    from fresh where state in ('admitted', 'running', 'cancelling')
-    group by cluster, namespace, queue, concurrency_key;
+    for n in
+        select cluster, namespace, queue, concurrency_key as key, state, case when state = 'queued' then task end as task,
+               min(order_at) as first, count(*)::integer as runs
+        from fresh where state in ('queued', 'admitted', 'running', 'cancelling')
+        group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4
+    loop
+        if n.state = 'queued' then
+            perform tell_waiting(n.cluster, n.namespace, n.queue, n.key, n.task, n.first);
+        else
+            insert into slot_returns (cluster, namespace, queue, key, slots)
+            values (n.cluster, n.namespace, n.queue, n.key, -n.runs);
+        end if;
+    end loop;
     return null;
 end $$;
 
 create function run_queued() returns trigger language plpgsql set search_path from current as $$
 begin
-    perform tell_waiting(array[new.cluster], array[new.namespace], array[new.queue], array[new.concurrency_key],
-                         array[new.task], array[new.order_at]);
+    perform tell_waiting(new.cluster, new.namespace, new.queue, new.concurrency_key, new.task, new.order_at);
     return null;
 end $$;
 
@@ -301,11 +302,9 @@ create trigger run_took_slot after update of state on runs for each row
     execute function run_took_slot();
 
 -- What waits already.
-select tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task),
-                    array_agg(first))
-from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from runs where state = 'queued'
-      group by cluster, namespace, queue, concurrency_key, task) n
-having count(*) > 0;
+select tell_waiting(cluster, namespace, queue, concurrency_key, task, min(order_at))
+from runs where state = 'queued' group by cluster, namespace, queue, concurrency_key, task
+order by cluster, namespace, queue, concurrency_key;
 
 -- The shared limits that Tasks name have a row to lock.
 create function task_limits() returns trigger language plpgsql set search_path from current as $$

@@ -41,10 +41,7 @@ with recursive found as (
                         where k.cluster = $1 and k.namespace = f.namespace and k.queue = f.queue and k.key = f.concurrency_key
                         order by k.tag desc limit 1), false)
 )
-select tell_waiting(array_agg($1::text), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task),
-                    array_agg('-infinity'::timestamptz)),
-       count(*)::integer as found
-from untold having count(*) > 0;
+select tell_waiting($1, namespace, queue, concurrency_key, task, '-infinity') from untold;
 
 -- name: forget_keys
 -- Keys that nothing uses and whose rate remembers nothing any more (the longest period is a day).
