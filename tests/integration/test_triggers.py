@@ -1,6 +1,7 @@
 """Triggers against a real Postgres: what two calls can't both get, however they meet."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from milepost_operator.adapters.postgres.items import create_arguments, items_of, owner_arguments
+from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import ConflictError, MilepostError, QueueFullError, ThrottledError
 from milepost_operator.domain.runs import Created, Debounce, NewRun, QueueIntake, Singleton, Throttle
 from milepost_operator.domain.states import RunState
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, apply_task, eventually, next_pod, trigger
+from tests.integration.test_plans import BACKLOG, nodes
 
 
 @pytest.fixture
@@ -274,7 +278,9 @@ async def test_a_full_queue_refuses_new_roots_only(store: PostgresStore) -> None
     assert (await trigger(store, origin="parent")).state == RunState.QUEUED
     await store.promote(10)
     await store.admit(10)
-    await store.cancel_run((await store.list_runs(NS, state="queued", limit=1))[0].run_id, "me")
+    queued = await store._db.fetchrow("select run_id from runs where state = 'queued' limit 1")
+    assert queued is not None
+    await store.cancel_run(queued["run_id"], "me")
 
     async def taken() -> bool:
         (answer,) = await store.create_runs([new()])
@@ -350,3 +356,30 @@ async def test_a_key_has_one_run_and_one_input_whatever_meets(
     for answer, run in zip(answers, runs, strict=True):
         if run.idempotency_key is None and isinstance(answer, MilepostError):
             assert (answer.code, run.name is None) == ("name-taken", False)
+
+
+async def test_no_statement_of_a_trigger_reads_a_whole_table(store: PostgresStore) -> None:
+    await full(store, 100)
+    await store._db.fetch(BACKLOG, NS)
+    await store._db.fetch(
+        "insert into idempotency_keys (cluster, namespace, task, key, run_id, run_name, input_hash, scope, expires_at)"
+        " select cluster, namespace, task, name, run_id, name, '', case when random() < 0.5 then 'active' else 'window'"
+        " end, now() + interval '1 day' from runs"
+    )
+    await store._db.fetch("analyze")
+    items = items_of([new(idempotency_key=f"k{n}", singleton=Singleton("s")) for n in range(10)])
+    ids = [item.run_id for item in items]
+    statements: dict[str, tuple[object, ...]] = {
+        "create_runs": ("default", *create_arguments(items, 60)),
+        "trigger_owners": ("default", *owner_arguments(items)),
+        "queue_depths": ("default", [NS], ["index"]),
+        "ended_runs": (ids,),
+        "expired_window_keys": ("default", 1000),
+        "active_keys": ("default", ids[0], 1000),
+    }
+    for name, args in statements.items():
+        (row,) = await store._db.fetch(f"explain (format json) {Q[name]}", *args)
+        found = nodes(json.loads(row[0])[0]["Plan"])
+        whole = {n["Relation Name"] for n in found if n["Node Type"] == "Seq Scan"}
+        assert not whole & {"runs", "idempotency_keys"}, (name, whole)
+    await store._db.fetch("truncate runs, idempotency_keys, run_heads cascade")
