@@ -140,6 +140,7 @@ with wanted as (
            (select count(*)::int from (
                 select from runs r
                 where r.cluster = $1 and r.namespace = d.namespace and r.queue = d.queue and r.state = 'queued'
+                order by r.concurrency_key, r.task, r.order_at -- by the claim's index, never through the table
                 limit d.max_depth) waiting) as depth
     from (select distinct namespace, queue, max_depth from wanted where max_depth is not null) d
 )
@@ -148,7 +149,7 @@ from wanted w left join counted c on c.namespace = w.namespace and c.queue = w.q
 
 -- name: expired_window_keys
 delete from idempotency_keys where ctid = any(array(
-    select ctid from idempotency_keys where cluster = $1 and expires_at <= clock_timestamp() limit $2
+    select ctid from idempotency_keys where cluster = $1 and expires_at <= clock_timestamp() order by expires_at limit $2
     for update skip locked));
 
 -- name: active_keys
@@ -163,12 +164,14 @@ limit $3;
 -- name: expired_debounces
 -- An hour after the last moment of a debounced run nobody can mean it any more.
 delete from debounces where ctid = any(array(
-    select ctid from debounces where cluster = $1 and until <= clock_timestamp() - interval '1 hour' limit $2
+    select ctid from debounces where cluster = $1 and until <= clock_timestamp() - interval '1 hour'
+    order by until limit $2
     for update skip locked));
 
 -- name: expired_throttles
 delete from throttles where ctid = any(array(
-    select ctid from throttles where cluster = $1 and expires_at <= clock_timestamp() - interval '1 minute' limit $2
+    select ctid from throttles where cluster = $1 and expires_at <= clock_timestamp() - interval '1 minute'
+    order by expires_at limit $2
     for update skip locked));
 
 -- name: ended_runs
