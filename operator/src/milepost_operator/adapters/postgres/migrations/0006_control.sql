@@ -42,6 +42,6 @@ alter table runs
 create index runs_to_note on runs (wait_checked_at nulls first, run_id)
     where state = 'queued' and cr_uid is not null and notes < 2;
 
--- What a resumed queue gives back its time.
-create index runs_with_ttl on runs (cluster, namespace, queue, run_id)
+-- What a resumed queue gives back its time. The queue leads: no search by time or cluster alone should take this way.
+create index runs_with_ttl on runs (queue, namespace, cluster, run_id)
     where expires_at is not null and attempt = 0 and state in ('queued', 'delayed', 'held');
