@@ -65,7 +65,7 @@ select gen_random_uuid(), run_id, 'k', 'timer', now() + interval '1 day' from ma
     ("query", "args", "indexes"),
     [
         ("lock_woken", ["default", 200], {"waits_timers"}),
-        ("expire_queued", ["default", 200], {"runs_past_ttl"}),
+        ("expire_queued", ["default", 200], set()),
         ("overdue_waiting", ["default", 200, timedelta(days=1), None], {"runs_past_deadline", "runs_past_time"}),
     ],
 )
