@@ -92,11 +92,11 @@ async def test_runs_are_found_by_name_and_id_and_listed_newest_first(world: Worl
         with pytest.raises(NotFoundError):
             await world.store.get_run(namespace, name)
     page = await world.store.page(NS, RunFilter(), None, 3)
-    assert [v.name for v in page.items] == ["r3", "r2", "r1"]
+    assert [v["name"] for v in page.items] == ["r3", "r2", "r1"]
     rest = await world.store.page(None, RunFilter(), page.following, 3)
-    assert [v.name for v in rest.items] == ["r0"]
+    assert [v["name"] for v in rest.items] == ["r0"]
     some = await world.store.page(NS, RunFilter(tag="t1", task="index", queue="default"), None, 9)
-    assert [v.name for v in some.items] == ["r3", "r1"]
+    assert [v["name"] for v in some.items] == ["r3", "r1"]
     for namespace, asked in ((NS, RunFilter(states=[RunState.RUNNING])), ("other", RunFilter())):
         assert (await world.store.page(namespace, asked, None, 9)).items == []
 

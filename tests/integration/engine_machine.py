@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "text": st.sampled_from(["1", "1", "2"]),
     },
     "cancel": {"n": PICK},
+    "again": {"n": PICK},
     "signal": {"n": PICK, "name": st.sampled_from(["s1", "s2"]), "payload": st.sampled_from(["1", "2"])},
     "answer": {"n": PICK, "value": st.sampled_from(["true", "false"])},
     "operate": {
@@ -147,6 +148,20 @@ class Engine(RuleBasedStateMachine):
         if once:
             self.model.keys[f"{task}/{once}"] = (run, text)
 
+    def again(self, n: int) -> None:
+        """A manual retry of a run that ended, or the redrive of a dead letter."""
+        ended = [run for run in self.model.runs.values() if run.ended][-4:]
+        if not ended:
+            return
+        run = ended[n % len(ended)]
+        if run.dead:
+            self.refused(self.store.retry_run(UUID(run.id), "me"), "dead-letter")
+            (done,) = self.do(self.store.redrive(NS, [run.id], "me"))
+            assert done.made is not None
+            self.model.copy(run, str(done.made))
+        else:
+            self.model.copy(run, str(self.do(self.store.retry_run(UUID(run.id), "me")).run_id))
+
     def cancel(self, n: int) -> None:
         if not self.model.runs:
             return
@@ -175,8 +190,8 @@ class Engine(RuleBasedStateMachine):
     def operate(self, queue: str, to: str | int | None) -> None:
         """Pause a queue, resume it, or change its limit."""
         if isinstance(to, str):
-            self.do(self.rows.pause(queue, to == "pause"))
-            (self.model.paused.add if to == "pause" else self.model.paused.discard)(queue)
+            self.do(self.store.pause_queue(NS, queue, "me") if to == "pause" else self.store.resume_queue(NS, queue))
+            (self.model.pause if to == "pause" else self.model.resume)(queue)
             return
         self.generation += 1
         self.do(self.store.apply_queue(QueueIntake(NS, queue, f"u-{queue}", self.generation, to)))
@@ -226,7 +241,7 @@ class Engine(RuleBasedStateMachine):
     async def admit_all(self, due: int) -> None:
         """An admission may leave the rest to its next turn."""
         admitted = await self.store.admit(100)
-        until = time.monotonic() + 1
+        until = time.monotonic() + 5
         while admitted < due and time.monotonic() < until:
             admitted += await self.store.admit(100)
 

@@ -69,6 +69,7 @@ class Run:
     expires: float = math.inf
     deadline: float = math.inf
     time: float = math.inf
+    created: int = 0
     suspended_at: float = 0
     place: tuple[float, int] = (0, 0)
     attempts: list[Attempt] = field(default_factory=list)
@@ -97,7 +98,7 @@ class Model:
         self.runs: dict[str, Run] = {}
         self.keys: dict[str, tuple[Run, str]] = {}
         self.limits: dict[str, int | None] = {}
-        self.paused: set[str] = set()
+        self.paused: dict[str, int] = {}
         self.wakes: list[tuple[Run, str | None, str | None]] = []
 
     # people
@@ -119,7 +120,16 @@ class Model:
         run.place = (run.ready - MINUTE * priority, self.tick)
         run.expires = run.ready + ttl if ttl else math.inf
         run.deadline = self.now + deadline if deadline else math.inf
+        run.created = self.now
         return run
+
+    def copy(self, run: Run, run_id: str) -> Run:
+        """A retry or a redrive: a new run with the records of this one."""
+        made = self.trigger(run_id, run.queue, key=run.key, priority=run.priority)
+        made.expires, made.deadline = (self.now + (at - run.created) for at in (run.expires, run.deadline))
+        made.records, made.write_ids = list(run.records), dict(run.write_ids)
+        run.dead = False
+        return made
 
     def cancel(self, run: Run) -> None:
         if run.ended or run.state == "cancelling":
@@ -135,6 +145,23 @@ class Model:
     def signal(self, run: Run, name: str, payload: str) -> None:
         run.signals.append(Signal(name, payload))
         self._wake(run)
+
+    def pause(self, queue: str) -> None:
+        """What is admitted and has not started goes back to its place."""
+        if queue in self.paused:
+            return
+        self.paused[queue] = self.now
+        for run in self.runs.values():
+            if run.queue == queue and run.state == "admitted":
+                run.last.state, run.last.reason = "ended", "Paused"
+                run.state, run.reason, run.next_cause = "queued", None, run.last.cause
+
+    def resume(self, queue: str) -> None:
+        """Their TTL stood still."""
+        since = self.paused.pop(queue, None)
+        for run in self.runs.values():
+            if since is not None and run.queue == queue and run.state in WAITING and not run.attempts:
+                run.expires += self.now - max(since, run.created)
 
     def answer(self, run: Run, key: str, value: str) -> bool:
         wait = run.waits.get(key)

@@ -1,19 +1,18 @@
 """The engine under test by its public methods, and what its rows say: for the comparison with the model.
 
-What has no public method yet (a child, a pause) is done by SQL here, in one place.
+What has no public method yet (a child) is done by SQL here, in one place.
 """
 
 import json
 import math
-from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.duties import INVARIANTS
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.runs import Created, NewRun
-from tests.integration.engine import NS, trigger
+from milepost_operator.domain.runs import Created
+from tests.integration.engine import trigger
 from tests.integration.engine_model import Model
 
 BY_TIME = {"slots_freed", "moments_are_kept", "pods_match_attempts"}
@@ -28,6 +27,7 @@ select json_build_object(
              (select count(*) from run_events e where e.run_id = r.run_id and e.terminal) as terminal_events,
              case when r.state in ('delayed', 'backoff') then {ready} end as ready,
              case when r.state = 'queued' then {place} end as place,
+             case when r.state in ('queued', 'delayed') and r.attempt = 0 then {expires} end as expires,
              {cancel} as cancel, {time} as time, case when h.token is not null then {lease} end as lease
       from runs r join run_heads h on h.run_id = r.run_id order by r.run_id) r),
   'attempts', (select json_agg(a) from (
@@ -48,6 +48,7 @@ select json_build_object(
         for name, column in {
             "ready": "r.ready_at",
             "place": "r.order_at",
+            "expires": "r.expires_at",
             "cancel": "r.cancel_deadline_at",
             "time": "r.run_deadline_at",
             "lease": "h.lease_until",
@@ -69,7 +70,6 @@ class Rows:
 
     def __init__(self, store: PostgresStore) -> None:
         self.db = store._db
-        self.options = {f.name for f in fields(NewRun)}
 
     async def prepare(self) -> None:
         """Find every time there is, so that `pass_time` can move it; commits need not wait for the disk here."""
@@ -100,38 +100,20 @@ class Rows:
         self, store: PostgresStore, task: str, idempotency_key: str | None, text: str, **options: Any
     ) -> Created:
         """Trigger a run with `key`, `priority`, `delay`, `ttl`, `deadline` (seconds, 0: none)."""
-        if "delay_seconds" in self.options:
-            return await trigger(
-                store,
-                task,
-                input=text,
-                idempotency_key=idempotency_key,
-                priority=options["priority"],
-                concurrency_key=options["key"],
-                delay_seconds=float(options["delay"]),
-                ttl_seconds=float(options["ttl"]) or None,
-                deadline_seconds=float(options["deadline"]) or None,
-            )
-        created = await trigger(store, task, input=text, idempotency_key=idempotency_key)
-        if not created.duplicate:
-            await self.db.fetch(
-                "update runs set priority = $2, concurrency_key = $3, ready_at = ready_at + make_interval(secs => $4),"
-                " order_at = order_at(ready_at + make_interval(secs => $4), $2),"
-                " state = case when $4 > 0 then 'delayed' else state end,"
-                " expires_at = case when $5 > 0 then ready_at + make_interval(secs => $4 + $5) end,"
-                " deadline_at = case when $6 > 0 then created_at + make_interval(secs => $6) end where run_id = $1",
-                created.run_id,
-                options["priority"],
-                options["key"],
-                *(float(options[name]) for name in ("delay", "ttl", "deadline")),
-            )
-        return created
+        return await trigger(
+            store,
+            task,
+            input=text,
+            idempotency_key=idempotency_key,
+            priority=options["priority"],
+            concurrency_key=options["key"],
+            delay_seconds=float(options["delay"]),
+            ttl_seconds=float(options["ttl"]) or None,
+            deadline_seconds=float(options["deadline"]) or None,
+        )
 
     async def adopt(self, child: UUID, parent: UUID) -> None:
         await self.db.fetch("update runs set parent_run = $2 where run_id = $1", child, parent)
-
-    async def pause(self, queue: str, paused: bool) -> None:
-        await self.db.fetch("update queues set paused = $3 where namespace = $1 and name = $2", NS, queue, paused)
 
     async def forget(self) -> None:
         await self.db.fetch("select forget()")
@@ -168,6 +150,7 @@ def expectation(model: Model) -> dict[str, list[dict[str, Any]]]:
                 "terminal_events": int(run.ended),
                 "ready": left(run.ready) if run.state in {"delayed", "backoff"} else None,
                 "place": left(run.place[0]) if run.state == "queued" else None,
+                "expires": left(run.expires) if run.state in {"queued", "delayed"} and not run.attempts else None,
                 "cancel": left(run.cancel_deadline), "time": left(run.time),
                 "lease": left(run.last.lease) if working else None,
             }

@@ -64,7 +64,7 @@ async def test_signals_timers_children_and_pods_at_once(store: PostgresStore, re
     await asyncio.gather(*deeds)
     while await store.wake_runs(100):
         pass
-    assert {v.state for v in (await store.page(NS, RunFilter(), None, 100)).items} == {"queued", "succeeded"}
+    assert {v["state"] for v in (await store.page(NS, RunFilter(), None, 100)).items} == {"queued", "succeeded"}
     rows = await store._db.fetch(
         "select run_id, count(taken_by) as taken, count(*) as sent from signals group by 1 order by 1"
     )

@@ -124,7 +124,7 @@ with late as (
     update runs r
     set state = 'expired', reason = 'QueueTTL', message = 'not admitted within its ttlSeconds', finished_at = clock_timestamp(),
         event_count = r.event_count + 1, rev = r.rev + 1
-    from late l where r.run_id = l.run_id
+    where r.run_id = any(array(select run_id from late))
     returning r.run_id, r.event_count, r.message
 )
 insert into run_events (run_id, seq, reason, message, warning, terminal)
