@@ -32,10 +32,12 @@ from milepost_operator.domain.errors import (
 from milepost_operator.domain.ids import run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.lifecycle import Page, Position, RunFilter
+from milepost_operator.domain.queues import Override, QueueView
 from milepost_operator.domain.runs import AttemptView, Created, Ending, NewRun, PodSession, Retry, RunView
 from milepost_operator.domain.settlement import RunFacts, decide, ending_of
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.domain.suspension import suspended
+from milepost_operator.domain.why import Pause, Why
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -78,6 +80,8 @@ class MemoryStore:
         self.keys: dict[tuple[str, str, str], UUID] = {}
         self.beats: list[HeartbeatRequest] = []
         self.settles: list[SettleRequest] = []
+        self.queues: dict[tuple[str, str], QueueView] = {}
+        self.bumped: list[UUID] = []
         self.down = False
         self.commits = 0
         self.hold: asyncio.Event | None = None
@@ -183,6 +187,51 @@ class MemoryStore:
 
     async def ready(self) -> None:
         await self._commit()
+
+    # queues: only what the api passes on is of interest
+
+    def _queue(self, namespace: str, name: str) -> QueueView:
+        if (namespace, name) not in self.queues:
+            raise NotFoundError(f"no Queue {name} in namespace {namespace}")
+        return self.queues[namespace, name]
+
+    async def get_queue(self, namespace: str, name: str) -> QueueView:
+        await self._commit()
+        return self._queue(namespace, name)
+
+    async def list_queues(self, namespace: str | None) -> Sequence[QueueView]:
+        await self._commit()
+        return [view for (of, _), view in sorted(self.queues.items()) if namespace in {None, of}]
+
+    async def pause_queue(self, namespace: str, name: str, who: str, reason: str = "") -> int:
+        await self._commit()
+        self.queues[namespace, name] = replace(self._queue(namespace, name), pause=Pause(EPOCH, who, reason))
+        return 0
+
+    async def resume_queue(self, namespace: str, name: str) -> None:
+        await self._commit()
+        pause = self._queue(namespace, name).pause
+        if pause is not None and pause.by is None:
+            raise ConflictError("paused-by-manifest", f"queue {name} is paused by its manifest")
+        self.queues[namespace, name] = replace(self._queue(namespace, name), pause=None)
+
+    async def change_queue(self, namespace: str, name: str, who: str, concurrency: int | None) -> None:
+        await self._commit()
+        view = self._queue(namespace, name)
+        override = None if concurrency is None else Override(concurrency, who, EPOCH)
+        self.queues[namespace, name] = replace(view, override=override, limit=concurrency or view.spec_limit)
+
+    async def bump_run(self, run_id: UUID) -> None:
+        await self._commit()
+        run = self.runs[run_id].view
+        if run.state is not RunState.QUEUED:
+            raise ConflictError("not-waiting", f"run {run.name} is {run.state}")
+        self.bumped.append(run_id)
+
+    async def why(self, run_id: UUID) -> Why | None:
+        await self._commit()
+        run = self.runs[run_id].view
+        return None if run.state in TERMINAL else Why("Delayed", f"waits as {run.state}", EPOCH)
 
     # pods
 

@@ -205,7 +205,8 @@ async def test_no_admission_above_the_limit_from_many_replicas(store: PostgresSt
         counts = await asyncio.gather(*[s.admit(3) for s in (store, other) for _ in range(8)])
         counts.append(await store.admit(3))  # a queue that another replica held was left to it
     assert sum(counts) == 4
-    assert [(q, w, r, n) for _, q, w, r, n in await store.queue_stats() if q == "narrow"] == [("narrow", 8, 4, 4)]
+    seen = await store.get_queue(NS, "narrow")
+    assert (seen.depth, seen.running, seen.limit) == (8, 4, 4)
 
 
 async def test_runs_wait_for_their_task_and_queue_with_that_reason(store: PostgresStore) -> None:

@@ -24,6 +24,8 @@ TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
 FORGET_BATCH: Final = 1000
+LOOKS: Final = 50
+"""Waiting runs that are looked at in a turn: more could not be shown anyway."""
 PRUNE_BATCH: Final = 500
 SCHEDULES: Final = 500
 """Schedules that one transaction decides on."""
@@ -149,7 +151,6 @@ class Duties:
 
     async def _admit(self) -> bool:
         promoted = await self._store.promote(BATCH)
-        await self._store.judge_breakers()
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
@@ -171,7 +172,9 @@ class Duties:
         return reaped >= BATCH
 
     async def _waiting(self) -> bool:
-        await self._store.show_waiting(BATCH)
+        """What runs wait for, shown; and breakers of queues in which nothing waits to be admitted."""
+        await self._store.judge_breakers()
+        await self._store.show_waiting(LOOKS)
         return False
 
     async def _fire(self) -> bool:

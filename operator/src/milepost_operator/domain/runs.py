@@ -35,6 +35,25 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """`limit` of cost in any window of `period_seconds`; of algorithm `bucket`: that rate, with up to `burst` saved up."""
+
+    limit: int
+    period_seconds: int
+    algorithm: Literal["window", "bucket"] = "window"
+    burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Semaphore:
+    """A limit shared by the tasks of a namespace that name it; a run of this task holds `units` of `limit`."""
+
+    name: str
+    limit: int
+    units: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
@@ -49,18 +68,25 @@ class TaskIntake:
     queue: str
     retry: Retry
     timeouts: Timeouts
+    concurrency: int | None = None
+    semaphores: Sequence[Semaphore] = ()
     retention: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueIntake:
-    """`concurrency` None: no limit of its own."""
+    """None: no such limit. `key_…`: of each concurrency key."""
 
     namespace: str
     name: str
     uid: str
     generation: int
     concurrency: int | None
+    key_concurrency: int | None = None
+    rate: Rate | None = None
+    key_rate: Rate | None = None
+    max_depth: int | None = None
+    paused: bool = False
     breaker: Policy | None = None
 
 

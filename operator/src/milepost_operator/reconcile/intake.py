@@ -10,7 +10,8 @@ import structlog
 from pydantic import ValidationError
 
 from milepost.wire.values import check_text
-from milepost_operator.crds.queue import QueueSpec
+from milepost_operator.crds.queue import PerKey, QueueSpec
+from milepost_operator.crds.queue import Rate as RateSpec
 from milepost_operator.crds.run import RunSpec
 from milepost_operator.crds.task import TaskSpec
 from milepost_operator.domain.errors import (
@@ -22,7 +23,7 @@ from milepost_operator.domain.errors import (
     ThrottledError,
     UnavailableError,
 )
-from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, QueueIntake, Rate, Semaphore, TaskIntake
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
@@ -253,19 +254,31 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         queue=policy.queue,
         retry=policy.retry,
         timeouts=policy.timeouts,
+        concurrency=spec.concurrency,
+        semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
     )
 
 
 def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
+    per_key = spec.per_key or PerKey()
     return QueueIntake(
         raw.namespace(body),
         raw.name(body),
         raw.uid(body),
         raw.number(body, "metadata", "generation") or 0,
         spec.concurrency,
-        breaker_policy(spec),
+        key_concurrency=per_key.concurrency,
+        rate=_rate(spec.rate),
+        key_rate=_rate(per_key.rate),
+        max_depth=spec.max_depth,
+        paused=bool(spec.paused),
+        breaker=breaker_policy(spec),
     )
+
+
+def _rate(spec: RateSpec | None) -> Rate | None:
+    return None if spec is None else Rate(spec.limit, spec.period_seconds, spec.algorithm or "window", spec.burst)
 
 
 def _positive(path: str, value: str, *, zero: bool) -> None:

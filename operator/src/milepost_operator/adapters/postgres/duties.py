@@ -33,6 +33,8 @@ INVARIANTS: Final = (
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "paused_queues_hold",
+    "breakers_hold",
     "dead_letters_conserved",
     "copies_begin_with_their_origin",
     "one_run_per_slot",

@@ -12,7 +12,7 @@ from milepost_operator.adapters.postgres.database import Connection, Database, s
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import NotFoundError
-from milepost_operator.domain.runs import DEFAULT_QUEUE, Ending, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Ending, QueueIntake, Rate, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 CANCEL_BATCH: Final = 20
@@ -21,6 +21,14 @@ CANCEL_BATCH: Final = 20
 
 def _shape_hash(shape: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def rate_json(rate: Rate | None) -> str | None:
+    """As the column `rate` holds it: {"limit", "periodSeconds", "algorithm", "burst"}."""
+    if rate is None:
+        return None
+    made = {"limit": rate.limit, "periodSeconds": rate.period_seconds, "algorithm": rate.algorithm}
+    return to_json(made if rate.burst is None else made | {"burst": rate.burst})
 
 
 class PostgresIntake:
@@ -47,6 +55,8 @@ class PostgresIntake:
                 task.queue,
                 to_json(asdict(task.retry)),
                 to_json(asdict(task.timeouts)),
+                task.concurrency,
+                to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
             )
             await connection.execute(Q["set_retention"], *key, to_json(dict(task.retention)))
             if task.queue == DEFAULT_QUEUE:
@@ -77,6 +87,11 @@ class PostgresIntake:
                 queue.uid,
                 queue.generation,
                 queue.concurrency,
+                queue.key_concurrency,
+                rate_json(queue.rate),
+                rate_json(queue.key_rate),
+                queue.max_depth,
+                queue.paused,
             )
             breaker = None if queue.breaker is None else to_json(asdict(queue.breaker))
             await connection.execute(
@@ -91,7 +106,8 @@ class PostgresIntake:
         async def work(connection: Connection) -> None:
             if name == DEFAULT_QUEUE:
                 limit = self._db.settings.default_queue_concurrency
-                await connection.execute(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid)
+                if await connection.fetchval(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid):
+                    await sync_pause(self._db, connection, (self._db.cluster, namespace, name))
                 return
             if not await connection.fetchval(Q["remove_queue"], self._db.cluster, namespace, name, uid):
                 return

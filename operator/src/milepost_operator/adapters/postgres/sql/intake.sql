@@ -12,11 +12,12 @@ with known as (
 select version from known union all select version from fresh;
 
 -- name: upsert_task
-insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
-    queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts, updated_at = clock_timestamp()
+    queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
+    concurrency = excluded.concurrency, semaphores = excluded.semaphores, updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
 -- name: remove_task
@@ -25,11 +26,13 @@ where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is
 returning name;
 
 -- name: upsert_queue
-insert into queues (cluster, namespace, name, uid, generation, concurrency)
-values ($1, $2, $3, $4, $5, $6)
+insert into queues (cluster, namespace, name, uid, generation, concurrency, key_concurrency, rate, key_rate, max_depth,
+                    spec_paused)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, concurrency = excluded.concurrency,
-    updated_at = clock_timestamp()
+    key_concurrency = excluded.key_concurrency, rate = excluded.rate, key_rate = excluded.key_rate,
+    max_depth = excluded.max_depth, spec_paused = excluded.spec_paused, updated_at = clock_timestamp()
 where queues.uid <> excluded.uid or queues.generation <= excluded.generation or not queues.present;
 
 -- name: remove_queue
@@ -46,8 +49,10 @@ where queues.uid = '' and queues.concurrency is distinct from excluded.concurren
 
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
-update queues set present = true, uid = '', generation = 0, concurrency = $3, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4);
+update queues set present = true, uid = '', generation = 0, concurrency = $3, key_concurrency = null, rate = null,
+    key_rate = null, max_depth = null, spec_paused = false, breaker = null, updated_at = clock_timestamp()
+where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4)
+returning name;
 
 -- name: hold_waiting_of_task
 update runs set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = rev + 1
