@@ -22,9 +22,9 @@ class FakeStore:
         self.manifests: list[tuple[str, str, str, str]] = []
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
+        self.queues: list[Any] = []
         self.taken: list[str] = []
         self.scheduled: list[Any] = []
-        self.queues: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
