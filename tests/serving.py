@@ -23,7 +23,7 @@ from milepost_operator.obs.metrics import Metrics
 from milepost_operator.settings import Settings
 
 KEY = b"k" * 32
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 @contextmanager

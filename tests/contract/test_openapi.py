@@ -41,6 +41,13 @@ CHECKS = (
     checks.response_schema_conformance,
 )
 OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+
+def operation_of(method: str, path: str) -> dict[str, Any]:
+    operation: dict[str, Any] = DOCUMENT["paths"][path][method]
+    return operation
+
+
 CALLS = [
     (method, path, mode)
     for method, path in OPERATIONS
@@ -140,6 +147,8 @@ def test_whatever_is_sent_the_answer_is_as_documented(
     )
     @given(case=operation.as_strategy(generation_mode=mode), name=run, tame=st.booleans())
     def check(case: Any, name: str | None, tame: bool) -> None:
+        if isinstance(case.query, dict) and isinstance(case.query.get("wait"), int | float):
+            case.query["wait"] = min(case.query["wait"], 1)
         if tame and mode is GenerationMode.POSITIVE:
             _tame(case, names)
         if name and "{run}" in path:
@@ -181,20 +190,21 @@ def test_no_text_breaks_a_parameter(client: httpx2.Client, method: str, path: st
             judged(client.request(method.upper(), target.replace("{run}", "some"), params=params))
 
 
-@pytest.mark.parametrize(
-    "path", [path for method, path in OPERATIONS if "requestBody" in DOCUMENT["paths"][path][method]]
-)
-def test_no_text_breaks_a_body(client: httpx2.Client, path: str) -> None:
-    reference = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+@pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if "requestBody" in operation_of(*one)])
+def test_no_text_breaks_a_body(client: httpx2.Client, method: str, path: str) -> None:
+    def sent(**what: Any) -> None:
+        judged(client.request(method.upper(), path.replace("{", "").replace("}", ""), **what))
+
+    reference = operation_of(method, path)["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     fields = DOCUMENT["components"]["schemas"][reference.rsplit("/", 1)[1]]["properties"]
     filters = DOCUMENT["components"]["schemas"]["FilterBody"]["properties"] if "filter" in fields else {}
     for text in NASTY:
         for field in fields:
-            judged(client.post(path, json={field: text}))
-            judged(client.post(path, json={"filter": {"task": "none"}, "task": "index", field: [text]}))
+            sent(json={field: text})
+            sent(json={"filter": {"task": "none"}, "task": "index", field: [text]})
         for field in filters:
-            judged(client.post(path, json={"filter": {"task": "none", field: text}}))
-            judged(client.post(path, json={"filter": {"task": "none", field: [text]}}))
+            sent(json={"filter": {"task": "none", field: text}})
+            sent(json={"filter": {"task": "none", field: [text]}})
     for broken in (
         b"",
         b"{",
@@ -205,4 +215,4 @@ def test_no_text_breaks_a_body(client: httpx2.Client, path: str) -> None:
         b'{"filter": NaN}',
         b'{"filter": {"task": "\\ud800"}}',
     ):
-        judged(client.post(path, content=broken))
+        sent(content=broken)

@@ -5,7 +5,8 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 FILL = """
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
                   idempotency_key, concurrency_key, priority, origin, created_at, ready_at, order_at, started_at,
-                  finished_at, dead_lettered, dead_lettered_at, retry, version, attempt)
+                  finished_at, dead_lettered, dead_lettered_at, retry, version, attempt,
+                  suspended_at)
 select gen_random_uuid(), 'default', $1, 'r' || n, 'task' || n % 20, 'queue' || n % 10, s.state,
        case s.state when 'failed' then 'TaskFailed' when 'timedOut' then 'RunTimeout' end,
        case s.state when 'failed' then 'ValueError: no such file ' || n % 1000 end,
@@ -15,7 +16,8 @@ select gen_random_uuid(), 'default', $1, 'r' || n, 'task' || n % 20, 'queue' || 
        t.at, t.at, t.at, case when s.state <> 'queued' then t.at end,
        case when s.state not in ('queued', 'running', 'suspended') then t.at + (n % 600 + 1) * interval '1 second' end,
        s.state = 'failed' and n % 500 = 3, case when s.state = 'failed' and n % 500 = 3 then t.at end,
-       '{"max_attempts": 3}', 1, (s.state <> 'queued')::int
+       '{"max_attempts": 3}', 1, (s.state <> 'queued')::int,
+       case when s.state = 'suspended' then t.at end
 from generate_series(1, $2::int) n
 cross join lateral (select now() - ($2::int - n) * interval '1 second' as at) t
 cross join lateral (select case when n > $2::int - 50 then 'running' when n > $2::int * 0.97 then 'queued'
@@ -33,21 +35,30 @@ QUEUES = """
 insert into queues (cluster, namespace, name, uid, generation)
 select 'default', $1, 'queue' || n, '', 1 from generate_series(0, 9) n
 """
+TAGS = """
+insert into run_tags (cluster, namespace, tag, created_at, run_id)
+select cluster, namespace, unnest(tags), created_at, run_id from runs where tags <> '{}'
+"""
 ENDS = """
 insert into run_events (run_id, seq, reason, message, terminal)
 select run_id, 1, 'End', '', true from runs where finished_at is not null
 """
 
 
-async def fill(store: PostgresStore, namespace: str, count: int) -> None:
-    """`count` runs a second apart: mostly succeeded, 2 % failed, the newest 3 % live."""
+async def fill(store: PostgresStore, namespace: str, count: int, *, quick: bool = False) -> None:
+    """`count` runs a second apart: mostly succeeded, 2 % failed, the newest 3 % live. `quick`: without the triggers."""
     pool = store._db.pool
     async with pool.acquire() as connection:
         await connection.execute("set statement_timeout = 0")
         await connection.execute(QUEUES, namespace)
+        if quick:
+            await connection.execute("set session_replication_role = replica")
         await connection.execute(FILL, namespace, count, timeout=600)
+        if quick:
+            await connection.execute(TAGS, timeout=600)
         await connection.execute(HEADS, timeout=600)
         await connection.execute(ATTEMPTS, timeout=600)
         await connection.execute(ENDS, timeout=600)
+        await connection.execute("reset session_replication_role")
         await connection.execute("vacuum analyze", timeout=600)
         await connection.execute("set statement_timeout = '10s'")

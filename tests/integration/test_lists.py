@@ -1,5 +1,6 @@
 """Every filter, alone and together, gives what a plain query over all rows gives, page by page."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.lifecycle import RunFilter
 from milepost_operator.domain.states import RunState
+from milepost_operator.settings import Settings
 from tests.integration.engine import NS
 from tests.integration.lists import fill
 
@@ -47,6 +49,13 @@ CASES: list[tuple[RunFilter, str, list[object]]] = [
     (RunFilter(task="task3", queue="queue3", states=(RunState.FAILED,)),
      "r.task = 'task3' and r.queue = 'queue3' and r.state = 'failed'", []),
 ]  # fmt: skip
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[PostgresStore]:
+    """Rows that no engine made keep few of its promises: none are asked for at the end."""
+    async with PostgresStore.open(settings) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("namespace", [NS, None])

@@ -1,6 +1,7 @@
 """A page costs the same at any size of the table and whatever is asked for: buffers by EXPLAIN, at 100,000 runs."""
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.lifecycle import CANCELLABLE, RunFilter
 from milepost_operator.domain.states import RunState
+from milepost_operator.settings import Settings
 from tests.integration.engine import NS
 from tests.integration.lists import fill
 
@@ -49,6 +51,13 @@ async def buffers(store: PostgresStore, query: str, arguments: object) -> tuple[
         (row,) = await connection.fetch(f"explain (analyze, buffers, format json) {query}", *arguments)
     plan: dict[str, Any] = json.loads(row[0])[0]["Plan"]
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], json.dumps(plan, indent=1)
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[PostgresStore]:
+    """Rows that no engine made keep few of its promises: none are asked for at the end."""
+    async with PostgresStore.open(settings) as opened:
+        yield opened
 
 
 @pytest.mark.timeout(300)

@@ -254,4 +254,4 @@ def moved(one: Redriven) -> Mapping[str, object]:
 
 def dead_letter(run: RunView, attempts: Sequence[AttemptView], records: Sequence[RecordView]) -> Mapping[str, object]:
     shown = [{"seq": r.seq, "kind": r.kind, "key": r.key, "bytes": r.bytes, "createdAt": r.created_at} for r in records]
-    return {"run": full(run), "attempts": [attempt(one) for one in attempts], "records": shown}
+    return {"run": full(run) | {"why": None}, "attempts": [attempt(one) for one in attempts], "records": shown}

@@ -10,7 +10,7 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.lifecycle import CANCELLABLE, FAILING, Found, Page, Position, RunFilter, Summary
 from milepost_operator.domain.runs import RecordView, Retry
 
-WINDOW: Final = 4_000
+WINDOW: Final = 2_000
 """Runs that one page of a search for an error's text looks through."""
 
 
