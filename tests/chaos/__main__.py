@@ -40,7 +40,7 @@ def _can_unshare() -> bool:
 
 async def _run(options: Options) -> int:
     home = Path(tempfile.mkdtemp(prefix="milepost-chaos-"))
-    home.chmod(0o755)  # Postgres' user passes through
+    home.chmod(0o755)  # noqa: ASYNC240  Postgres' user passes through
     began = time.monotonic()
     failed = True
     try:

@@ -92,7 +92,13 @@ class Conductor:
         journal = Journal(self._home / "feeder.journal")
         self._feeder = Feeder(self._options.seed, self._proxy.port, self._options.backlog, journal)
         self._faults = Faults(
-            self._options, self._database, self._apis, self._nodes, self._proxy, self._launcher, self._store
+            self._options,
+            database=self._database,
+            apis=self._apis,
+            nodes=self._nodes,
+            proxy=self._proxy,
+            launcher=self._launcher,
+            store=self._store,
         )
         self._background += [asyncio.create_task(one()) for one in (self._database.supervise, self._supervise)]
 
@@ -126,8 +132,9 @@ class Conductor:
                 raise RuntimeError("faults and feeder go on until they are told to stop")
             if time.monotonic() - shown > 60:
                 shown = time.monotonic()
-                print(f"  {(shown - began) / 60:.0f} min: {self._feeder.acknowledged} runs acknowledged,"
-                      f" {self._nodes.at_work} at work, {sum(self._faults.tally.injected.values())} faults", flush=True)  # fmt: skip
+                faults = sum(self._faults.tally.injected.values())
+                said = f"{self._feeder.acknowledged} runs acknowledged, {self._nodes.at_work} at work, {faults} faults"
+                print(f"  {(shown - began) / 60:.0f} min: {said}", flush=True)
 
     async def _drain(self) -> bool:
         """Wait until nothing is live but what is held for good reason."""

@@ -15,7 +15,8 @@ async def collect(home: Path, connection: "asyncpg.Connection[asyncpg.Record]") 
     """All of it; the database must be at rest."""
     runs = await _rows(
         connection,
-        "select run_id::text, state, reason, attempt, attempts_counted, idempotency_key, result::text from milepost.runs",
+        "select run_id::text, state, reason, attempt, attempts_counted, idempotency_key, result::text"
+        " from milepost.runs",
     )
     attempts = await _rows(
         connection, "select run_id::text, attempt, state, reason, counted, infra from milepost.attempts"

@@ -41,9 +41,16 @@ class Faults:
     """`run` injects until it is cancelled; `heal` undoes what lasts."""
 
     def __init__(
-        self, options: Options, database: Database, apis: Apis, nodes: Nodes, proxy: Proxy, launcher: Launcher,
+        self,
+        options: Options,
+        *,
+        database: Database,
+        apis: Apis,
+        nodes: Nodes,
+        proxy: Proxy,
+        launcher: Launcher,
         store: PostgresStore,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._options = options
         self._database = database
         self._apis = apis
@@ -86,7 +93,7 @@ class Faults:
         while True:
             for fault in rng.sample(faults, len(faults)):
                 await asyncio.sleep(calm * rng.uniform(0.5, 1.5))
-                while not self._nodes.at_work:
+                while not self._nodes.at_work:  # noqa: ASYNC110  a fault has to hit somebody
                     await asyncio.sleep(0.1)
                 try:
                     await fault(rng)
@@ -129,7 +136,7 @@ class Faults:
         self._count("database clock set back")
         await self._database.shift_clock(rng.choice([1.0, 5.0, 30.0, 600.0]), rng.uniform(2.0, 5.0))
 
-    async def _snapshot(self, rng: random.Random) -> None:
+    async def _snapshot(self, _: random.Random) -> None:
         connection = await self._database.connect()
         self._count("snapshot held")
         try:

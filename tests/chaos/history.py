@@ -23,12 +23,14 @@ begin
     select * into r from milepost.runs where run_id = new.run_id;
     if tg_op = 'INSERT' then
         insert into chaos.history (what, run_id, attempt, queue, detail)
-        values ('in', new.run_id, new.attempt, r.queue, jsonb_build_object('token', new.token, 'key', r.concurrency_key));
+        values ('in', new.run_id, new.attempt, r.queue,
+                jsonb_build_object('token', new.token, 'key', r.concurrency_key, 'task', r.task));
     elsif old.state <> 'ended' and new.state = 'ended' then
         insert into chaos.history (what, run_id, attempt, queue, detail)
         values ('out', new.run_id, new.attempt, r.queue, jsonb_build_object('reason', new.reason));
     elsif old.state = 'ended' then
-        insert into chaos.history (what, run_id, attempt, queue) values ('changed-after-end', new.run_id, new.attempt, r.queue);
+        insert into chaos.history (what, run_id, attempt, queue)
+        values ('changed-after-end', new.run_id, new.attempt, r.queue);
     end if;
     return null;
 end $$;

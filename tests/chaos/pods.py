@@ -26,7 +26,7 @@ from tests.chaos.kube import PREFIX
 OK = 200
 
 
-class Crash(Exception):
+class CrashedError(Exception):
     """The container is gone: nothing is settled."""
 
 
@@ -59,7 +59,7 @@ class Pod:
             if start_known is not None:
                 code = getattr(stop, "code", "stopped")
                 self._journal.write("refused", run=start_known.run_id, attempt=start_known.attempt, code=code)
-        except Crash:
+        except CrashedError:
             return False
         finally:
             for duty in duties:
@@ -76,7 +76,7 @@ class Pod:
                 await self._settle(start, "failed", failure=Failure("cancelled", "Cancelled", "asked to end"))
                 return
             if plan.get("crash_at") == n and start.attempt == 1:
-                raise Crash
+                raise CrashedError
             key = f"step/{n}"
             if key not in known:
                 await self._step(start, key, plan["seconds"])

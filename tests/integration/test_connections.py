@@ -10,7 +10,10 @@ from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.settings import Settings
 from tests.integration.engine import apply_task, trigger
 
-END_ALL = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+END_ALL = (
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where datname = current_database() and pid <> pg_backend_pid()"
+)
 
 
 async def test_a_session_that_ended_while_it_was_idle_is_an_outage_and_no_bug(
@@ -18,7 +21,7 @@ async def test_a_session_that_ended_while_it_was_idle_is_an_outage_and_no_bug(
 ) -> None:
     await apply_task(store)
     hand = await asyncpg.connect(settings.dsn)
-    for _ in range(20):
+    for _ in range(8):
         await asyncio.gather(*[trigger(store) for _ in range(4)])
         await hand.execute(END_ALL)
         with suppress(UnavailableError):
