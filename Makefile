@@ -25,6 +25,9 @@ integration: programs ## the engine on a real Postgres, the operator and its cli
 chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hits runs at work 20 times)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),1.2)
 
+mutants: venv ## planted bugs, each of which a named test or the chaos run has to notice
+	@$(PY) -m tests.mutants
+
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
@@ -58,4 +61,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos chart e2e lifecycle bench up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants chart e2e lifecycle bench up down images programs venv lock fmt

@@ -17,6 +17,7 @@ from tests.chaos.history import install_audit
 from tests.postgres import Postgres
 
 TMPFS_MIB = 768
+FULL_SECONDS = 15.0
 CONFIG = {
     "shared_buffers": "64MB",
     "max_connections": 120,
@@ -104,13 +105,15 @@ class Database:
                 await asyncio.sleep(0.1)
 
     async def fill_disk(self, seconds: float) -> int:
-        """Leave no byte free for some seconds; returns how often Postgres said so."""
+        """Leave no byte free for some seconds, and until Postgres has complained; returns how often it did."""
         before = self.complaints()
         filler = self._disk / "filler"
         try:
-            until = time.monotonic() + seconds
+            began = time.monotonic()
             with filler.open("ab", buffering=0) as file:
-                while time.monotonic() < until:
+                while (lasted := time.monotonic() - began) < seconds or (
+                    lasted < FULL_SECONDS and self.complaints() == before
+                ):
                     free = os.statvfs(self._disk)
                     size = free.f_bavail * free.f_frsize
                     if size:
