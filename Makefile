@@ -17,6 +17,7 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	mypy
 	$(PY) tools/crds.py --check
 	$(PY) tools/chart_docs.py --check
+	$(PY) tools/openapi.py --check
 	pytest -q tests/unit
 
 integration: programs ## the engine on a real Postgres, the operator and its client on a real API server

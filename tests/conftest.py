@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from e2e.cluster.binaries import kube_programs
 from tests import apiserver
+
+# A busy machine is no bug in the code under test: examples are bounded in number, not in time.
+settings.register_profile("milepost", deadline=None)
+settings.load_profile("milepost")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

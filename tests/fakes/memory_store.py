@@ -20,6 +20,7 @@ from milepost.wire.pod import (
     SettleRequest,
     Start,
 )
+from milepost_operator.api.views import summary
 from milepost_operator.domain.errors import (
     ConflictError,
     ForbiddenError,
@@ -30,6 +31,7 @@ from milepost_operator.domain.errors import (
 )
 from milepost_operator.domain.ids import run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
+from milepost_operator.domain.lifecycle import Page, Position, RunFilter
 from milepost_operator.domain.runs import AttemptView, Created, NewRun, PodSession, RunView
 from milepost_operator.domain.states import TERMINAL, RunState
 
@@ -121,29 +123,21 @@ class MemoryStore:
             if p.run_id == run_id
         ]
 
-    async def list_runs(
-        self,
-        namespace: str | None,
-        *,
-        task: str | None = None,
-        queue: str | None = None,
-        state: str | None = None,
-        tag: str | None = None,
-        before: tuple[datetime, UUID] | None = None,
-        limit: int = 50,
-    ) -> Sequence[RunView]:
+    async def page(self, namespace: str | None, asked: RunFilter, before: Position | None, limit: int) -> Page:
         await self._commit()
         views = sorted((r.view for r in self.runs.values()), key=lambda v: (v.created_at, v.run_id), reverse=True)
-        return [
+        found = [
             v
             for v in views
             if (namespace is None or v.namespace == namespace)
-            and (task is None or v.task == task)
-            and (queue is None or v.queue == queue)
-            and (state is None or v.state == state)
-            and (tag is None or tag in v.tags)
-            and (before is None or (v.created_at, v.run_id) < before)
-        ][:limit]
+            and (asked.task is None or v.task == asked.task)
+            and (asked.queue is None or v.queue == asked.queue)
+            and (not asked.states or v.state in asked.states)
+            and (asked.tag is None or asked.tag in v.tags)
+            and (before is None or (v.created_at, v.run_id) < (before.at, before.run_id))
+        ]
+        following = Position(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
+        return Page([summary(v) for v in found[:limit]], following)
 
     async def ready(self) -> None:
         await self._commit()

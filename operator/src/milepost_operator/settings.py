@@ -60,11 +60,24 @@ class Settings(BaseSettings):
     """Infrastructure losses in a row without a new record before the run is given up as poison."""
     default_queue_concurrency: int = Field(default=10, ge=1)
     """Limit of the queue `default` where no Queue of that name is applied."""
+    global_concurrency: int | None = Field(default=None, ge=1)
+    """Runs at work at once in the whole cluster; None: no limit."""
     progress_seconds: float = Field(default=15.0, gt=0)
     """Progress alone is written to a Run's status at most so often."""
     held_seconds: int = Field(default=86400, ge=1)
     """A run that is held for a missing Task or Queue expires after this."""
     idempotency_seconds: int = Field(default=86400, ge=1)
+
+    retention_successful_runs: int = Field(default=10, ge=0, le=1000)
+    """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""
+    retention_failed_runs: int = Field(default=20, ge=0, le=1000)
+    """The same for runs that ended otherwise."""
+    retention_success_seconds: int = Field(default=2_592_000, ge=60)
+    """Rows of succeeded runs are kept so long after their end."""
+    retention_failure_seconds: int = Field(default=7_776_000, ge=60)
+    retention_records_success_seconds: int = Field(default=604_800, ge=60)
+    """Their records, which a retry resumes from."""
+    retention_records_failure_seconds: int = Field(default=2_592_000, ge=60)
 
     max_record_bytes: int = Field(default=1_048_576, ge=1024)
     max_result_bytes: int = Field(default=1_048_576, ge=1024)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
         RecordTooLargeError,
         SidecarLostError,
         StepKeyError,
+        ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
+    from milepost.sdk.parallel import Settled
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
     from milepost.sdk.sync import SyncContext, current_sync
@@ -34,10 +36,12 @@ __all__ = [
     "NotRecordableError",
     "RecordTooLargeError",
     "RunInfo",
+    "Settled",
     "SidecarLostError",
     "StepKeyError",
     "SyncContext",
     "TaskFunction",
+    "ValueMismatchError",
     "current",
     "current_sync",
     "step",
@@ -50,6 +54,7 @@ _HOMES = {
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
     "RunInfo": "sdk.run",
+    "Settled": "sdk.parallel",
     "step": "sdk.step",
     "SyncContext": "sdk.sync",
     "current_sync": "sdk.sync",

@@ -18,7 +18,8 @@ class FatalError(MilepostError):
 class NotRecordableError(MilepostError):
     """A value that is not JSON as we keep it. `path`: its place, such as `$.items[3]`; `type`: its Python type.
 
-    `code`: not-json-type, not-finite, int-too-large, nul-character, lone-surrogate, too-deep, circular, bad-key.
+    `code`: not-json-type, not-finite, int-too-large, nul-character, lone-surrogate, too-deep, circular,
+    bad-key, not-importable, too-many-types.
     """
 
     retryable = False
@@ -40,6 +41,12 @@ class RecordTooLargeError(MilepostError):
         self.size = size
         self.limit = limit
         self.path = path
+
+
+class ValueMismatchError(MilepostError):
+    """A recorded value that no longer fits its annotation, or whose class is gone: the code changed under the run."""
+
+    retryable = False
 
 
 class StepKeyError(MilepostError):

@@ -40,6 +40,10 @@ class Store:
         self._turn("reap")
         return 0
 
+    async def prune(self, limit: int) -> bool:
+        self._turn("prune")
+        return False
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}

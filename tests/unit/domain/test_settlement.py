@@ -43,6 +43,8 @@ DONE = Ending(Reason.SUCCEEDED, "done", counted=False)
         (facts(infra_streak=5, progressed=True), LOST, "queued", 0, 1),
         (facts(), Ending(Reason.CONFIG, "bad", counted=False, final=True), "failed", 0, 0),
         (facts(), Ending(Reason.RUN_TIMEOUT, "late", counted=False), "timedOut", 0, 0),
+        (facts(infra_streak=2), Ending(Reason.PAUSED, "p", counted=False, started=False), "queued", 0, 2),
+        (facts(cancel_requested=True), Ending(Reason.PAUSED, "p", counted=False), "cancelled", 0, 0),
     ],
 )
 def test_decisions(given: RunFacts, ending: Ending, state: str, counted: int, streak: int) -> None:

@@ -66,8 +66,12 @@ class Pod:
 
     def words(self) -> list[str]:
         """Give what the task noted, in order, over all attempts."""
+        return [word for line in self.lines() for word in line.split()]
+
+    def lines(self) -> list[str]:
+        """Give what the task noted, a line each time."""
         noted = self.home / "noted"
-        return noted.read_text().split() if noted.exists() else []
+        return noted.read_text().splitlines() if noted.exists() else []
 
     async def connected(self) -> Client:
         """Give a client of the sidecar's socket, once it listens."""

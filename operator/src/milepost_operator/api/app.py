@@ -11,18 +11,24 @@ from starlette.responses import Response
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
+from milepost_operator.api.cursors import Cursors
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
+from milepost_operator.api.lifecycle import LifecycleApi
+from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
+from milepost_operator.api.queues import QueuesApi
 from milepost_operator.api.runs import RunsApi
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import Control, QueueReads
+from milepost_operator.ports.lifecycle import Lifecycle, Lists
 from milepost_operator.ports.store import Intake, PodStore, Reads
 
 
-class ApiStore(Intake, PodStore, Reads, Protocol):
+class ApiStore(Intake, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, Protocol):
     """The store as the routes need it."""
 
 
@@ -48,7 +54,7 @@ def build_app(
     poke: Callable[[], None],
 ) -> FastAPI:
     """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
-    app = FastAPI(
+    app = DocumentedApp(
         title="Milepost",
         version="v1",
         docs_url=None,
@@ -58,19 +64,25 @@ def build_app(
     )
     limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
     pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=poke)
+    cursors = Cursors(sessions.derived(b"cursors"))
+    lifecycle = LifecycleApi(store, store, store, cursors, poke)
     runs = RunsApi(
         store,
         store,
+        store,
+        store,
+        cursors,
         max_input_bytes=settings.max_input_bytes,
         namespaces=settings.namespaces,
         metrics=metrics,
         poke=poke,
     )
-    plain = [*pod.routes(), *health.routes()]
-    app.router.routes.extend(plain)
-    app.include_router(runs.router())
+    app.router.routes.extend(pod.routes())
+    queues = QueuesApi(store, store, store, poke=poke)
+    for router in (health.router(), lifecycle.router(), runs.router(), queues.router()):
+        app.include_router(router)
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in plain))
+    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in pod.routes()))
     return app
 
 

@@ -1,7 +1,7 @@
 """Requests in, JSON out: sizes are bounded before they are read, a wrong field is named with the right ones."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_origin
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from milepost.wire.values import member
+from milepost_operator.api.values import require_value
 from milepost_operator.domain.errors import InvalidInputError, TooLargeError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,15 +50,42 @@ def parse_object(model: type[Model], value: object) -> Model:
         raise _invalid(error, _fields(model)) from error
 
 
+async def parse_json(model: type[Model], body: bytes) -> Model:
+    """A body without values of users in it: strict, and no field that we don't know."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
+    await require_value(text, len(body), "body-too-large", "the body")
+    try:
+        return model.model_validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        raise _invalid(error, _fields(model)) from error
+
+
+def path_text(request: Request, name: str) -> str:
+    """A parameter of the path, as text that may be asked for."""
+    value: str = request.path_params[name]
+    if "\x00" in value:
+        raise InvalidInputError("nul-character", f"{name}: there is no such name", name)
+    return value
+
+
 def parse_query(model: type[Model], request: Request) -> Model:
-    """Query parameters: each at most once, none that we don't know."""
-    given: dict[str, str] = {}
+    """Query parameters: each at most once unless its field is a list, none that we don't know."""
+    several = {
+        field.alias or name for name, field in model.model_fields.items() if get_origin(field.annotation) is list
+    }
+    given: dict[str, str | list[str]] = {}
     for name, value in request.query_params.multi_items():
-        if name in given:
-            raise InvalidInputError("repeated", f"the query parameter {name!r} is there twice", name)
         if "\x00" in value:
             raise InvalidInputError("nul-character", f"the query parameter {name!r} has a U+0000", name)
-        given[name] = value
+        if name in several:
+            given[name] = [*given.get(name, ()), value]
+        elif name in given:
+            raise InvalidInputError("repeated", f"the query parameter {name!r} is there twice", name)
+        else:
+            given[name] = value
     try:
         return model.model_validate(given, extra="forbid")
     except ValidationError as error:
@@ -67,24 +95,6 @@ def parse_query(model: type[Model], request: Request) -> Model:
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value`: anything that orjson writes (dataclasses, datetimes, UUIDs, Fragments)."""
     return Response(orjson.dumps(value), status, headers, "application/json")
-
-
-def query_docs(model: type[BaseModel]) -> dict[str, object]:
-    """The OpenAPI parameters of a query model."""
-    schema = model.model_json_schema()
-    required = schema.get("required", [])
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": name in required, "schema": field}
-            for name, field in schema.get("properties", {}).items()
-        ],
-    }
-
-
-def body_docs(model: type[BaseModel]) -> dict[str, object]:
-    """The OpenAPI request body of a model."""
-    schema = {**model.model_json_schema(), "additionalProperties": False}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _fields(model: type[BaseModel]) -> tuple[str, ...]:

@@ -13,18 +13,21 @@ from typing import Final, Protocol
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import ControlDuties
+from milepost_operator.ports.lifecycle import Pruning
 from milepost_operator.ports.store import Duties as DutiesPort
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+PRUNE_BATCH: Final = 500
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -56,6 +59,8 @@ class Duties:
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("reap", 1.0, self._reap, now),
+            _Loop("waiting", 3.0, self._waiting, now),
+            _Loop("retention", 30.0, self._prune, now),
             _Loop("invariants", 30.0, self._violations, now),
         ]
         self._violated: set[str] = set()
@@ -126,8 +131,12 @@ class Duties:
         await self._store.pulse()
         return False
 
+    async def _prune(self) -> bool:
+        return await self._store.prune(PRUNE_BATCH)
+
     async def _admit(self) -> bool:
         promoted = await self._store.promote(BATCH)
+        await self._store.judge_breakers()
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
@@ -138,6 +147,10 @@ class Duties:
         if reaped:
             self.poke()
         return reaped >= BATCH
+
+    async def _waiting(self) -> bool:
+        await self._store.show_waiting(BATCH)
+        return False
 
     async def _violations(self) -> bool:
         counts = await self._store.violations()

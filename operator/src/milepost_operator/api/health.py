@@ -4,17 +4,34 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from milepost_operator.api.bodies import json_response
+from milepost_operator.api.routes import add_route
 from milepost_operator.domain.errors import MilepostError
 
 STALE_SECONDS = 60.0
 _READY_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 _UNAVAILABLE = 503
+
+
+class AliveOut(BaseModel):
+    """`stale`: loops that have not turned for a minute. `loops`: seconds since each one's turn was due."""
+
+    stale: list[str]
+    loops: dict[str, float]
+
+
+class ReadyOut(BaseModel):
+    """`detail`: why not."""
+
+    ready: bool
+    detail: str
 
 
 class Health:
@@ -33,8 +50,15 @@ class Health:
         self._answer = "not asked yet"
 
     def routes(self) -> list[Route]:
-        """`/healthz` and `/readyz`, open to all."""
+        """`/healthz` and `/readyz`, for a listener without the rest of the API."""
         return [Route("/healthz", self.healthz), Route("/readyz", self.readyz)]
+
+    def router(self) -> APIRouter:
+        """The same for the API, open to all."""
+        router = APIRouter(tags=["health"])
+        for path, handler, model in (("/healthz", self.healthz, AliveOut), ("/readyz", self.readyz, ReadyOut)):
+            add_route(router, "GET", path, handler, answers={200: model, _UNAVAILABLE: model}, public=True)
+        return router
 
     async def healthz(self, _: Request) -> Response:
         """200 while every loop has turned within a minute; the body tells each loop's age in seconds."""

@@ -5,6 +5,7 @@ import math
 from typing import Final
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -22,6 +23,20 @@ from milepost_operator.domain.errors import (
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable; `path` (JSON path, or the parameter's name) says which of your values is at fault."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    path: str | None = None
+
 
 _STATUS: Final[tuple[tuple[type[MilepostError], int], ...]] = (
     (TooLargeError, 413),

@@ -12,19 +12,24 @@ from starlette.responses import Response
 
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import body_docs, json_response, parse_object, parse_query, query_docs, read_body
+from milepost_operator.api.bodies import json_response, parse_object, parse_query, path_text, read_body
+from milepost_operator.api.cursors import Cursors, scope_of
+from milepost_operator.api.filters import FilterQuery
+from milepost_operator.api.queueviews import reason
+from milepost_operator.api.routes import add_route
 from milepost_operator.api.tokens import Caller
 from milepost_operator.api.values import require_size, require_value
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import MAX_NAME
 from milepost_operator.domain.runs import Created, NewRun, RunView
-from milepost_operator.domain.states import RunState
+from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.control import QueueReads
+from milepost_operator.ports.lifecycle import Lists
 from milepost_operator.ports.store import Intake, Reads
 
 _DNS: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _ENVELOPE: Final = 65_536
-MAX_PAGE: Final = 500
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=_DNS)]
 Tag = Annotated[str, Field(min_length=1, max_length=128)]
@@ -45,18 +50,6 @@ class TriggerBody(_Model):
     tags: Annotated[list[Tag], Field(max_length=32)] = []
 
 
-class ListQuery(_Model):
-    """`namespace` `*`: all, for tokens that may name any."""
-
-    namespace: str | None = None
-    task: str | None = None
-    queue: str | None = None
-    state: RunState | None = None
-    tag: str | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
-    cursor: str | None = None
-
-
 class OneQuery(_Model):
     namespace: str | None = None
 
@@ -68,6 +61,9 @@ class RunsApi:
         self,
         intake: Intake,
         reads: Reads,
+        queues: QueueReads,
+        lists: Lists,
+        cursors: Cursors,
         *,
         max_input_bytes: int,
         namespaces: Sequence[str],
@@ -76,38 +72,23 @@ class RunsApi:
     ) -> None:
         self._intake = intake
         self._reads = reads
+        self._queues = queues
+        self._lists = lists
+        self._cursors = cursors
         self._max_input = max_input_bytes
         self._namespaces = frozenset(namespaces)
         self._metrics = metrics
         self._poke = poke
 
     def router(self) -> APIRouter:
-        """The routes with their documentation; handlers read requests themselves."""
+        """The routes with what they take and answer."""
         router = APIRouter(prefix="/v1/runs", tags=["runs"])
-        router.add_api_route(
-            "",
-            self.create,
-            methods=["POST"],
-            status_code=201,
-            response_model=None,
-            responses={201: {"model": views.CreatedOut}, 200: {"model": views.CreatedOut, "description": "Duplicate"}},
-            openapi_extra=body_docs(TriggerBody),
-        )
-        for path, handler, method, status, model, query in (
-            ("", self.list_runs, "GET", 200, views.RunsOut, ListQuery),
-            ("/{run}", self.get, "GET", 200, views.RunOut, OneQuery),
-            ("/{run}/attempts", self.attempts, "GET", 200, views.AttemptsOut, OneQuery),
-            ("/{run}/cancel", self.cancel, "POST", 202, views.RunOut, OneQuery),
-        ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=[method],
-                status_code=status,
-                response_model=None,
-                responses={status: {"model": model}},
-                openapi_extra=query_docs(query),
-            )
+        created = {201: views.CreatedOut, 200: views.CreatedOut}
+        add_route(router, "POST", "", self.create, answers=created, body=TriggerBody, refusals=(409,))
+        add_route(router, "GET", "", self.list_runs, answers={200: views.RunsOut}, query=FilterQuery)
+        add_route(router, "GET", "/{run}", self.get, answers={200: views.RunOut}, query=OneQuery)
+        add_route(router, "GET", "/{run}/attempts", self.attempts, answers={200: views.AttemptsOut}, query=OneQuery)
+        add_route(router, "POST", "/{run}/cancel", self.cancel, answers={202: views.RunOut}, query=OneQuery)
         return router
 
     async def create(self, request: Request) -> Response:
@@ -146,24 +127,21 @@ class RunsApi:
             self._poke()
 
     async def list_runs(self, request: Request) -> Response:
-        """Newest first; go on with `nextCursor` until it is null."""
-        caller, query = caller_of(request), parse_query(ListQuery, request)
-        runs = await self._reads.list_runs(
-            self._listed(caller, query.namespace),
-            task=query.task,
-            queue=query.queue,
-            state=query.state,
-            tag=query.tag,
-            before=views.parse_cursor(query.cursor) if query.cursor is not None else None,
-            limit=query.limit + 1,
-        )
-        page = runs[: query.limit]
-        cursor = views.cursor_after(page[-1]) if len(runs) > query.limit else None
-        return json_response({"items": [views.summary(run) for run in page], "nextCursor": cursor})
+        """Newest first (by their end, where a range of ends is asked for); go on with `nextCursor` until it is null.
+
+        Namespace `*`: all, for tokens that may name any. A page of a search by `error` looks through some thousand runs
+        at most, so that it may have few items, or none, and still a `nextCursor`.
+        """
+        caller, query = caller_of(request), parse_query(FilterQuery, request)
+        namespace = self._listed(caller, query.namespace)
+        scope = scope_of("runs", namespace, query)
+        before = self._cursors.read(query.cursor, scope)
+        page = await self._lists.page(namespace, query.parsed(), before, query.limit)
+        return json_response({"items": page.items, "nextCursor": self._cursors.sign(page.following, scope)})
 
     async def get(self, request: Request) -> Response:
-        """One run by name or id, with input, result and error."""
-        return json_response(views.full(await self._find(request)))
+        """One run by name or id, with input, result and error, and why it waits."""
+        return await self._whole(await self._find(request))
 
     async def attempts(self, request: Request) -> Response:
         """The attempts of a run, oldest first."""
@@ -175,14 +153,15 @@ class RunsApi:
         run = await self._find(request)
         await self._intake.cancel_run(run.run_id, caller_of(request).name)
         self._poke()
-        return json_response(views.full(await self._reads.get_run(run.namespace, str(run.run_id))), 202)
+        return await self._whole(await self._reads.get_run(run.namespace, str(run.run_id)), 202)
+
+    async def _whole(self, run: RunView, status: int = 200) -> Response:
+        why = None if run.state in TERMINAL else await self._queues.why(run.run_id)
+        return json_response(views.full(run) | {"why": reason(why)}, status)
 
     async def _find(self, request: Request) -> RunView:
         caller, query = caller_of(request), parse_query(OneQuery, request)
-        name: str = request.path_params["run"]
-        if "\x00" in name:
-            raise InvalidInputError("nul-character", "no run has such a name", "run")
-        return await self._reads.get_run(caller.namespace_for(query.namespace), name)
+        return await self._reads.get_run(caller.namespace_for(query.namespace), path_text(request, "run"))
 
     def _listed(self, caller: Caller, named: str | None) -> str | None:
         if named == "*" and caller.namespace is None:

@@ -80,6 +80,10 @@ class Sessions:
             raise UnauthenticatedError("the session is over: ask for a new one")
         return found
 
+    def derived(self, purpose: bytes) -> bytes:
+        """A key for something else, of the same secret."""
+        return hmac.digest(self._key, b"milepost-key:" + purpose, hashlib.sha256)
+
     def _mac(self, payload: str) -> str:
         digest = hmac.digest(self._key, b"milepost-session:" + payload.encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode()

@@ -1,8 +1,6 @@
 """What the public API says of runs: JSON in camelCase, times in RFC 3339, user values as they were written."""
 
-import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,8 +8,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from milepost_operator.domain.errors import InvalidInputError
-from milepost_operator.domain.runs import AttemptView, Created, RunView
+from milepost_operator.api.queueviews import ReasonOut
+from milepost_operator.domain.lifecycle import Copied, Outcome, Redriven
+from milepost_operator.domain.runs import AttemptView, Created, RecordView, RunView
 from milepost_operator.manifests.names import job_name
 
 
@@ -44,6 +43,8 @@ class RunSummaryOut(_Out):
     max_attempts: int
     version: int | None
     origin: str
+    origin_run: UUID | None
+    origin_seq: int | None
     tags: list[str]
     idempotency_key: str | None
     pod_name: str | None
@@ -53,6 +54,7 @@ class RunSummaryOut(_Out):
     progress: float | None
     progress_message: str | None
     dead_lettered: bool
+    redriven_by: UUID | None
     created_at: datetime
     ready_at: datetime | None
     admitted_at: datetime | None
@@ -64,6 +66,7 @@ class RunOut(RunSummaryOut):
     input: object
     result: object
     error: dict[str, object] | None
+    why: ReasonOut | None
 
 
 class RunsOut(_Out):
@@ -87,6 +90,58 @@ class AttemptOut(_Out):
 
 class AttemptsOut(_Out):
     items: list[AttemptOut]
+
+
+class CopiedOut(_Out):
+    """`originSeq`: the seq up to which the new run begins with the records of `originRun`."""
+
+    id: UUID
+    name: str
+    namespace: str
+    task: str
+    state: str
+    origin_run: UUID
+    origin_seq: int
+    records: int
+
+
+class CancelledOut(_Out):
+    """`matched`: runs of this call; `cancelled`: those that were asked to end now."""
+
+    matched: int
+    cancelled: int
+    dry_run: bool
+    next_cursor: str | None
+
+
+class RecordOut(_Out):
+    seq: int
+    kind: str
+    key: str
+    bytes: int
+    created_at: datetime
+
+
+class DeadLetterOut(_Out):
+    """`records`: the newest, without their values."""
+
+    run: RunOut
+    attempts: list[AttemptOut]
+    records: list[RecordOut]
+
+
+class DeadLetterMovedOut(_Out):
+    """`run`: as it was named. `newRun`, `newName`: what it was redriven as, now or earlier."""
+
+    run: str
+    outcome: Outcome
+    new_run: UUID | None
+    new_name: str | None
+
+
+class DeadLettersMovedOut(_Out):
+    items: list[DeadLetterMovedOut]
+    next_cursor: str | None
 
 
 def created(run: Created, namespace: str, task: str) -> Mapping[str, object]:
@@ -116,6 +171,8 @@ def summary(run: RunView) -> dict[str, object]:
         "maxAttempts": run.max_attempts,
         "version": run.version,
         "origin": run.origin,
+        "originRun": run.origin_run,
+        "originSeq": run.origin_seq,
         "tags": list(run.tags),
         "idempotencyKey": run.idempotency_key,
         "podName": run.pod_name,
@@ -125,6 +182,7 @@ def summary(run: RunView) -> dict[str, object]:
         "progress": run.progress,
         "progressMessage": run.progress_message,
         "deadLettered": run.dead_lettered,
+        "redrivenBy": run.redriven_by,
         "createdAt": run.created_at,
         "readyAt": run.ready_at,
         "admittedAt": run.admitted_at,
@@ -159,20 +217,23 @@ def attempt(view: AttemptView) -> dict[str, object]:
     }
 
 
-def cursor_after(run: RunView) -> str:
-    """Where the next page begins: opaque to callers."""
-    return base64.urlsafe_b64encode(f"{run.created_at.isoformat()}|{run.run_id}".encode()).decode().rstrip("=")
+def copied(run: Copied) -> Mapping[str, object]:
+    return {
+        "id": run.run_id,
+        "name": run.name,
+        "namespace": run.namespace,
+        "task": run.task,
+        "state": run.state,
+        "originRun": run.origin_run,
+        "originSeq": run.origin_seq,
+        "records": run.records,
+    }
 
 
-def parse_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """The keyset of a cursor that we gave. Raises InvalidInputError for anything else."""
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        at, _, run_id = text.partition("|")
-        when = datetime.fromisoformat(at)
-        key = UUID(run_id)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInputError("invalid-cursor", "pass a nextCursor as it was given", "cursor") from error
-    if when.tzinfo is None:
-        raise InvalidInputError("invalid-cursor", "pass a nextCursor as it was given", "cursor")
-    return when, key
+def moved(one: Redriven) -> Mapping[str, object]:
+    return {"run": one.run, "outcome": one.outcome, "newRun": one.made, "newName": one.name}
+
+
+def dead_letter(run: RunView, attempts: Sequence[AttemptView], records: Sequence[RecordView]) -> Mapping[str, object]:
+    shown = [{"seq": r.seq, "kind": r.kind, "key": r.key, "bytes": r.bytes, "createdAt": r.created_at} for r in records]
+    return {"run": full(run), "attempts": [attempt(one) for one in attempts], "records": shown}

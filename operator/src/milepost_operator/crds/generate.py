@@ -86,10 +86,16 @@ RESOURCES: Final = (
         "queues",
         "mq",
         (
-            Column("Limit", ".spec.concurrency", "integer"),
+            Column("Depth", ".status.depth", "integer"),
             Column("Running", ".status.running", "integer"),
-            Column("Waiting", ".status.waiting", "integer"),
+            Column("Limit", ".status.limit", "integer"),
+            Column("Oldest", ".status.oldest", "date"),
+            Column("Paused", '.status.conditions[?(@.type=="Paused")].status'),
+            Column("Rate", ".status.rate"),
             _AGE,
+            Column("Breaker", '.status.conditions[?(@.type=="BreakerOpen")].reason', wide=True),
+            Column("Override", ".status.override", "integer", wide=True),
+            Column("Message", '.status.conditions[?(@.type=="Paused")].message', wide=True),
         ),
     ),
 )

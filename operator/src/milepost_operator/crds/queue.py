@@ -1,5 +1,6 @@
 """Queue: how many runs may be at work at once."""
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -7,11 +8,26 @@ from pydantic import Field
 from milepost_operator.crds.common import Conditions, Count, Model
 
 
+class Breaker(Model):
+    """Admit nothing for a while after too many failures, then let a few probes tell whether it is over."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)]
+    """Failed or timed-out attempts within the window that open it."""
+    window_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """Length of the window; 60 unless set."""
+    open_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """How long nothing is admitted; 30 unless set."""
+    probes: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Runs admitted then, all of which must succeed; 1 unless set."""
+
+
 class QueueSpec(Model):
     """Limits of the queue; they bind at admission, so lowering one stops nothing that runs."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Runs at work at once; none: no limit."""
+    breaker: Breaker | None = None
+    """Circuit breaker; none unless set."""
 
 
 class QueueStatus(Model):
@@ -19,14 +35,20 @@ class QueueStatus(Model):
 
     observed_generation: Count | None = None
     """metadata.generation that was taken."""
-    limit: Count | None = None
-    """Limit in force."""
+    depth: Count | None = None
+    """Runs that wait for a slot; 10000 stands for more."""
     running: Count | None = None
     """Runs that hold a slot."""
-    waiting: Count | None = None
-    """Runs that wait for one."""
+    limit: Count | None = None
+    """Limit in force; none: no limit."""
+    override: Count | None = None
+    """Limit set at run time, over that of the spec."""
+    oldest: datetime | None = None
+    """Since when the first of them waits."""
+    rate: Annotated[str, Field(max_length=64)] | None = None
+    """Rate in use and its limit, as 12/100 per 1m."""
     conditions: Conditions | None = None
-    """Accepted: the limits are in force."""
+    """Accepted: the limits are in force. Paused: nothing is admitted, by whom and why. BreakerOpen: too many failed."""
 
 
 class Queue(Model):

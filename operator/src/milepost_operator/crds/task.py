@@ -51,6 +51,26 @@ class Timeouts(Model):
     """The whole run, less the time it is suspended; 86400."""
 
 
+Keep = Annotated[int, Field(ge=60, le=315_360_000)]
+
+
+class Retention(Model):
+    """How long what is left of ended runs is kept; what is not set is as the installation says."""
+
+    successful_runs: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Run objects of the newest successes; older ones that kubectl did not make are deleted; 10."""
+    failed_runs: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """The same for runs that ended otherwise; 20."""
+    success_seconds: Keep | None = None
+    """Succeeded runs, in the database and its lists, after their end; 2592000 (30 days)."""
+    failure_seconds: Keep | None = None
+    """Runs that ended otherwise; 7776000 (90 days). Dead letters stay until they are redriven or discarded."""
+    records_success_seconds: Keep | None = None
+    """Records of succeeded runs, which a retry resumes from; 604800 (7 days)."""
+    records_failure_seconds: Keep | None = None
+    """Records of runs that ended otherwise; 2592000 (30 days)."""
+
+
 class TaskSpec(Model):
     """Exactly one of image and source says what code there is; entrypoint or command says what of it runs."""
 
@@ -89,6 +109,8 @@ class TaskSpec(Model):
     """Budget of attempts and backoff; copied onto a run when it is made."""
     timeouts: Timeouts | None = None
     """Limits of time; copied onto a run when it is made."""
+    retention: Retention | None = None
+    """How long what is left of ended runs is kept."""
 
 
 class TaskStatus(Model):

@@ -46,6 +46,12 @@ class GoneError(MilepostError):
     code = "gone"
 
 
+class PrunedError(GoneError):
+    """The records that it would need were pruned."""
+
+    code = "records-pruned"
+
+
 class UnavailableError(MilepostError):
     """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.states import Reason, RunState
 
 DEFAULT_QUEUE: Final = "default"
@@ -33,7 +34,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class TaskIntake:
-    """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version."""
+    """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
+
+    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count.
+    """
 
     namespace: str
     name: str
@@ -43,6 +47,7 @@ class TaskIntake:
     queue: str
     retry: Retry
     timeouts: Timeouts
+    retention: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class QueueIntake:
     uid: str
     generation: int
     concurrency: int | None
+    breaker: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,9 @@ class RunView:
     admitted_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    origin_run: UUID | None = None
+    origin_seq: int | None = None
+    redriven_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,17 @@ class AttemptView:
     started_at: datetime | None
     ended_at: datetime | None
     evidence: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One record of a run, less its value. `kind`: step or checkpoint. `bytes`: of the value as JSON."""
+
+    seq: int
+    kind: str
+    key: str
+    bytes: int
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

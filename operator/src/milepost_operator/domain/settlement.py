@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from milepost.wire.pod import Evidence, Failure, SettleRequest
+from milepost_operator.domain.breaker import Verdict
 from milepost_operator.domain.retry import backoff_seconds
 from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.states import Reason, RunState
@@ -36,13 +37,17 @@ class Next:
 
 
 def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
-    """Rule order: our own intent to cancel, success, the run's own deadline, a final failure, the two budgets."""
+    """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadline, a final failure,
+    the two budgets.
+    """
     counted = facts.attempts_counted + (1 if ending.counted else 0)
     if facts.cancel_requested:
         message = (
             "cancelled" if ending.reason is Reason.CANCELLED else f"cancelled; the attempt ended: {ending.message}"
         )
         return Next(RunState.CANCELLED, Reason.CANCELLED, message, counted, facts.infra_streak)
+    if ending.reason is Reason.PAUSED:
+        return Next(RunState.QUEUED, Reason.PAUSED, ending.message, facts.attempts_counted, facts.infra_streak)
     if ending.reason is Reason.SUCCEEDED:
         return Next(RunState.SUCCEEDED, Reason.SUCCEEDED, ending.message, facts.attempts_counted, 0)
     if ending.reason is Reason.RUN_TIMEOUT:
@@ -69,6 +74,15 @@ def _after_infra_loss(facts: RunFacts, ending: Ending, jitter: float) -> Next:
         return Next(RunState.QUEUED, ending.reason, ending.message, counted, streak)
     delay = backoff_seconds(facts.retry, streak - 1, jitter)
     return Next(RunState.BACKOFF, ending.reason, ending.message, counted, streak, delay)
+
+
+def verdict_of(ending: Ending, *, cancel_requested: bool) -> Verdict:
+    """Failures and timeouts of the task count; losses of infrastructure, configurations and cancels do not."""
+    if cancel_requested:
+        return Verdict.NEUTRAL
+    if ending.reason is Reason.SUCCEEDED:
+        return Verdict.SUCCESS
+    return Verdict.FAILURE if ending.counted or ending.reason is Reason.RUN_TIMEOUT else Verdict.NEUTRAL
 
 
 def ending_of(request: SettleRequest) -> Ending:

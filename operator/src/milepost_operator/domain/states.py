@@ -54,6 +54,7 @@ class Reason(StrEnum):
     POD_REFUSED = "PodCreationRefused"
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
+    PAUSED = "Paused"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"

@@ -19,7 +19,8 @@ from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
-from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
+from milepost_operator.reconcile.project import Bucket, Projector
+from milepost_operator.reconcile.queues import QueueStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
 from milepost_operator.settings import Settings
 
@@ -96,6 +97,7 @@ class Leader:
             raise DeposedError(f"leading ended: {ended.exceptions[0]}") from ended
         finally:
             self.loops, self._by_name, self._backlog = (), {}, None
+            self._metrics.forget_queues()
 
     def _intake(self) -> Backlog:
         intake = ObjectIntake(
@@ -127,7 +129,7 @@ class Leader:
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
-        queues = QueueStatus(store, cluster, bucket)
+        queues = QueueStatus(store, cluster, bucket, clock=now, on_views=metrics.show_queues)
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
         by_project = Loop("project", projector.turn, interval=1.0, spacing=0.1)

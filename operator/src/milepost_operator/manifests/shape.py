@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from milepost_operator.crds.queue import QueueSpec
 from milepost_operator.crds.task import TaskSpec
+from milepost_operator.domain import breaker
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Retry, Timeouts
 from milepost_operator.manifests.raw import Manifest
 
@@ -55,3 +57,22 @@ def policy_of(spec: TaskSpec) -> Policy:
             run_seconds=spec.timeouts.run_seconds or limits.run_seconds,
         )
     return Policy(spec.queue or DEFAULT_QUEUE, retry, limits)
+
+
+def breaker_policy(spec: QueueSpec) -> breaker.Policy | None:
+    """A Queue's circuit breaker, with defaults."""
+    given = spec.breaker
+    if given is None:
+        return None
+    base = breaker.Policy(given.failures)
+    return breaker.Policy(
+        given.failures,
+        window_seconds=given.window_seconds or base.window_seconds,
+        open_seconds=given.open_seconds or base.open_seconds,
+        probes=given.probes or base.probes,
+    )
+
+
+def retention_of(spec: TaskSpec) -> dict[str, int]:
+    """What it says of retention, by the names of crds.task.Retention."""
+    return spec.retention.model_dump(exclude_none=True) if spec.retention else {}

@@ -1,7 +1,12 @@
 """The operator's metrics. Seconds; labels have few values: never a run or a pod."""
 
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 from prometheus_client import Counter, Gauge
 
+from milepost_operator.domain.queues import QueueView
 from milepost_operator.obs.metrics import ProcessMetrics
 
 
@@ -38,3 +43,31 @@ class OperatorMetrics(ProcessMetrics):
             ("reason",),
             registry=registry,
         )
+        self.queue_depth = self._of_queue(
+            "depth", "Runs that wait for a slot of the queue, counted up to 10,000; told by the leader."
+        )
+        self.queue_running = self._of_queue("running", "Runs that hold a slot of the queue.")
+        self.queue_limit = self._of_queue("limit", "Slots of the queue; +Inf for no limit.")
+        self.queue_oldest = self._of_queue("oldest_seconds", "For how long the first run of the queue waits.")
+        self.queue_paused = self._of_queue("paused", "1 while nothing is admitted because the queue is paused.")
+
+    def _of_queue(self, name: str, what: str) -> Gauge:
+        return Gauge(f"milepost_queue_{name}", what, ("namespace", "queue"), registry=self.registry)
+
+    def show_queues(self, views: Sequence[QueueView]) -> None:
+        """The queues as they are now; those that are gone are told no more."""
+        self.forget_queues()
+        now = datetime.now(UTC)
+        for view in views:
+            of = (view.namespace, view.name)
+            waits = (now - view.oldest_at).total_seconds() if view.oldest_at else 0.0
+            self.queue_depth.labels(*of).set(view.depth)
+            self.queue_running.labels(*of).set(view.running)
+            self.queue_limit.labels(*of).set(math.inf if view.limit is None else view.limit)
+            self.queue_oldest.labels(*of).set(max(0.0, waits))
+            self.queue_paused.labels(*of).set(view.pause is not None)
+
+    def forget_queues(self) -> None:
+        """Only the leader tells of queues."""
+        for gauge in (self.queue_depth, self.queue_running, self.queue_limit, self.queue_oldest, self.queue_paused):
+            gauge.clear()

@@ -110,9 +110,6 @@ class Projections(Protocol):
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         """CRs (by uid) that a complete list no longer has: forget them, so that they are projected anew."""
 
-    async def queue_stats(self) -> Sequence[tuple[str, str, int, int, int | None]]:
-        """(namespace, queue, waiting, running, limit) for Queue status."""
-
 
 class PodStore(Protocol):
     """What sidecars do, fenced."""
@@ -171,19 +168,6 @@ class Reads(Protocol):
         """By name or id. NotFoundError."""
 
     async def get_attempts(self, run_id: UUID) -> Sequence[AttemptView]: ...
-
-    async def list_runs(
-        self,
-        namespace: str | None,
-        *,
-        task: str | None = None,
-        queue: str | None = None,
-        state: str | None = None,
-        tag: str | None = None,
-        before: tuple[datetime, UUID] | None = None,
-        limit: int = 50,
-    ) -> Sequence[RunView]:
-        """Newest first, by keyset (created_at, run_id)."""
 
     async def ready(self) -> None:
         """Postgres answers and its schema is the one we know."""

@@ -24,7 +24,7 @@ from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, NewRun, QueueI
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
-from milepost_operator.manifests.shape import policy_of, shape_of
+from milepost_operator.manifests.shape import breaker_policy, policy_of, retention_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
@@ -97,7 +97,7 @@ class ObjectIntake:
         generation = raw.number(body, "metadata", "generation") or 0
         fresh = self._versions.get(uid, (None, 0))[0] != generation
         if fresh:
-            await self._store.apply_queue(QueueIntake(namespace, name, uid, generation, spec.concurrency))
+            await self._store.apply_queue(_queue(body, spec))
             self._versions[uid] = (generation, 0)
         await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
         if fresh:
@@ -225,6 +225,18 @@ def _task(body: Object) -> TaskIntake:
         queue=policy.queue,
         retry=policy.retry,
         timeouts=policy.timeouts,
+        retention=retention_of(spec),
+    )
+
+
+def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
+    return QueueIntake(
+        raw.namespace(body),
+        raw.name(body),
+        raw.uid(body),
+        raw.number(body, "metadata", "generation") or 0,
+        spec.concurrency,
+        breaker_policy(spec),
     )
 
 

@@ -6,7 +6,6 @@ One-way and disposable: nothing is ever decided from what it wrote.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -149,26 +148,3 @@ class Projector:
         for event in one.events:
             await self._bucket.take()
             await self._objects.create_event(build_event(one.view, event, uid))
-
-
-class QueueStatus:
-    """Keeps the numbers in the status of Queues, written only when they changed."""
-
-    def __init__(self, store: Projections, objects: Objects, bucket: Bucket) -> None:
-        self._store = store
-        self._objects = objects
-        self._bucket = bucket
-        self._shown: dict[tuple[str, str], tuple[int, int, int | None]] = {}
-
-    async def turn(self) -> None:
-        stats = await self._store.queue_stats()
-        changed = [one for one in stats if self._shown.get(one[:2]) != one[2:]]
-        await each(changed, self._show, at_once=AT_ONCE, what="queue status")
-
-    async def _show(self, one: tuple[str, str, int, int, int | None]) -> None:
-        namespace, name, waiting, running, limit = one
-        await self._bucket.take()
-        status: Manifest = {"waiting": waiting, "running": running, "limit": limit}
-        with suppress(NotFoundError):  # `default` needs no Queue
-            await self._objects.patch_status("queues", namespace, name, {"status": status})
-        self._shown[namespace, name] = (waiting, running, limit)

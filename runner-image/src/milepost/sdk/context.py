@@ -2,23 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from inspect import isawaitable, iscoroutinefunction
-from typing import Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import compact
-from milepost.sdk import local
+from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
 from milepost.sdk.journal import Journal
+from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
-from milepost.values import decode
+from milepost.sdk.signature import returned
+from milepost.values import Encoded, unpack, unpack_line
 from milepost.wire.values import JSON
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
 
 R = TypeVar("R")
 D = TypeVar("D")
+T = TypeVar("T")
 logger: Final = logging.getLogger("milepost.task")
 
 
@@ -62,17 +69,31 @@ class Context:
         A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call.
 
         Raises:
-            NotRecordableError: what it returned is not JSON; the path says where.
+            NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
+            ValueMismatchError: it does not fit the annotation of what the function returns.
             StepKeyError: the name or key can't be used.
         """
+        return await self.recorded(name, fn, args, kwargs, key, returned(fn))
+
+    async def recorded(  # noqa: PLR0917
+        self,
+        name: str,
+        fn: Callable[..., R] | Callable[..., Awaitable[R]],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        key: str | None,
+        annotation: object,
+    ) -> R:
+        """Run a step whose value is of the type that `annotation` says, as `step` does."""
         own_key = self._journal.step_key(name, key)
-        found = self._journal.recorded_step(own_key)
-        if found is MISSING:
-            value = await self._execute(own_key, fn, args, kwargs)
-            text = self._journal.encode(value, f"the result of step {own_key!r}")
-            found = decode(await self._record(own_key, text))
-        return cast("R", found)
+        line = self._journal.recorded_step(own_key)
+        if not isinstance(line, Missing):
+            return cast("R", unpack_line(line, annotation))
+        packed = self._journal.encode(await self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
+        value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
+        first = await self._record(own_key, packed)
+        return cast("R", value if first is None else unpack(first, annotation))
 
     async def _execute(
         self,
@@ -90,25 +111,46 @@ class Context:
         finally:
             scope.reset(token)
 
-    async def _record(self, key: str, text: str) -> str | bytes:
+    async def _record(self, key: str, data: Encoded) -> Encoded | None:
+        """Commit it. What was there before, when another write was first: that is what later attempts will be given."""
         target = local.step_target(key)
-        reply = await self._sidecar.call("PUT", target, local.write_headers(), text.encode())
-        if not step_exists(reply):
-            return text
-        # first write wins: give what every later attempt will be given
-        return (await self._sidecar.call("GET", target, [])).body
+        reply = await self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
+        return local.answered(await self._sidecar.call("GET", target, [])) if step_exists(reply) else None
+
+    async def now(self) -> "datetime":
+        """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
+        return await self.step("ctx.now", chance.now)
+
+    async def random(self) -> float:
+        """Give a random number from 0 up to 1: the same in every attempt."""
+        return await self.step("ctx.random", chance.random)
+
+    async def uuid(self) -> "UUID":
+        """Give a random UUID: the same in every attempt."""
+        return await self.step("ctx.uuid", chance.uuid)
+
+    async def map(self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, concurrency: int = 10) -> list[R]:
+        """`await fn(item)` for each, at most `concurrency` at once; values in the order of the items.
+
+        Each item is a branch: what its steps recorded is not repeated. The first error ends the others.
+        """
+        return await parallel.each(fn, items, concurrency)
+
+    async def all_settled(self, *awaitables: Awaitable[R]) -> list[Settled[R]]:
+        """Wait for all, whatever fails; their ends in the order given."""
+        return await parallel.all_settled(*awaitables)
 
     async def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`, outside the order of steps; its commit sequence.
 
         Raises:
-            NotRecordableError: it is not JSON; the last good checkpoint stays.
+            NotRecordableError: it can't be recorded; the last good checkpoint stays.
             RecordTooLargeError: it is above the limit.
         """
-        text = self._journal.encode(data, f"checkpoint {key!r}")
+        packed = self._journal.encode(data, f"checkpoint {key!r}")
         target = local.checkpoint_target(checked(key))
-        reply = await self._sidecar.call("PUT", target, local.write_headers(), text.encode())
-        self._journal.checkpointed(key, text)
+        reply = await self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode())
+        self._journal.checkpointed(key, packed)
         return _seq(reply.json())
 
     @overload
@@ -117,13 +159,18 @@ class Context:
     async def restore(self, key: str, default: None) -> JSON: ...
     @overload
     async def restore(self, key: str, default: D) -> D: ...
-    async def restore(self, key: str, default: object = MISSING) -> object:
+    @overload
+    async def restore(self, key: str, default: Missing = MISSING, *, type: type[D]) -> D | Missing: ...
+    @overload
+    async def restore(self, key: str, default: D, *, type: type[D]) -> D: ...
+    async def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
         """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`.
 
-        It is typed as the default: give one of the type that the code checkpoints.
+        To type checkers it is of the default's type: give one of the type that the code checkpoints. With `type` it is
+        read as that annotation. Raises ValueMismatchError when it does not fit.
         """
-        found = self._journal.restored(key)
-        return default if isinstance(found, Missing) else found
+        line = self._journal.restored(key)
+        return default if isinstance(line, Missing) else unpack_line(line, type)
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does. Costs nothing: passed on in the background."""

@@ -6,8 +6,7 @@ from typing import Final
 from milepost.errors import StepKeyError
 from milepost.sdk.run import MISSING, AttemptInfo, Missing
 from milepost.sdk.scope import Scope, checked, scope
-from milepost.values import decode, encode_within
-from milepost.wire.values import JSON
+from milepost.values import Encoded, pack_within
 
 RESERVED: Final = "~"
 
@@ -43,27 +42,20 @@ class Journal:
         self._used.add(found)
         return found
 
-    def recorded_step(self, key: str) -> JSON | Missing:
-        """Give what an earlier attempt recorded, and let go of it: a key is asked for once."""
-        line = self._steps.pop(key, None)
-        return MISSING if line is None else _value(line)
+    def recorded_step(self, key: str) -> bytes | Missing:
+        """Give the line of what an earlier attempt recorded, and let go of it: a key is asked for once."""
+        return self._steps.pop(key, MISSING)
 
-    def restored(self, key: str) -> JSON | Missing:
-        """Give the newest value checkpointed under a key."""
-        line = self._checkpoints.get(checked(key))
-        return MISSING if line is None else _value(line)
+    def restored(self, key: str) -> bytes | Missing:
+        """Give the line of the newest value checkpointed under a key."""
+        return self._checkpoints.get(checked(key), MISSING)
 
-    def checkpointed(self, key: str, text: str) -> None:
+    def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
-        self._checkpoints[key] = b'{"value":' + text.encode() + b"}"
+        self._checkpoints[key] = (
+            json.dumps({"types": data.types}).encode()[:-1] + b',"value":' + data.text.encode() + b"}"
+        )
 
-    def encode(self, value: object, what: str) -> str:
+    def encode(self, value: object, what: str) -> Encoded:
         """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
-        return encode_within(value, self.attempt.max_record_bytes, what)
-
-
-def _value(line: bytes) -> JSON:
-    record = decode(line)
-    if not isinstance(record, dict):
-        raise TypeError("a record is an object")
-    return record["value"]
+        return pack_within(value, self.attempt.max_record_bytes, what)

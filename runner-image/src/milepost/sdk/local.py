@@ -14,7 +14,8 @@ from milepost.errors import (
     SidecarLostError,
 )
 from milepost.net.messages import Headers, Reply, TransportError, jitter, unique_id
-from milepost.wire.local import WRITE_ID
+from milepost.values import Encoded
+from milepost.wire.local import TYPES, WRITE_ID
 
 LOST_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.02
@@ -32,9 +33,17 @@ def checkpoint_target(key: str) -> str:
     return f"/v1/checkpoints/{quote(key, safe='')}"
 
 
-def write_headers() -> Headers:
-    """Give the headers of a write: made once, and sent again with each repetition."""
-    return [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
+def write_headers(types: str | None = None) -> Headers:
+    """Give the headers of a write: made once, and sent again with each repetition. `types`: the value's type tags."""
+    headers = [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
+    if types is not None:
+        headers.append((TYPES, types))
+    return headers
+
+
+def answered(reply: Reply) -> Encoded:
+    """Read the answer of GET on a step or checkpoint."""
+    return Encoded(reply.body.decode(), reply.headers.get(TYPES.lower()))
 
 
 def refusal(reply: Reply) -> MilepostError:

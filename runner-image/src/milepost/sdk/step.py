@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import ParamSpec, Protocol, TypeVar, overload
 
 from milepost.sdk.context import active
+from milepost.sdk.signature import returned
 from milepost.sdk.sync import active_sync
 
 P = ParamSpec("P")
@@ -49,20 +49,11 @@ def step(
 def _wrap(fn: Callable[..., object], name: str, key: Callable[..., str] | None) -> Callable[..., object]:
     @wraps(fn)
     def call(*args: object, **kwargs: object) -> object:
-        def bound() -> object:
-            return fn(*args, **kwargs)
-
-        async def bound_async() -> object:
-            value = fn(*args, **kwargs)
-            return await value if isinstance(value, Coroutine) else value
-
         own_key = None if key is None else key(*args, **kwargs)
         if (context := active()) is not None:
-            return context.step(name, bound_async if iscoroutinefunction(fn) else bound, key=own_key)
+            return context.recorded(name, fn, args, kwargs, own_key, returned(fn))
         if (blocking := active_sync()) is not None:
-            if iscoroutinefunction(fn):
-                raise TypeError(f"step {name!r} is async: only an async task can have it")
-            return blocking.step(name, bound, key=own_key)
+            return blocking.recorded(name, fn, args, kwargs, own_key, returned(fn))
         return fn(*args, **kwargs)
 
     return call

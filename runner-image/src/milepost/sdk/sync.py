@@ -5,7 +5,7 @@ from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import compact
@@ -15,7 +15,8 @@ from milepost.sdk.context import logger
 from milepost.sdk.journal import Journal
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
-from milepost.values import decode
+from milepost.sdk.signature import returned
+from milepost.values import Encoded, unpack, unpack_line
 from milepost.wire.values import JSON
 
 R = TypeVar("R")
@@ -50,20 +51,34 @@ class SyncContext:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
         Raises:
-            NotRecordableError: what it returned is not JSON; the path says where.
+            NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
+            ValueMismatchError: it does not fit the annotation of what the function returns.
             StepKeyError: the name or key can't be used.
         """
+        return self.recorded(name, fn, args, kwargs, key, returned(fn))
+
+    def recorded(  # noqa: PLR0917
+        self,
+        name: str,
+        fn: Callable[..., R],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        key: str | None,
+        annotation: object,
+    ) -> R:
+        """Run a step whose value is of the type that `annotation` says, as `step` does."""
         self._check_cancelled()
         if iscoroutinefunction(fn):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
         own_key = self._journal.step_key(name, key)
-        found = self._journal.recorded_step(own_key)
-        if found is MISSING:
-            value = self._execute(own_key, fn, args, kwargs)
-            text = self._journal.encode(value, f"the result of step {own_key!r}")
-            found = decode(self._record(own_key, text))
-        return cast("R", found)
+        line = self._journal.recorded_step(own_key)
+        if not isinstance(line, Missing):
+            return cast("R", unpack_line(line, annotation))
+        packed = self._journal.encode(self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
+        value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
+        first = self._record(own_key, packed)
+        return cast("R", value if first is None else unpack(first, annotation))
 
     @staticmethod
     def _execute(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
@@ -73,18 +88,18 @@ class SyncContext:
         finally:
             scope.reset(token)
 
-    def _record(self, key: str, text: str) -> str | bytes:
+    def _record(self, key: str, data: Encoded) -> Encoded | None:
         target = local.step_target(key)
-        reply = self._sidecar.call("PUT", target, local.write_headers(), text.encode())
-        return self._sidecar.call("GET", target, []).body if step_exists(reply) else text
+        reply = self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
+        return local.answered(self._sidecar.call("GET", target, [])) if step_exists(reply) else None
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
         self._check_cancelled()
-        text = self._journal.encode(data, f"checkpoint {key!r}")
+        packed = self._journal.encode(data, f"checkpoint {key!r}")
         target = local.checkpoint_target(checked(key))
-        answer = self._sidecar.call("PUT", target, local.write_headers(), text.encode()).json()
-        self._journal.checkpointed(key, text)
+        answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
+        self._journal.checkpointed(key, packed)
         if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
             return seq
         raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")
@@ -95,14 +110,15 @@ class SyncContext:
     def restore(self, key: str, default: None) -> JSON: ...
     @overload
     def restore(self, key: str, default: D) -> D: ...
-    def restore(self, key: str, default: object = MISSING) -> object:
-        """Give the newest data checkpointed under `key`, by this or an earlier attempt; else `default`.
-
-        It is typed as the default: give one of the type that the code checkpoints.
-        """
+    @overload
+    def restore(self, key: str, default: Missing = MISSING, *, type: type[D]) -> D | Missing: ...
+    @overload
+    def restore(self, key: str, default: D, *, type: type[D]) -> D: ...
+    def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
+        """Give the newest data checkpointed under `key`; else `default`. As `Context.restore`."""
         self._check_cancelled()
-        found = self._journal.restored(key)
-        return default if isinstance(found, Missing) else found
+        line = self._journal.restored(key)
+        return default if isinstance(line, Missing) else unpack_line(line, type)
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does."""

@@ -75,6 +75,10 @@ class Database:
         """Tell other processes that there is work; call it after the commit."""
         self._wakes.add(names)
 
+    def wake_in(self, seconds: float, name: str) -> None:
+        """The same for work whose time is known."""
+        self._wakes.add_in(seconds, name)
+
     async def close(self) -> None:
         """Drop every connection; what was not committed is not acknowledged either."""
         await self._wakes.close()

@@ -23,17 +23,22 @@ INVARIANTS: Final = (
     "one_writer",
     "writes_fenced",
     "slots_within_limit",
+    "slots_counted",
+    "rates_within_limit",
+    "waiting_is_told",
     "slots_freed",
     "one_run_per_key",
     "records_whole",
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "dead_letters_conserved",
+    "copies_begin_with_their_origin",
 )
 
 
 class PostgresDuties:
-    """Admission, promotion, reaping and the invariants."""
+    """Promotion, reaping and the invariants."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -47,14 +52,6 @@ class PostgresDuties:
         if held:
             self._db.wake("project")
         return len(due) + len(held)
-
-    async def admit(self, limit: int) -> int:
-        total = 0
-        for queue in await self._db.fetch(Q["queues_with_work"], self._db.cluster):
-            total += await self._admit_queue(queue["namespace"], queue["name"], limit)
-        if total:
-            self._db.wake("launch", "project")
-        return total
 
     async def reap(self, limit: int) -> int:
         lease = seconds(self._db.settings.lease_seconds)
@@ -76,23 +73,6 @@ class PostgresDuties:
             row = await self._db.fetchrow(Q[name], self._db.cluster, *arguments.get(name, ()))
             found[name] = int(row[0]) if row else 0
         return found
-
-    async def _admit_queue(self, namespace: str, name: str, limit: int) -> int:
-        key = (self._db.cluster, namespace, name)
-
-        async def work(connection: Connection) -> int:
-            queue = await connection.fetchrow(Q["lock_queue"], *key)
-            if queue is None:
-                return 0
-            free = limit
-            if queue["concurrency"] is not None:
-                used: int = await connection.fetchval(Q["count_slots"], *key)
-                free = min(limit, queue["concurrency"] - used)
-            if free <= 0:
-                return 0
-            return len(await connection.fetch(Q["admit"], *key, free))
-
-        return await self._db.transaction(work)
 
     async def _end_overdue(self, connection: Connection, found: Row) -> int:
         run = await lock_run(connection, found["run_id"])

@@ -10,8 +10,8 @@ import orjson
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds, to_json
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.runs import Ending, Retry
-from milepost_operator.domain.settlement import Next, RunFacts, decide
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.settlement import Next, RunFacts, decide, verdict_of
+from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 _FINISHED_EVENT = {
     RunState.SUCCEEDED: "RunSucceeded",
@@ -81,6 +81,7 @@ async def end_attempt(
         ending.counted,
         ending.infra,
         to_json(dict(ending.evidence)),
+        verdict_of(ending, cancel_requested=facts.cancel_requested),
     )
     await connection.execute(Q["fence_off"], run["run_id"])
     succeeded = following.state is RunState.SUCCEEDED
@@ -93,7 +94,7 @@ async def end_attempt(
         following.attempts_counted,
         following.infra_streak,
         following.dead_lettered,
-        "infra" if ending.infra else "retry",
+        _next_cause(attempt, ending),
         result if succeeded else None,
         None if succeeded or ending.error is None else to_json(dict(ending.error)),
         seconds(following.delay_seconds),
@@ -103,8 +104,17 @@ async def end_attempt(
     return following
 
 
+def _next_cause(attempt: Row, ending: Ending) -> str:
+    """An attempt that was put back before it began will be what it would have been."""
+    if ending.reason is Reason.PAUSED:
+        return str(attempt["cause"])
+    return "infra" if ending.infra else "retry"
+
+
 async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, following: Next) -> None:
     number = attempt["attempt"]
+    if following.reason is Reason.PAUSED:
+        return  # one pause would be an Event for each run: the queue tells of it
     if following.state in TERMINAL:
         bad = following.state in {RunState.FAILED, RunState.TIMED_OUT, RunState.EXPIRED}
         message = f"attempt {number}: {following.reason}: {following.message}" if bad else following.message

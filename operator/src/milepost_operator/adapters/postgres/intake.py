@@ -6,8 +6,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Final
 from uuid import UUID
 
+from milepost_operator.adapters.postgres.control import sync_pause
 from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid, seconds, to_json
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
@@ -16,6 +18,9 @@ from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, Ending, NewRun, QueueIntake, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
+
+CANCEL_BATCH: Final = 20
+"""Runs that are told to end in one transaction."""
 
 _ADOPTED = (
     "this Run shows the {state} run of its name, task and input, which is not run again:"
@@ -52,6 +57,7 @@ class PostgresIntake:
                 to_json(asdict(task.retry)),
                 to_json(asdict(task.timeouts)),
             )
+            await connection.execute(Q["set_retention"], *key, to_json(dict(task.retention)))
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version
@@ -81,6 +87,11 @@ class PostgresIntake:
                 queue.generation,
                 queue.concurrency,
             )
+            breaker = None if queue.breaker is None else to_json(asdict(queue.breaker))
+            await connection.execute(
+                Q["set_breaker_policy"], self._db.cluster, queue.namespace, queue.name, queue.generation, breaker
+            )
+            await sync_pause(self._db, connection, (self._db.cluster, queue.namespace, queue.name))
 
         await self._db.transaction(work)
         self._db.wake("admit")
@@ -122,6 +133,21 @@ class PostgresIntake:
 
         await self._db.transaction(work)
         self._db.wake("launch", "project")
+
+    async def cancel_many(self, namespace: str, run_ids: Sequence[UUID], who: str) -> int:
+        cancelled = 0
+        for first in range(0, len(run_ids), CANCEL_BATCH):
+            some = sorted(run_ids[first : first + CANCEL_BATCH])
+
+            async def work(connection: Connection, some: Sequence[UUID] = some) -> int:
+                open_ones = await connection.fetch(Q["cancellable"], self._db.cluster, namespace, some)
+                for row in open_ones:
+                    await self._cancel(connection, row["run_id"], who)
+                return len(open_ones)
+
+            cancelled += await self._db.transaction(work)
+            self._db.wake("launch", "project")
+        return cancelled
 
     async def forget_cr(self, namespace: str, name: str, cr_uid: str) -> None:
         async def work(connection: Connection) -> None:

@@ -5,12 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from milepost_operator.adapters.postgres.admission import PostgresAdmission
+from milepost_operator.adapters.postgres.breaker import PostgresBreakers
+from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
+from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
+from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
+from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
+from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
@@ -26,13 +34,22 @@ class PostgresStore(
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,
+    PostgresAdmission,
     PostgresDuties,
     PostgresReads,
+    PostgresControl,
+    PostgresBreakers,
+    PostgresQueueReads,
+    PostgresWaiting,
+    PostgresLists,
+    PostgresLifecycle,
+    PostgresRetention,
 ):
-    """Each parent implements one port of `ports.store`."""
+    """Each parent implements one port of `ports.store` or of `ports.control`."""
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
+        PostgresAdmission.__init__(self, db)
 
     @classmethod
     @asynccontextmanager

@@ -37,17 +37,13 @@ class PostgresProjections:
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
         return len(await self._db.fetch(Q["lost_crs"], self._db.cluster, list(present), before))
 
-    async def queue_stats(self) -> Sequence[tuple[str, str, int, int, int | None]]:
-        rows = await self._db.fetch(Q["queue_stats"], self._db.cluster)
-        return [(r["namespace"], r["name"], r["waiting"], r["running"], r["concurrency"]) for r in rows]
-
     async def _events(self, row: Row) -> Sequence[RunEvent]:
         events = await self._db.fetch(Q["new_events"], row["run_id"], row["events_upto"])
         return [RunEvent(e["seq"], e["reason"], e["message"], e["warning"], e["at"]) for e in events]
 
 
 class PostgresReads:
-    """Runs by name, by id and by filter."""
+    """Runs by name and by id."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -83,40 +79,6 @@ class PostgresReads:
             )
             for r in rows
         ]
-
-    async def list_runs(
-        self,
-        namespace: str | None,
-        *,
-        task: str | None = None,
-        queue: str | None = None,
-        state: str | None = None,
-        tag: str | None = None,
-        before: tuple[datetime, UUID] | None = None,
-        limit: int = 50,
-    ) -> Sequence[RunView]:
-        args: list[object] = [self._db.cluster]
-        where = ["r.cluster = $1"]
-        filters = {
-            "r.namespace = ${}": namespace,
-            "r.task = ${}": task,
-            "r.queue = ${}": queue,
-            "r.state = ${}": state,
-            "r.tags @> array[${}]": tag,
-        }
-        for condition, value in filters.items():
-            if value is not None:
-                args.append(value)
-                where.append(condition.format(len(args)))
-        if before:
-            args.extend(before)
-            where.append(f"(r.created_at, r.run_id) < (${len(args) - 1}, ${len(args)})")
-        args.append(limit)
-        query = (
-            f"{Q['view_columns']}\nwhere {' and '.join(where)}"
-            f"\norder by r.created_at desc, r.run_id desc limit ${len(args)}"
-        )
-        return [_view(row) for row in await self._db.fetch(query, *args)]
 
     async def ready(self) -> None:
         row = await self._db.fetchrow(Q["schema_version"])
@@ -160,4 +122,7 @@ def _view(row: Row) -> RunView:
         admitted_at=row["admitted_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        origin_run=row["origin_run"] and as_uuid(row["origin_run"]),
+        origin_seq=row["origin_seq"],
+        redriven_by=row["redriven_by"] and as_uuid(row["redriven_by"]),
     )

@@ -28,6 +28,7 @@ class Wakes:
         self._cluster = cluster
         self._pending: set[str] = set()
         self._sender: asyncio.Task[None] | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, names: Iterable[str]) -> None:
         """Send soon, without waiting for it."""
@@ -35,7 +36,20 @@ class Wakes:
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send())
 
+    def add_in(self, seconds: float, name: str) -> None:
+        """Send `name` in so many seconds, unless it is due before."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds
+        timer = self._timers.get(name)
+        if timer is not None:
+            if loop.time() < timer.when() <= at:
+                return
+            timer.cancel()
+        self._timers[name] = loop.call_at(at, self.add, (name,))
+
     async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
         if self._sender:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)

@@ -1,1 +1,801 @@
-select 1;
+-- Admission: the limits, what is taken of them, and which keys of a queue have runs waiting.
+
+alter table queues
+    add column key_concurrency integer check (key_concurrency >= 0),
+    add column rate json,
+    add column key_rate json,
+    add column max_depth integer check (max_depth >= 0),
+    add column override_concurrency integer check (override_concurrency >= 0),
+    add column spec_paused boolean not null default false,
+    add column paused_by text,
+    add column paused_at timestamptz;
+
+alter table tasks
+    add column concurrency integer check (concurrency >= 0),
+    add column semaphores json;
+
+alter table runs
+    add column rate_cost integer not null default 1 check (rate_cost >= 1),
+    add column bumped_at timestamptz,
+    add column semaphores jsonb;
+
+create index tasks_gated on tasks (cluster, namespace) where concurrency is not null or semaphores is not null;
+
+-- One index serves the claim: the entries of each key and task in their order.
+drop index runs_claim;
+drop index runs_slots;
+drop index runs_live;
+create index runs_claim on runs (cluster, namespace, queue, concurrency_key, task, order_at, run_id) where state = 'queued';
+create index runs_bumped on runs (cluster, namespace, queue, bumped_at, run_id)
+    where state = 'queued' and bumped_at is not null;
+create index runs_exempt on runs (cluster, namespace, queue, order_at, run_id)
+    where state = 'queued' and next_cause in ('resume', 'infra');
+create index runs_slots on runs (cluster, namespace, queue, task) where state in ('admitted', 'running', 'cancelling');
+create index runs_semaphores on runs (cluster, namespace)
+    where state in ('admitted', 'running', 'cancelling') and semaphores is not null;
+
+-- What a rate limit remembers. `counts`: cost admitted in each slice (a 60th of the period of `seconds`), the newest
+-- first, 61 of them: any window of the period's length lies within them. `tokens`: what is left in a bucket.
+create type rate_state as (at timestamptz, seconds double precision, counts integer[], tokens double precision);
+
+-- Limits that several queues share: `global` (one row a cluster), `semaphore` and `task`. What is taken is counted from
+-- the runs once the row is locked.
+create table limits (
+    cluster text not null,
+    namespace text not null,
+    kind text not null check (kind in ('global', 'semaphore', 'task')),
+    name text not null,
+    concurrency integer check (concurrency >= 0),
+    primary key (cluster, namespace, kind, name)
+);
+
+-- What changes with every claim of a queue; only who holds the lock of the queue's row writes here. Each update is a new
+-- entry of the index, read newest first, so that a snapshot which somebody holds (and the versions it keeps) costs nothing.
+-- `running`: slots taken, less those that `slot_returns` gives back. `virtual`: the virtual time of fair queueing.
+create table queue_states (
+    cluster text not null,
+    namespace text not null,
+    queue text not null,
+    turn bigint not null default 0,
+    running integer not null default 0,
+    virtual bigint not null default 0,
+    rate rate_state,
+    limits text,
+    returns_upto bigint not null default 0,
+    swept_at timestamptz not null default '-infinity',
+    counted_at timestamptz not null default '-infinity',
+    primary key (cluster, namespace, queue, turn)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+-- A concurrency key of a queue ('' for runs without one). `tasks`: those that have runs waiting under it. `tag`: its
+-- place in fair queueing, one more for each admission. `open`: below its limits; else a returned slot opens it, or `opens_at`.
+-- `emptied`: nothing was found under it a moment ago; what is inserted meanwhile opens it.
+-- `mark`: every entry before it was admitted when it was set; a scan from the beginning is due 80 ms after `swept_at`.
+create table queue_keys (
+    cluster text not null,
+    namespace text not null,
+    queue text not null,
+    key text not null,
+    tasks text[] not null default '{}',
+    tag bigint not null default 0,
+    running integer not null default 0,
+    open boolean not null default true,
+    opens_at timestamptz,
+    emptied boolean not null default false,
+    rate rate_state,
+    mark_at timestamptz not null default '-infinity',
+    mark_id uuid not null default '00000000-0000-0000-0000-000000000000',
+    swept_at timestamptz not null default '-infinity',
+    touched_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+-- Unique by an expression, so that no plan reads by it: it leads through every version of a row, `newest` to the last one.
+create unique index queue_keys_one on queue_keys (cluster, namespace, queue, (key || ''));
+create index queue_keys_order on queue_keys (cluster, namespace, queue, tag, key) where open and tasks <> '{}';
+create index queue_keys_newest on queue_keys (cluster, namespace, queue, key, tag);
+create index queue_keys_opening on queue_keys (cluster, namespace, queue, opens_at) where opens_at is not null;
+create index queue_keys_idle on queue_keys (cluster, touched_at) where tasks = '{}' and running = 0;
+
+-- Slots given back since the last claim of their queue folded them into its counters; negative: taken outside a claim.
+-- `anew`: a run waits before its key's mark.
+create table slot_returns (
+    cluster text not null,
+    namespace text not null,
+    queue text not null,
+    return_id bigint generated always as identity,
+    key text not null,
+    slots integer not null,
+    anew boolean not null default false,
+    primary key (cluster, namespace, queue, return_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+
+-- The rate limits. `rate`: {"limit", "periodSeconds", "algorithm": "window" | "bucket", "burst"}. domain/rates.py is the model.
+
+-- The state as of `now`; a clock that went back stands still here. After a change of the period each slice's cost
+-- counts at the latest moment it can be of.
+create function rate_at(rate jsonb, state rate_state, now timestamptz) returns rate_state
+language plpgsql immutable parallel safe as $$
+declare
+    period constant double precision := (rate->>'periodSeconds')::double precision;
+    width constant double precision := period / 60;
+    capacity constant double precision := coalesce(rate->>'burst', rate->>'limit')::double precision;
+    made rate_state;
+    moved bigint;
+    slot bigint;
+begin
+    if state is null or state.counts is null then
+        return row(now, period, array_fill(0, array[61]), capacity)::rate_state;
+    end if;
+    made.at := greatest(now, state.at);
+    made.seconds := period;
+    made.tokens := least(capacity, coalesce(state.tokens, capacity)
+        + extract(epoch from made.at - state.at) * (rate->>'limit')::double precision / period);
+    if state.seconds = period then
+        moved := floor(extract(epoch from made.at) / width)::bigint - floor(extract(epoch from state.at) / width)::bigint;
+        made.counts := case when moved <= 0 then state.counts
+                            when moved > 60 then array_fill(0, array[61])
+                            else array_fill(0, array[moved::integer]) || state.counts[1:61 - moved::integer] end;
+        return made;
+    end if;
+    made.counts := array_fill(0, array[61]);
+    for i in 1..61 loop
+        continue when state.counts[i] = 0;
+        -- the end of the old slice, but not later than what the state has seen
+        slot := floor(extract(epoch from state.at) / (state.seconds / 60))::bigint - (i - 2);
+        moved := floor(extract(epoch from made.at) / width)::bigint
+            - floor(least(extract(epoch from state.at)::double precision, slot * (state.seconds / 60)) / width)::bigint;
+        if moved <= 60 then
+            made.counts[1 + moved] := made.counts[1 + moved] + state.counts[i];
+        end if;
+    end loop;
+    return made;
+end $$;
+
+-- What may be admitted now, by a state as of now.
+create function rate_free(rate jsonb, state rate_state) returns integer
+language sql immutable parallel safe
+return case when rate->>'algorithm' = 'bucket' then floor(state.tokens)::integer
+            else greatest(0, (rate->>'limit')::integer - (select sum(c)::integer from unnest(state.counts) c)) end;
+
+-- What a cost counts: one above the limit waits for the whole of it.
+create function rate_cost(rate jsonb, cost integer) returns integer
+language sql immutable parallel safe
+return least(cost, case when rate->>'algorithm' = 'bucket' then floor(coalesce(rate->>'burst', rate->>'limit')::double precision)::integer
+                        else (rate->>'limit')::integer end);
+
+create function rate_take(state rate_state, cost integer) returns rate_state
+language sql immutable parallel safe
+return row(state.at, state.seconds, (state.counts[1] + cost) || state.counts[2:61], state.tokens - cost)::rate_state;
+
+-- The earliest time at which `cost` is free if nothing else is taken.
+create function rate_next(rate jsonb, state rate_state, cost integer) returns timestamptz
+language plpgsql immutable parallel safe as $$
+declare
+    width constant double precision := state.seconds / 60;
+    lacking integer := rate_cost(rate, cost) - rate_free(rate, state);
+begin
+    if lacking <= 0 then
+        return state.at;
+    end if;
+    if rate->>'algorithm' = 'bucket' then
+        return state.at + make_interval(secs => (rate_cost(rate, cost) - state.tokens) * state.seconds
+                                                / (rate->>'limit')::double precision);
+    end if;
+    -- a limit that was lowered: `rate_free` is 0, what is above the limit must go first
+    lacking := rate_cost(rate, cost) + (select sum(c)::integer from unnest(state.counts) c) - (rate->>'limit')::integer;
+    for i in reverse 61..1 loop
+        lacking := lacking - state.counts[i];
+        if lacking <= 0 then
+            return to_timestamp((floor(extract(epoch from state.at) / width) - (i - 1) + 61) * width);
+        end if;
+    end loop;
+    raise exception 'a cost of % never fits a limit of %', cost, rate->>'limit';
+end $$;
+
+-- Says of keys and tasks that runs wait under them, the first of them at `firsts`. What is told already costs a look,
+-- without a lock: the rare key that is put to rest at that very moment is found by `find_waiting`. An entry before the
+-- key's mark is told too, so that the next claim reads from the beginning.
+create function tell_waiting(clusters text[], namespaces text[], queues text[], keys text[], tasks text[], firsts timestamptz[])
+returns void language plpgsql set search_path from current as $$
+#variable_conflict use_column
+declare
+    n record;
+    known record;
+    v_virtual bigint;
+begin
+    for n in
+        select * from unnest(clusters, namespaces, queues, keys, tasks, firsts) u (cluster, namespace, queue, key, task, first)
+        order by 1, 2, 3, 4
+    loop
+        select i.tasks, i.emptied, i.mark_at into known from queue_keys i
+        where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue and i.key = n.key
+        order by i.tag desc limit 1;
+        if found and n.first <= known.mark_at then
+            insert into slot_returns (cluster, namespace, queue, key, slots, anew)
+            values (n.cluster, n.namespace, n.queue, n.key, 0, true);
+        end if;
+        continue when found and not known.emptied and n.task = any(known.tasks);
+        v_virtual := (select i.virtual from queue_states i
+                      where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
+                      order by i.turn desc limit 1);
+        insert into queue_keys as k (cluster, namespace, queue, key, tasks, tag)
+        values (n.cluster, n.namespace, n.queue, n.key, array[n.task], coalesce(v_virtual, 0))
+        on conflict (cluster, namespace, queue, (key || '')) do update
+        set tasks = case when n.task = any(k.tasks) then k.tasks else k.tasks || n.task end,
+            tag = greatest(k.tag, excluded.tag), open = k.open or k.emptied, emptied = false,
+            opens_at = case when k.emptied then null else k.opens_at end
+        where k.emptied or not n.task = any(k.tasks);
+    end loop;
+end $$;
+
+create function runs_inserted() returns trigger language plpgsql set search_path from current as $$
+begin
+    perform tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key),
+                         array_agg(task), array_agg(first))
+    from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from fresh where state = 'queued'
+          group by cluster, namespace, queue, concurrency_key, task) n
+    having count(*) > 0;
+    insert into slot_returns (cluster, namespace, queue, key, slots)
+    select cluster, namespace, queue, concurrency_key, -count(*)
+    from fresh where state in ('admitted', 'running', 'cancelling')
+    group by cluster, namespace, queue, concurrency_key;
+    return null;
+end $$;
+
+create function run_queued() returns trigger language plpgsql set search_path from current as $$
+begin
+    perform tell_waiting(array[new.cluster], array[new.namespace], array[new.queue], array[new.concurrency_key],
+                         array[new.task], array[new.order_at]);
+    return null;
+end $$;
+
+create function run_gave_slot() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into slot_returns (cluster, namespace, queue, key, slots)
+    values (old.cluster, old.namespace, old.queue, old.concurrency_key, 1);
+    return null;
+end $$;
+
+create function run_took_slot() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into slot_returns (cluster, namespace, queue, key, slots)
+    values (new.cluster, new.namespace, new.queue, new.concurrency_key, -1);
+    return null;
+end $$;
+
+create trigger runs_inserted after insert on runs referencing new table as fresh
+    for each statement execute function runs_inserted();
+create trigger run_queued after update of state on runs for each row
+    when (new.state = 'queued' and old.state <> 'queued') execute function run_queued();
+create trigger run_gave_slot after update of state on runs for each row
+    when (old.state in ('admitted', 'running', 'cancelling') and new.state not in ('admitted', 'running', 'cancelling'))
+    execute function run_gave_slot();
+create trigger run_deleted after delete on runs for each row
+    when (old.state in ('admitted', 'running', 'cancelling')) execute function run_gave_slot();
+-- An admission counts its own slots, and is the only one to begin an attempt.
+create trigger run_took_slot after update of state on runs for each row
+    when (old.state not in ('admitted', 'running', 'cancelling') and new.state in ('admitted', 'running', 'cancelling')
+          and new.attempt = old.attempt)
+    execute function run_took_slot();
+
+-- What waits already.
+select tell_waiting(array_agg(cluster), array_agg(namespace), array_agg(queue), array_agg(concurrency_key), array_agg(task),
+                    array_agg(first))
+from (select cluster, namespace, queue, concurrency_key, task, min(order_at) as first from runs where state = 'queued'
+      group by cluster, namespace, queue, concurrency_key, task) n
+having count(*) > 0;
+
+-- The shared limits that Tasks name have a row to lock.
+create function task_limits() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into limits (cluster, namespace, kind, name)
+    select new.cluster, new.namespace, 'task', new.name where new.concurrency is not null
+    union
+    select new.cluster, new.namespace, 'semaphore', e->>'name' from json_array_elements(new.semaphores) e
+    order by 3, 4
+    on conflict do nothing;
+    return null;
+end $$;
+
+create trigger task_limits after insert or update on tasks for each row
+    when (new.concurrency is not null or new.semaphores is not null) execute function task_limits();
+
+-- How many more runs of a task there may be. After its row of `limits` is locked, in a statement of its own.
+create function task_room(p_cluster text, p_namespace text, p_task text, p_limit integer) returns integer
+language sql stable as $$
+    select p_limit - count(*)::integer from runs
+    where cluster = p_cluster and namespace = p_namespace and task = p_task and state in ('admitted', 'running', 'cancelling')
+$$;
+
+-- How many units of a semaphore are left: of the smallest limit among the Tasks that name it.
+create function semaphore_room(p_cluster text, p_namespace text, p_name text) returns integer
+language sql stable as $$
+    select (select min((e->>'limit')::integer) from tasks t, json_array_elements(t.semaphores) e
+            where t.cluster = p_cluster and t.namespace = p_namespace and t.present and t.semaphores is not null
+              and e->>'name' = p_name)
+         - coalesce((select sum((r.semaphores->>p_name)::integer) from runs r
+                     where r.cluster = p_cluster and r.namespace = p_namespace and r.semaphores is not null
+                       and r.state in ('admitted', 'running', 'cancelling')), 0)::integer
+$$;
+
+-- The counters from the rows, under the queue's lock; a statement sees runs and returns of one moment.
+create function recount(p_cluster text, p_namespace text, p_queue text) returns integer language plpgsql as $$
+#variable_conflict use_column
+declare
+    total integer;
+begin
+    with held as (
+        select concurrency_key as key, count(*)::integer as n from runs
+        where cluster = p_cluster and namespace = p_namespace and queue = p_queue and state in ('admitted', 'running', 'cancelling')
+        group by concurrency_key
+        union all
+        select key, sum(slots)::integer from slot_returns
+        where cluster = p_cluster and namespace = p_namespace and queue = p_queue group by key
+    ), counted as materialized (
+        select key, sum(n)::integer as n from held group by key
+    ), fresh as (
+        insert into queue_keys (cluster, namespace, queue, key, running)
+        select p_cluster, p_namespace, p_queue, key, n from counted
+        where n <> 0 and not exists (select 1 from queue_keys k where k.cluster = p_cluster and k.namespace = p_namespace
+                                     and k.queue = p_queue and k.key = counted.key)
+        on conflict do nothing
+    ), wrong as (
+        select k.key, coalesce(c.n, 0) as n from queue_keys k left join counted c on c.key = k.key
+        where k.cluster = p_cluster and k.namespace = p_namespace and k.queue = p_queue and k.running <> coalesce(c.n, 0)
+        for no key update of k skip locked
+    ), righted as (
+        update queue_keys k set running = w.n from wrong w
+        where k.cluster = p_cluster and k.namespace = p_namespace and k.queue = p_queue and k.key = w.key
+    )
+    select coalesce(sum(n), 0)::integer into total from counted;
+    return total;
+end $$;
+
+-- A key as a claim works on it. `seen`: the last entry that was looked at; `mark`: the last before which none was left out.
+-- `whole`: its entries are read from the beginning. `asked`, `met`: entries wanted and found in this turn.
+create type claim_key as (
+    key text, tid tid, tasks text[], tag bigint, room integer, running integer, opens_at timestamptz, emptied boolean,
+    rate rate_state, tokens integer, taken integer, seen_at timestamptz, seen_id uuid, mark_at timestamptz, mark_id uuid,
+    swept_at timestamptz, whole boolean, live boolean, bare boolean, dropped boolean, got integer, asked integer, met integer);
+
+-- Admits up to `p_limit` runs of a queue within all limits, in one transaction; nothing while another claim has the queue.
+-- Each admitted run gets its attempt, its fencing token and the row of its pod, before any Job is made.
+-- `again_in`: seconds until another claim may find more, where that is known.
+-- Every statement after a lock sees all that was committed before the lock was taken: that is why they are many.
+create function admit(p_cluster text, p_namespace text, p_queue text, p_limit integer,
+                      out admitted integer, out again_in double precision)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    sweep_every constant interval := '80 milliseconds';
+    nothing constant uuid := '00000000-0000-0000-0000-000000000000';
+    q record; s queue_states; r record; t record; u record; now_ timestamptz := clock_timestamp();
+    v_sweep boolean; changed boolean := false; v_upto bigint; v_free integer; v_n integer; ki integer; ti integer; mi integer; cost integer; fits boolean;
+    returned text[]; names text[]; more claim_key[]; ks claim_key[] := '{}'; v_live integer := 0; progress boolean;
+    v_tokens integer; v_taken integer := 0; virtual_now bigint;
+    t_names text[] := '{}'; t_versions bigint[] := '{}'; t_rooms integer[] := '{}'; t_units jsonb[] := '{}';
+    m_names text[] := '{}'; m_rooms integer[] := '{}'; v_blocked text[] := '{}';
+    a_run uuid[] := '{}'; a_attempt integer[] := '{}'; a_cause text[] := '{}'; a_task text[] := '{}';
+    a_version bigint[] := '{}'; a_units jsonb[] := '{}'; orphans uuid[] := '{}';
+begin
+    admitted := 0;
+    select coalesce(i.override_concurrency, i.concurrency) as concurrency, i.key_concurrency, i.rate::jsonb as rate,
+           i.key_rate::jsonb as key_rate, concat_ws('|', coalesce(i.key_concurrency, -1), i.key_rate) as limits
+    into q from queues i
+    where i.cluster = p_cluster and i.namespace = p_namespace and i.name = p_queue
+      and i.present and not i.paused and not i.spec_paused
+    for no key update skip locked;
+    if not found then
+        return;
+    end if;
+    select * into s from queue_states i
+    where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue order by i.turn desc limit 1;
+    if not found then
+        insert into queue_states (cluster, namespace, queue) values (p_cluster, p_namespace, p_queue) returning * into s;
+    end if;
+    if s.counted_at not between now_ - interval '1 minute' and now_ then
+        v_n := recount(p_cluster, p_namespace, p_queue);
+        if v_n <> s.running and s.counted_at > '-infinity' then
+            raise warning 'queue %/%: % slots were counted, % are taken', p_namespace, p_queue, s.running, v_n;
+        end if;
+        s.running := v_n;
+        s.counted_at := now_;
+        changed := true;
+    end if;
+    if s.limits is distinct from q.limits then
+        -- Each key is judged anew; while somebody holds one, the next claim does it again.
+        with free_ones as (
+            select i.key from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+            for no key update skip locked
+        ), judged as (
+            update queue_keys k set open = q.key_concurrency is null or k.running < q.key_concurrency, opens_at = null, emptied = false
+            from free_ones f
+            where k.cluster = p_cluster and k.namespace = p_namespace and k.queue = p_queue and k.key = f.key
+            returning 1
+        )
+        select count(*) into v_n from judged;
+        if v_n = (select count(*) from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue) then
+            s.limits := q.limits;
+            changed := true;
+        end if;
+    end if;
+
+    -- Slots given back: those since the mark; all of them now and then, since ids commit out of order.
+    v_sweep := s.swept_at not between now_ - sweep_every and now_;
+    v_upto := case when v_sweep then 0 else s.returns_upto end;
+    if v_sweep then
+        s.swept_at := now_;
+    end if;
+    select array_agg(distinct i.key) into returned from slot_returns i
+    where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.return_id > v_upto;
+    v_free := case when returned is null then least(p_limit, q.concurrency - s.running) else p_limit end;
+    if v_free <= 0 then
+        if changed then
+            update queue_states i set running = s.running, limits = s.limits, counted_at = s.counted_at
+            where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.turn = s.turn;
+        end if;
+        return;
+    end if;
+    if v_free > 0 then
+        select i.concurrency into v_n from limits i
+        where i.cluster = p_cluster and i.namespace = '' and i.kind = 'global' and i.name = '' and i.concurrency is not null
+        for no key update;
+        if found then
+            v_free := least(v_free, v_n - (select count(*)::integer from runs i
+                                     where i.cluster = p_cluster and i.state in ('admitted', 'running', 'cancelling')));
+        end if;
+    end if;
+    if q.rate is not null then
+        s.rate := rate_at(q.rate, s.rate, clock_timestamp());
+        v_tokens := rate_free(q.rate, s.rate);
+        if v_tokens <= 0 then
+            again_in := extract(epoch from rate_next(q.rate, s.rate, 1) - now_);
+        end if;
+    end if;
+
+    -- Keys with slots back or whose time has come, keys of bumped and of untaxed runs, then those that are next in turn.
+    select array_agg(distinct w.key) into names from (
+        select unnest(returned) as key
+        union all
+        (select i.key from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+         and i.opens_at <= now_ order by i.opens_at limit p_limit)
+        union all
+        (select i.concurrency_key from runs i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+         and i.state = 'queued' and i.bumped_at is not null and v_free > 0 order by i.bumped_at, i.run_id limit p_limit)
+        union all
+        (select i.concurrency_key from runs i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+         and i.state = 'queued' and i.next_cause in ('resume', 'infra') and v_free > 0
+         and (q.rate is not null or q.key_rate is not null) order by i.order_at, i.run_id limit p_limit)
+        union all
+        (select i.key from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+         and i.open and i.tasks <> '{}' and i.tag >= case when v_sweep then -1 else s.virtual - 1 end
+         and v_free > 0 and (v_tokens is null or v_tokens > 0) order by i.tag, i.key limit p_limit)
+    ) w;
+
+    virtual_now := s.virtual;
+    for turn_ in 1..8 loop
+        if names is not null then
+            -- The newest version of each key; one that somebody holds is left to the next claim.
+            select array_agg(row(k.key, k.tid, k.tasks, greatest(k.tag, s.virtual), 0, k.running,
+                                 case when k.opens_at > now_ then k.opens_at end, k.emptied,
+                                 k.rate, null, 0, k.mark_at, k.mark_id, k.mark_at, k.mark_id, k.swept_at,
+                                 k.swept_at not between now_ - sweep_every and now_, true, false, false, 0, 0, 0)::claim_key)
+            into more
+            from unnest(names) w(key) cross join lateral (
+                select i.ctid as tid, i.* from queue_keys i
+                where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.key = w.key
+                order by i.tag desc limit 1 for no key update skip locked) k;
+            if turn_ = 1 and returned is not null then
+                for r in
+                    with gone as (
+                        delete from slot_returns i
+                        where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+                          and i.return_id > v_upto and i.key in (select m.key from unnest(more) m)
+                        returning i.key, i.slots, i.anew, i.return_id
+                    )
+                    select g.key, sum(g.slots)::integer as slots, bool_or(g.anew) as anew, max(g.return_id) as upto,
+                           array_position((select array_agg(m.key order by m.ordinality) from unnest(more) with ordinality m), g.key) as at
+                    from gone g group by g.key
+                loop
+                    s.running := s.running - r.slots;
+                    changed := true;
+                    s.returns_upto := greatest(s.returns_upto, r.upto);
+                    more[r.at].running := more[r.at].running - r.slots;
+                    more[r.at].whole := more[r.at].whole or r.anew;
+                end loop;
+                v_free := least(v_free, q.concurrency - s.running);
+            end if;
+            for i in 1..coalesce(cardinality(more), 0) loop
+                if q.key_rate is not null then
+                    more[i].rate := rate_at(q.key_rate, more[i].rate, now_);
+                    more[i].tokens := rate_free(q.key_rate, more[i].rate);
+                end if;
+                more[i].room := least(p_limit, q.key_concurrency - more[i].running);
+                if more[i].whole then
+                    more[i].seen_at := '-infinity';
+                    more[i].seen_id := nothing;
+                    more[i].swept_at := now_;
+                end if;
+            end loop;
+            ks := ks || more;
+        end if;
+        exit when v_free <= 0;
+        v_live := 0;
+        for i in 1..coalesce(cardinality(ks), 0) loop
+            ks[i].live := ks[i].live and ks[i].room > 0 and ks[i].opens_at is null and not ks[i].tasks <@ v_blocked
+                          and (v_tokens is null or v_tokens > 0);
+            ks[i].asked := 0;
+            ks[i].met := 0;
+            v_live := v_live + ks[i].live::integer;
+        end loop;
+
+        progress := false;
+        for r in
+            with k as materialized (
+                select m.*, m.tag + m.got as place from unnest(ks) with ordinality m
+            ), fair as (
+                -- Each key's next entries stand at its tag, one more for each: the first of all as many as are free.
+                select f.key, f.place, f.tasks, f.seen_at, f.seen_id, f.ordinality, count(*)::integer as n
+                from (select k.*, j from k cross join generate_series(0, least(k.room, v_free, (v_free - 1) / greatest(v_live, 1) + 2) - 1) j
+                      where k.live order by k.place + j, k.key limit v_free) f
+                group by f.key, f.place, f.tasks, f.seen_at, f.seen_id, f.ordinality
+            )
+            select k.ordinality::integer as ki, 0 as n, 0::bigint as place, 0::bigint as nth, b.run_id, b.order_at, b.task,
+                   b.rate_cost, b.next_cause, b.attempt, b.version, b.bumped_at, '' as key
+            from (select i.run_id, i.order_at, i.task, i.rate_cost, i.next_cause, i.attempt, i.version, i.bumped_at, i.concurrency_key
+                  from runs i where turn_ = 1 and i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+                    and i.state = 'queued' and i.bumped_at is not null
+                  order by i.bumped_at, i.run_id limit v_free for no key update skip locked) b
+            join k on k.key = b.concurrency_key
+            union all
+            select k.ordinality::integer, 0, 1, 0, e.run_id, e.order_at, e.task,
+                   e.rate_cost, e.next_cause, e.attempt, e.version, null, ''
+            from (select i.run_id, i.order_at, i.task, i.rate_cost, i.next_cause, i.attempt, i.version, i.concurrency_key
+                  from runs i where turn_ = 1 and (q.rate is not null or q.key_rate is not null)
+                    and i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+                    and i.state = 'queued' and i.next_cause in ('resume', 'infra') and i.bumped_at is null
+                  order by i.order_at, i.run_id limit v_free for no key update skip locked) e
+            join k on k.key = e.concurrency_key and not k.live
+            union all
+            select c.ordinality::integer, c.n, 2 + c.place + coalesce(e.nth, 1) - 1, e.nth, e.run_id, e.order_at, e.task,
+                   e.rate_cost, e.next_cause, e.attempt, e.version, null, c.key
+            from fair c left join lateral (
+                select h.*, row_number() over (order by h.order_at, h.run_id) as nth
+                from (select o.*
+                      from (select w.task from unnest(c.tasks) w(task) where w.task <> all(v_blocked)) w
+                      cross join lateral (
+                          select i.run_id, i.order_at, i.task, i.rate_cost, i.next_cause, i.attempt, i.version
+                          from runs i
+                          where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
+                            and i.concurrency_key = c.key and i.task = w.task and i.state = 'queued'
+                            and (i.order_at, i.run_id) > (c.seen_at, c.seen_id) and i.bumped_at is null
+                          order by i.order_at, i.run_id limit c.n for no key update skip locked) o
+                      order by o.order_at, o.run_id limit c.n) h
+            ) e on true
+            order by 3, 12, 13, 6
+        loop
+            ki := r.ki;
+            ks[ki].asked := greatest(ks[ki].asked, r.n);
+            continue when r.run_id is null;
+            if r.n > 0 then
+                ks[ki].met := ks[ki].met + 1;
+                ks[ki].seen_at := r.order_at;
+                ks[ki].seen_id := r.run_id;
+            end if;
+            fits := v_free > 0 and ks[ki].room > 0 and not r.task = any(v_blocked);
+
+            -- The task's version, its own limit and its semaphores: locked when they first come up, else left alone.
+            ti := array_position(t_names, r.task);
+            if fits and ti is null then
+                select i.version, i.concurrency, i.semaphores::jsonb as semaphores into t from tasks i
+                where i.cluster = p_cluster and i.namespace = p_namespace and i.name = r.task and i.present;
+                ti := cardinality(t_names) + 1;
+                t_names[ti] := r.task;
+                t_versions[ti] := t.version;
+                t_rooms[ti] := p_limit;
+                t_units[ti] := null;
+                if t.concurrency is not null then
+                    perform from limits i where i.cluster = p_cluster and i.namespace = p_namespace and i.kind = 'task'
+                        and i.name = r.task for no key update skip locked;
+                    if found then
+                        t_rooms[ti] := task_room(p_cluster, p_namespace, r.task, t.concurrency);
+                    else
+                        t_rooms[ti] := 0;
+                        again_in := 0.02;
+                    end if;
+                end if;
+                if t.semaphores is not null then
+                    t_units[ti] := '{}';
+                    for u in select e->>'name' as name, coalesce((e->>'units')::integer, 1) as units, (e->>'limit')::integer as most
+                             from jsonb_array_elements(t.semaphores) e order by 1
+                    loop
+                        t_units[ti] := t_units[ti] || jsonb_build_object(u.name, least(u.units, u.most));
+                        continue when u.name = any(m_names);
+                        m_names := m_names || u.name::text;
+                        perform from limits i where i.cluster = p_cluster and i.namespace = p_namespace
+                            and i.kind = 'semaphore' and i.name = u.name for no key update skip locked;
+                        if found then
+                            m_rooms := m_rooms || semaphore_room(p_cluster, p_namespace, u.name);
+                        else
+                            m_rooms := m_rooms || 0;
+                            again_in := 0.02;
+                        end if;
+                    end loop;
+                end if;
+            end if;
+            if fits and t_versions[ti] is null then
+                orphans := orphans || r.run_id::uuid;
+                continue;
+            end if;
+            if fits and (t_rooms[ti] <= 0 or t_units[ti] is not null and exists (
+                select from jsonb_each_text(t_units[ti]) e where m_rooms[array_position(m_names, e.key)] < e.value::integer))
+            then
+                -- Nothing that comes later may take the units that the first in line lacks.
+                v_blocked := v_blocked || r.task::text;
+                if t_rooms[ti] > 0 then
+                    for u in select e.key, e.value::integer as units from jsonb_each_text(t_units[ti]) e loop
+                        mi := array_position(m_names, u.key);
+                        if m_rooms[mi] < u.units then
+                            m_rooms[mi] := 0;
+                        end if;
+                    end loop;
+                end if;
+                fits := false;
+            end if;
+            if fits and r.next_cause in ('first', 'retry') then
+                if q.rate is not null then
+                    cost := rate_cost(q.rate, r.rate_cost);
+                    if cost > v_tokens then
+                        again_in := least(again_in, extract(epoch from rate_next(q.rate, rate_take(s.rate, v_taken), r.rate_cost) - now_));
+                        v_tokens := 0;
+                        fits := false;
+                    end if;
+                end if;
+                if fits and q.key_rate is not null then
+                    v_n := rate_cost(q.key_rate, r.rate_cost);
+                    if v_n > ks[ki].tokens then
+                        ks[ki].opens_at := rate_next(q.key_rate, rate_take(ks[ki].rate, ks[ki].taken), r.rate_cost);
+                        again_in := least(again_in, extract(epoch from ks[ki].opens_at - now_));
+                        ks[ki].tokens := 0;
+                        fits := false;
+                    else
+                        ks[ki].tokens := ks[ki].tokens - v_n;
+                        ks[ki].taken := ks[ki].taken + v_n;
+                    end if;
+                end if;
+                if fits and q.rate is not null then
+                    v_tokens := v_tokens - cost;
+                    v_taken := v_taken + cost;
+                end if;
+            end if;
+            if not fits then
+                ks[ki].dropped := ks[ki].dropped or r.n > 0;
+                continue;
+            end if;
+
+            if t_units[ti] is not null then
+                for u in select e.key, e.value::integer as units from jsonb_each_text(t_units[ti]) e loop
+                    mi := array_position(m_names, u.key);
+                    m_rooms[mi] := m_rooms[mi] - u.units;
+                end loop;
+            end if;
+            t_rooms[ti] := t_rooms[ti] - 1;
+            v_free := v_free - 1;
+            admitted := admitted + 1;
+            progress := true;
+            if r.n > 0 then
+                virtual_now := greatest(virtual_now, ks[ki].tag + ks[ki].got);
+                if not ks[ki].dropped then
+                    ks[ki].mark_at := r.order_at;
+                    ks[ki].mark_id := r.run_id;
+                end if;
+            end if;
+            ks[ki].got := ks[ki].got + 1;
+            ks[ki].room := ks[ki].room - 1;
+            a_run[admitted] := r.run_id;
+            a_attempt[admitted] := r.attempt + 1;
+            a_cause[admitted] := r.next_cause;
+            a_task[admitted] := r.task;
+            a_version[admitted] := coalesce(r.version, t_versions[ti]);
+            a_units[admitted] := t_units[ti];
+        end loop;
+
+        v_live := 0;
+        for i in 1..coalesce(cardinality(ks), 0) loop
+            if ks[i].met < ks[i].asked then
+                ks[i].live := false;
+                if ks[i].whole then
+                    ks[i].bare := true;
+                else
+                    again_in := least(again_in, extract(epoch from sweep_every));
+                end if;
+            end if;
+            v_live := v_live + (ks[i].live and ks[i].room > 0 and ks[i].opens_at is null and not ks[i].tasks <@ v_blocked)::integer;
+        end loop;
+        exit when v_free <= 0 or v_tokens <= 0;
+        names := null;
+        if v_live = 0 then
+            select array_agg(w.key) into names from (
+                select i.key from queue_keys i
+                where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.open and i.tasks <> '{}'
+                  and i.tag >= case when v_sweep then -1 else s.virtual - 1 end and not i.tasks <@ v_blocked
+                  and i.key <> all(select m.key from unnest(ks) m)
+                order by i.tag, i.key limit p_limit) w;
+            exit when names is null;
+        end if;
+    end loop;
+
+    if cardinality(orphans) > 0 then
+        -- Its attempt was still at work when the waiting runs of its Task were held.
+        update runs i
+        set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', rev = i.rev + 1,
+            message = format('the Task %s was deleted: apply it again, or delete the run', i.task)
+        where i.run_id = any(orphans);
+    end if;
+    if admitted > 0 then
+        with bound as materialized (
+            select b.*, nextval('fencing_tokens') as token, substr(replace(gen_random_uuid()::text, '-', ''), 1, 16) as pod_id
+            from unnest(a_run, a_attempt, a_cause, a_task, a_version, a_units) b (run_id, attempt, cause, task, version, units)
+        ), admitted_runs as (
+            update runs i
+            set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, notes = 0,
+                bumped_at = null, semaphores = b.units, admitted_at = coalesce(i.admitted_at, clock_timestamp()),
+                event_count = i.event_count + (b.attempt = 1)::integer, rev = i.rev + (b.attempt = 1)::integer
+            from bound b where i.run_id = b.run_id
+            returning i.run_id, i.event_count
+        ), heads as (
+            update run_heads i set attempt = b.attempt, token = b.token, pod_id = b.pod_id, beat_at = null, lease_until = null
+            from bound b where i.run_id = b.run_id
+            returning i.run_id, i.last_seq
+        ), new_pods as (
+            insert into pods (pod_id, cluster, namespace, task, version, state, run_id, attempt)
+            select b.pod_id, p_cluster, p_namespace, b.task, b.version, 'wanted', b.run_id, b.attempt from bound b
+        ), new_attempts as (
+            insert into attempts (run_id, attempt, token, cause, state, pod_id, resumed_after)
+            select b.run_id, b.attempt, b.token, b.cause, 'reserved', b.pod_id, h.last_seq
+            from bound b join heads h on h.run_id = b.run_id
+        )
+        insert into run_events (run_id, seq, reason, message)
+        select b.run_id, a.event_count, 'RunAdmitted', format('admitted by queue %s, version %s of task %s', p_queue, b.version, b.task)
+        from bound b join admitted_runs a on a.run_id = b.run_id where b.attempt = 1;
+    end if;
+
+    -- A key under which nothing is left rests after a second look; where there are few, it stays in turn for a while.
+    with judged as (
+        select m.*, m.bare and not m.stays and m.got = 0 and (m.emptied or not m.used) as rests
+        from (select m.*, m.bare and m.used and cardinality(ks) <= 8 as stays
+              from (select m.*, o.tasks as were, o.running as ran, o.emptied as was_emptied,
+                           m.got > 0 or o.touched_at > now_ - interval '5 seconds' as used
+                    from unnest(ks) m join queue_keys o on o.ctid = m.tid) m) m
+    ), due as materialized (
+        select * from judged m
+        where m.got > 0 or m.running <> m.ran or m.bare and not m.stays or m.opens_at is not null or m.was_emptied
+    ), done as (
+        update queue_keys k
+        set running = m.running + m.got, tag = m.tag + m.got, mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
+            rate = case when m.taken > 0 then rate_take(m.rate, m.taken) else m.rate end,
+            touched_at = case when m.got > 0 then now_ else k.touched_at end,
+            tasks = case when m.rests then array(select w from unnest(m.tasks) w where w = any(v_blocked)) else m.tasks end,
+            emptied = case when m.bare then not m.stays and not m.rests else m.emptied and m.opens_at is not null end,
+            opens_at = case when m.bare then case when not m.stays and not m.rests then now_ + interval '100 milliseconds' end
+                            else m.opens_at end,
+            open = (q.key_concurrency is null or m.running + m.got < q.key_concurrency)
+                   and case when m.bare then m.stays or m.rests else m.opens_at is null end
+        from due m where k.ctid = m.tid
+        returning k.emptied
+    )
+    select (select count(*) from due) as due, count(*) as done, coalesce(bool_or(d.emptied), false) as emptied into r from done d;
+    if r.due <> r.done then
+        raise exception 'a key of queue %/% moved under its lock', p_namespace, p_queue using errcode = 'serialization_failure';
+    end if;
+    if r.emptied then
+        again_in := least(again_in, 0.1);
+    end if;
+    if changed or r.done > 0 then
+        update queue_states i
+        set turn = i.turn + 1, running = s.running + admitted, virtual = virtual_now, limits = s.limits,
+            returns_upto = s.returns_upto, swept_at = s.swept_at, counted_at = s.counted_at,
+            rate = case when v_taken > 0 then rate_take(s.rate, v_taken) else s.rate end
+        where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.turn = s.turn;
+    end if;
+end $$;

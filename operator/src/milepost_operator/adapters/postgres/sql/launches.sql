@@ -41,12 +41,14 @@ where p.cluster = $1 and p.state <> 'closed'
 order by (p.state = 'closing') desc, p.created_at;
 
 -- name: note_run
--- A reason that has held is shown at most twice a wait.
-update runs r set reason = $3, message = left($4, 1000), notes = notes + 1, rev = rev + 1
+-- Its object is told later, if the reason holds.
+update runs r
+set reason = $3, message = left($4, 1000), wait_code = $3,
+    wait_since = case when r.wait_code = $3 then r.wait_since else clock_timestamp() end
 from pods p
 where p.cluster = $1 and p.pod_id = $2 and p.state not in ('closing', 'closed')
   and r.run_id = p.run_id and r.attempt = p.attempt and r.state = 'admitted'
-  and r.notes < 2 and (r.reason is distinct from $3 or r.message is distinct from left($4, 1000));
+  and (r.reason is distinct from $3 or r.message is distinct from left($4, 1000));
 
 -- name: set_digest
 update task_versions v set image_digest = $3

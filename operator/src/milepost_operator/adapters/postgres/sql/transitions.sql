@@ -25,20 +25,34 @@ select * from attempts where run_id = $1 and attempt = $2 for no key update;
 select * from run_heads where run_id = $1 for no key update;
 
 -- name: end_attempt
-update attempts
-set state = 'ended', settled = $3, reason = $4, message = left($5, 4000), counted = $6, infra = $7, evidence = $8,
-    ended_at = clock_timestamp()
-where run_id = $1 and attempt = $2 and state <> 'ended';
+-- Its queue's circuit breaker, if there is one, gets the verdict ($9) to judge later: here its lock would be out of order.
+with ended as (
+    update attempts
+    set state = 'ended', settled = $3, reason = $4, message = left($5, 4000), counted = $6, infra = $7, evidence = $8,
+        ended_at = clock_timestamp()
+    where run_id = $1 and attempt = $2 and state <> 'ended'
+    returning reserved_at
+)
+insert into breaker_outcomes (cluster, namespace, queue, verdict, admitted_at)
+select q.cluster, q.namespace, q.name, $9, e.reserved_at
+from ended e
+join runs r on r.run_id = $1
+join queues q on q.cluster = r.cluster and q.namespace = r.namespace and q.name = r.queue
+where q.breaker is not null and $9 <> 'neutral';
 
 -- name: fence_off
 -- From here nobody can write for this run, until the next attempt is admitted.
 update run_heads set token = null, pod_id = null, lease_until = null where run_id = $1;
 
 -- name: after_attempt
+-- A run that a pause put back keeps its time; what it waits for is shown when that has held.
 update runs
-set state = $2, reason = $3, message = left($4, 4000), attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
-    next_cause = $8, result = $9, error = $10, notes = 0,
-    ready_at = clock_timestamp() + $11, order_at = case when $2 = 'queued' then order_at else order_at(clock_timestamp() + $11, priority) end,
+set state = $2, reason = nullif($3, 'Paused'), message = case when $3 <> 'Paused' then left($4, 4000) end,
+    attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
+    dead_lettered_at = case when $7 then clock_timestamp() end, next_cause = $8, result = $9, error = $10,
+    wait_code = null, noted = null, notes = 0,
+    ready_at = case when $3 = 'Paused' then ready_at else clock_timestamp() + $11 end,
+    order_at = case when $2 = 'queued' then order_at else order_at(clock_timestamp() + $11, priority) end,
     finished_at = case when $2 in ('queued', 'backoff', 'held') then null else clock_timestamp() end,
     rev = rev + 1
 where run_id = $1;

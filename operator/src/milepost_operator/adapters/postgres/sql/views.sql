@@ -32,24 +32,13 @@ returning run_id;
 -- name: new_events
 select seq, reason, message, warning, at from run_events where run_id = $1 and seq > $2 order by seq limit 20;
 
--- name: queue_stats
-select q.namespace, q.name,
-       count(r.run_id) filter (where r.state in ('queued', 'backoff', 'delayed'))::int as waiting,
-       count(r.run_id) filter (where r.state in ('admitted', 'running', 'cancelling'))::int as running,
-       q.concurrency
-from queues q
-left join runs r on r.cluster = q.cluster and r.namespace = q.namespace and r.queue = q.name
-    and r.state in ('queued', 'backoff', 'delayed', 'admitted', 'running', 'cancelling')
-where q.cluster = $1 and q.present
-group by q.namespace, q.name, q.concurrency;
-
 -- name: view_columns
 -- Completed by the caller with a WHERE clause of its own over `r`.
 select r.run_id, r.namespace, r.name, r.task, r.queue, r.state, r.reason, r.message, r.rev, r.projected_rev, r.attempt,
        r.attempts_counted, r.retry, r.version, r.origin, r.intent_uid, r.cr_uid, r.events_upto, r.tags,
        r.idempotency_key, a.pod_id, p.pod_name, coalesce(h.last_seq, 0) as last_seq, h.last_key,
        case when a.attempt > 1 then a.resumed_after end as resumed_after, h.progress, h.progress_message,
-       r.input, r.result, r.error, r.dead_lettered, r.created_at, r.ready_at, r.admitted_at, r.started_at, r.finished_at
+       r.input, r.result, r.error, r.dead_lettered, r.origin_run, r.origin_seq, r.redriven_by, r.created_at, r.ready_at, r.admitted_at, r.started_at, r.finished_at
 from runs r
 left join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt

@@ -1,0 +1,116 @@
+"""Port `Lifecycle`, less the cancels: new runs made of ended ones, and dead letters.
+
+Lock order: the run that is copied, then what is inserted for the new one.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Final, Literal
+from uuid import UUID
+
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
+from milepost_operator.adapters.postgres.endings import add_event
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.domain.errors import ConflictError, NotFoundError, PrunedError
+from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
+from milepost_operator.domain.lifecycle import Copied, Redriven
+from milepost_operator.domain.states import TERMINAL, RunState
+
+_PRUNED: Final = (
+    "the records of run {name} were pruned, so that a copy would do everything again: create a run with its input"
+)
+
+
+class PostgresLifecycle:
+    """One transaction for each run that is copied or leaves the dead letters."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def retry_run(self, run_id: UUID, who: str) -> Copied:
+        async def work(connection: Connection) -> Copied:
+            run = await connection.fetchrow(Q["run_to_copy"], self._db.cluster, run_id)
+            if run is None:
+                raise NotFoundError(f"no run {run_id}")
+            if RunState(run["state"]) not in TERMINAL:
+                message = f"run {run['name']} is {run['state']}: cancel it, or wait for its end, before a retry"
+                raise ConflictError("not-ended", message)
+            if run["dead_lettered"]:
+                message = f"run {run['name']} is a dead letter: redrive it (POST /v1/dead-letters/redrive)"
+                raise ConflictError("dead-letter", message)
+            if run["pruned"]:
+                raise PrunedError(_PRUNED.format(name=run["name"]))
+            copied = await self._copy(connection, run, "retry")
+            await add_event(connection, run_id, "RunRetried", f"retried as run {copied.name} by {who}")
+            return copied
+
+        copied = await self._db.transaction(work)
+        self._db.wake("admit")
+        return copied
+
+    async def redrive(self, namespace: str, runs: Sequence[str], who: str) -> Sequence[Redriven]:
+        done = await self._each(namespace, runs, who, "redrive")
+        self._db.wake("admit", "project")
+        return done
+
+    async def discard(self, namespace: str, runs: Sequence[str], who: str) -> Sequence[Redriven]:
+        done = await self._each(namespace, runs, who, "discard")
+        self._db.wake("project")
+        return done
+
+    async def _each(
+        self, namespace: str, runs: Sequence[str], who: str, how: Literal["redrive", "discard"]
+    ) -> Sequence[Redriven]:
+        rows = await self._db.fetch(Q["named_runs"], self._db.cluster, namespace, list(runs))
+        ids = {row["named"]: row["run_id"] for row in reversed(rows)}
+        done = []
+        for named in runs:
+            if named not in ids:
+                done.append(Redriven(named, "not-found"))
+                continue
+
+            async def work(connection: Connection, named: str = named) -> Redriven:
+                return await self._leave(connection, named, ids[named], who, how)
+
+            done.append(await self._db.transaction(work))
+        return done
+
+    async def _leave(
+        self, connection: Connection, named: str, run_id: UUID, who: str, how: Literal["redrive", "discard"]
+    ) -> Redriven:
+        run = await connection.fetchrow(Q["run_to_copy"], self._db.cluster, run_id)
+        if run is None:
+            return Redriven(named, "not-found")
+        if not run["dead_lettered"]:
+            return Redriven(named, "not-a-dead-letter", run["redriven_by"] and as_uuid(run["redriven_by"]))
+        if how == "discard":
+            await connection.execute(Q["leave_dead_letters"], run_id, None, who)
+            await add_event(connection, run_id, "DeadLetterDiscarded", f"discarded by {who}")
+            return Redriven(named, "discarded")
+        if run["pruned"]:
+            return Redriven(named, "records-pruned")
+        copied = await self._copy(connection, run, "redrive")
+        await connection.execute(Q["leave_dead_letters"], run_id, copied.run_id, who)
+        await add_event(connection, run_id, "DeadLetterRedriven", f"redriven as run {copied.name} by {who}")
+        return Redriven(named, "redriven", copied.run_id, copied.name)
+
+    async def _copy(self, connection: Connection, run: Row, origin: Literal["retry", "redrive"]) -> Copied:
+        run_id = uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+        name = run_name(run["task"], secrets.token_bytes(NAME_SUFFIX_BYTES))
+        made = await connection.fetchrow(Q["copy_run"], run["run_id"], run_id, name, origin)
+        if made is None:
+            raise ConflictError("name-taken", f"a run {name} exists: ask again")
+        records: int = await connection.fetchval(Q["copy_head"], run["run_id"], run_id)
+        if records:
+            await connection.execute(Q["copy_records"], run["run_id"], run_id)
+        return Copied(
+            run_id=run_id,
+            name=made["name"],
+            namespace=made["namespace"],
+            task=made["task"],
+            state=RunState(made["state"]),
+            origin_run=as_uuid(made["origin_run"]),
+            origin_seq=made["origin_seq"],
+            records=records,
+        )

@@ -1,0 +1,64 @@
+-- name: copy_run
+-- A new run of the same input and options; its queue, policy and version are the Task's of now. Its spans of time begin
+-- anew. A key of idempotency stays with the run that took it.
+insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, held_at, input, input_hash, tags,
+                  priority, concurrency_key, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
+                  origin_run, origin_seq)
+select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
+       case when t.name is null or q.name is null then 'held' else 'queued' end,
+       case when t.name is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end,
+       case when t.name is null then format('no Task %s in namespace %s: apply it, or delete the run', s.task, s.namespace)
+            when q.name is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', t.queue, s.namespace) end,
+       case when t.name is null or q.name is null then n.at end,
+       s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, n.at, order_at(n.at, s.priority),
+       n.at + (s.expires_at - s.created_at), n.at + (s.deadline_at - s.created_at),
+       t.retry, t.timeouts, $4, s.run_id, h.last_seq
+from runs s
+join run_heads h on h.run_id = s.run_id
+cross join (select clock_timestamp() as at) n
+left join tasks t on t.cluster = s.cluster and t.namespace = s.namespace and t.name = s.task and t.present
+left join queues q on q.cluster = s.cluster and q.namespace = s.namespace and q.name = t.queue and q.present
+where s.run_id = $1
+on conflict do nothing
+returning run_id, name, namespace, task, state, origin_run, origin_seq;
+
+-- name: copy_head
+insert into run_heads (run_id, last_seq, last_key, records, records_bytes)
+select $2, last_seq, last_key, records, records_bytes from run_heads where run_id = $1
+returning records;
+
+-- name: copy_records
+-- Under the seqs they have; attempt 0: written before the first attempt of this run.
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, created_at)
+select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, created_at from records where run_id = $1;
+
+-- name: run_to_copy
+-- Locked: of two that want to make another run of it, one comes after the other.
+select r.run_id, r.namespace, r.name, r.task, r.state, r.dead_lettered, r.redriven_by, r.discarded_at,
+       h.records_pruned_at is not null as pruned
+from runs r join run_heads h on h.run_id = r.run_id
+where r.cluster = $1 and r.run_id = $2
+for no key update of r;
+
+-- name: named_runs
+-- By name or id, in the order they were named.
+select w.named, r.run_id
+from unnest($3::text[]) with ordinality w (named, place)
+join runs r on r.cluster = $1 and r.namespace = $2
+    and (r.name = w.named or r.run_id = case when w.named ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then w.named::uuid end)
+order by w.place;
+
+-- name: leave_dead_letters
+-- Its Event goes out where a Run object shows it; no object is made for its sake.
+update runs
+set dead_lettered = false, redriven_by = $2, discarded_at = case when $2 is null then clock_timestamp() end,
+    discarded_by = case when $2 is null then $3 end, rev = rev + (cr_uid is not null)::int
+where run_id = $1 and dead_lettered;
+
+-- name: cancellable
+-- Locked in the order of their ids, so that two such batches can't deadlock.
+select run_id from runs
+where cluster = $1 and namespace = $2 and run_id = any($3)
+  and state in ('delayed', 'queued', 'admitted', 'running', 'suspended', 'backoff', 'held')
+order by run_id
+for no key update;

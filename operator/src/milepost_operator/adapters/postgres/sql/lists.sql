@@ -1,0 +1,33 @@
+-- name: list_settings
+-- For this transaction: lists are planned for the very values that they ask for, and give up before they hold things up.
+select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('statement_timeout', '5000', true);
+
+-- name: namespaces_with_runs
+-- By hops through an index: one probe each.
+with recursive found as (
+    (select namespace from runs where cluster = $1 order by namespace limit 1)
+    union all
+    select (select r.namespace from runs r where r.cluster = $1 and r.namespace > f.namespace order by r.namespace limit 1)
+    from found f where f.namespace is not null
+)
+select namespace from found where namespace is not null;
+
+-- name: summaries
+-- The rows of a page, under their names in JSON (api.views.RunSummaryOut). $3: attempts of a run that knows no policy yet.
+select r.run_id as id, r.name, r.namespace, r.task, r.queue, r.state, r.reason, r.message, r.attempt,
+       r.attempts_counted as "attemptsCounted", coalesce((r.retry ->> 'max_attempts')::int, $3) as "maxAttempts", r.version,
+       r.origin, r.origin_run as "originRun", r.origin_seq as "originSeq", r.tags, r.idempotency_key as "idempotencyKey",
+       p.pod_name as "podName", coalesce(h.last_seq, 0) as "lastSeq", h.last_key as "lastCheckpoint",
+       case when a.attempt > 1 then a.resumed_after end as "resumedAfter", h.progress,
+       h.progress_message as "progressMessage", r.dead_lettered as "deadLettered", r.redriven_by as "redrivenBy",
+       r.created_at as "createdAt", r.ready_at as "readyAt", r.admitted_at as "admittedAt", r.started_at as "startedAt",
+       r.finished_at as "finishedAt"
+from unnest($1::uuid[], $2::int[]) page (run_id, place)
+join runs r on r.run_id = page.run_id
+left join run_heads h on h.run_id = r.run_id
+left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
+left join pods p on p.pod_id = a.pod_id
+order by page.place;
+
+-- name: last_records
+select seq, kind, key, bytes, created_at from records where run_id = $1 order by seq desc limit $2;
