@@ -50,7 +50,7 @@ class Apis:
                 [*wrap, sys.executable, "-m", "milepost_operator", "api"], env=env, stdout=log, stderr=log
             )
 
-    async def ready(self, number: int, seconds: float = 30.0) -> None:
+    async def ready(self, number: int, seconds: float = 120.0) -> None:
         """Wait until it takes connections. RuntimeError when it ended."""
         async with asyncio.timeout(seconds):
             while True:

@@ -188,9 +188,7 @@ async def test_records_then_rows_are_pruned_when_their_time_is_over(store: Postg
     await store.cancel_run(live.run_id, "me")
 
 
-async def test_dead_letters_and_runs_shown_in_an_object_are_not_pruned(
-    store: PostgresStore, one_attempt: None
-) -> None:
+async def test_dead_letters_and_runs_shown_in_an_object_are_not_pruned(store: PostgresStore, one_attempt: None) -> None:
     pod = await failed(store, "a")
     shown = await trigger(store)
     await store.cancel_run(shown.run_id, "me")
@@ -253,7 +251,9 @@ async def _age(store: PostgresStore, runs: list[UUID], seconds: int) -> None:
     query = "update runs set finished_at = clock_timestamp() - make_interval(secs => $2) where run_id = any($1)"
     await store._db.fetch(query, runs, float(seconds))
     await store._db.fetch("update runs set dead_lettered_at = finished_at where dead_lettered_at is not null")
-    await store._db.fetch("update runs set projected_at = clock_timestamp() - interval '500 days' where projected_at is null")
+    await store._db.fetch(
+        "update runs set projected_at = clock_timestamp() - interval '500 days' where projected_at is null"
+    )
 
 
 async def _count(store: PostgresStore, table: str) -> int:
