@@ -7,7 +7,7 @@ from e2e.harness.platform import ROOT
 from e2e.harness.sql import Sql, literal
 from e2e.harness.wait import eventually
 
-QUERIES = ROOT / "operator/src/milepost_operator/adapters/postgres/sql/invariants.sql"
+QUERIES = ROOT / "operator/src/milepost_operator/adapters/postgres/sql"
 NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 IDEMPOTENCY_SECONDS = 86400
 
@@ -21,7 +21,7 @@ class Invariants:
 
     def violations(self) -> dict[str, int]:
         """Every invariant that is broken now, with its count."""
-        counts = self.sql.rows(combined(QUERIES.read_text(), self.cluster))
+        counts = self.sql.rows(combined(queries(), self.cluster))
         return {str(row["name"]): int(str(row["broken"])) for row in counts if row["broken"]}
 
     def check(self, timeout: float = 20) -> None:
@@ -34,6 +34,11 @@ class Invariants:
             return not seen
 
         eventually("invariants that hold", clean, timeout, 1.0, lambda: f"broken: {seen}")
+
+
+def queries() -> str:
+    """The text of all files of invariants."""
+    return "\n".join(file.read_text() for file in sorted(QUERIES.glob("invariants*.sql")))
 
 
 def combined(text: str, cluster: str) -> str:

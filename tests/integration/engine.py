@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from milepost.wire.pod import Evidence, Failure, Fence, RecordsRequest, RecordWrite, SettleRequest, Start
+from milepost.wire.pod import Evidence, Failure, Fence, RecordsRequest, RecordWrite, SettleRequest, Start, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import Created, NewRun, PodSession, Retry, TaskIntake, Timeouts
 
@@ -54,6 +54,9 @@ class Pod:
     async def fail(self, kind: str = "user", **changes: object) -> str:
         failure = Failure(kind, "ValueError", "no", "trace", **changes)  # type: ignore[arg-type]
         return await self.store.settle(self.session, SettleRequest(self.fence, "failed", None, failure, Evidence()))
+
+    async def suspend(self, *waits: Wait) -> str:
+        return await self.store.settle(self.session, SettleRequest(self.fence, "suspended", waits=list(waits)))
 
     async def records(self) -> list[tuple[str, str]]:
         return [(r.key, r.value) async for r in self.store.records(self.fence, 0)]

@@ -148,7 +148,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","pulse","reap"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","pulse","reap","wake"]' in bytes(answer.body)
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

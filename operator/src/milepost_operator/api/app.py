@@ -20,15 +20,19 @@ from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.problems import problem
 from milepost_operator.api.queues import QueuesApi
 from milepost_operator.api.runs import RunsApi
+from milepost_operator.api.schedules import SchedulesApi
 from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.signals import SignalsApi
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.lifecycle import Lifecycle, Lists
+from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
+from milepost_operator.ports.suspension import Signals
 
 
-class ApiStore(Intake, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, Protocol):
+class ApiStore(Intake, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Protocol):
     """The store as the routes need it."""
 
 
@@ -79,8 +83,10 @@ def build_app(
     )
     app.router.routes.extend(pod.routes())
     queues = QueuesApi(store, store, store, poke=poke)
-    for router in (health.router(), lifecycle.router(), runs.router(), queues.router()):
-        app.include_router(router)
+    schedules = SchedulesApi(store, namespaces=settings.namespaces)
+    signals = SignalsApi(store, find=runs.find, poke=poke)
+    for part in (health, lifecycle, runs, queues, schedules, signals):
+        app.include_router(part.router())
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in pod.routes()))
     return app

@@ -50,6 +50,17 @@ def parse_object(model: type[Model], value: object) -> Model:
         raise _invalid(error, _fields(model)) from error
 
 
+async def parse_body(body: bytes) -> object:
+    """A body with values of users in it: JSON as we keep it. InvalidInputError."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
+    await require_value(text, len(body), "body-too-large", "the body")
+    value: object = orjson.loads(body)
+    return value
+
+
 async def parse_json(model: type[Model], body: bytes) -> Model:
     """A body without values of users in it: strict, and no field that we don't know."""
     try:

@@ -16,6 +16,7 @@ from milepost.wire.pod import (
 )
 from milepost.wire.values import INT_MAX
 from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.domain.suspension import require_waits
 
 MAX_RECORDS: Final = 256
 MAX_FINGERPRINT_CHARS: Final = 256
@@ -69,10 +70,13 @@ def mended_beat(beat: HeartbeatRequest) -> HeartbeatRequest:
 
 def mended_settle(request: SettleRequest) -> SettleRequest:
     """Check what belongs together. A failure's texts are cut and cleaned: for their sake no ending may be lost."""
-    failed = request.outcome == "failed"
-    if failed != (request.failure is not None) or (failed and request.result is not None):
-        message = "`failure` goes with outcome failed, `result` with outcome succeeded"
+    failed, waits = request.outcome == "failed", request.outcome == "suspended"
+    parts = (request.failure is not None, request.result is not None, bool(request.waits))
+    if parts[0] != failed or (parts[1] and request.outcome != "succeeded") or parts[2] != waits:
+        message = "`failure` goes with outcome failed, `result` with outcome succeeded, `waits` with outcome suspended"
         raise InvalidInputError("invalid-field", message, "$.outcome")
+    if waits:
+        require_waits(request.waits)
     if request.failure is None:
         return request
     return dataclasses.replace(request, failure=_mended_failure(request.failure))

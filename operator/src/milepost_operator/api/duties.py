@@ -15,19 +15,23 @@ from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import ControlDuties
 from milepost_operator.ports.lifecycle import Pruning
+from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
+from milepost_operator.ports.suspension import Wakes
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
 PRUNE_BATCH: Final = 500
+SCHEDULES: Final = 500
+"""Schedules that one transaction decides on."""
 MIN_GAP_SECONDS: Final = 0.005
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Wakes, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -54,20 +58,26 @@ class Duties:
         self._metrics = metrics
         self._clock = clock
         self._admit_now = asyncio.Event()
+        self._wake_now = asyncio.Event()
         now = clock()
         self._loops = [
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
+            _Loop("wake", 1.0, self._wake, now, self._wake_now),
             _Loop("reap", 1.0, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
+            _Loop("schedules", 0.5, self._fire, now),
+            _Loop("old-schedules", 600.0, self._forget_schedules, now),
+            _Loop("expire", 5.0, self._expire, now),
             _Loop("invariants", 30.0, self._violations, now),
         ]
         self._violated: set[str] = set()
 
     def poke(self) -> None:
-        """Something may be admitted now: don't wait for the next turn."""
+        """Something may be admitted, or a child has ended: don't wait for the next turn."""
         self._admit_now.set()
+        self._wake_now.set()
 
     def ages(self) -> dict[str, float]:
         """Seconds since each loop's last turn ended, beyond its period."""
@@ -141,6 +151,15 @@ class Duties:
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
 
+    async def _wake(self) -> bool:
+        woken = await self._store.wake_runs(BATCH)
+        if woken:
+            self._admit_now.set()
+        return woken >= BATCH
+
+    async def _expire(self) -> bool:
+        return await self._store.expire_queued(BATCH) >= BATCH
+
     async def _reap(self) -> bool:
         reaped = await self._store.reap(BATCH)
         self._metrics.reaped.inc(reaped)
@@ -150,6 +169,17 @@ class Duties:
 
     async def _waiting(self) -> bool:
         await self._store.show_waiting(BATCH)
+        return False
+
+    async def _fire(self) -> bool:
+        fired = await self._store.fire_schedules(SCHEDULES)
+        self._metrics.scheduled.inc(fired.runs)
+        if fired.runs:
+            self.poke()
+        return fired.schedules >= SCHEDULES
+
+    async def _forget_schedules(self) -> bool:
+        await self._store.forget_schedules()
         return False
 
     async def _violations(self) -> bool:

@@ -185,7 +185,7 @@ class PodApi:
             await require_value(asked.result, limit, "result-too-large", "the result")
         state = await self._store.settle(session, asked)
         self._poke()
-        self._metrics.settled.labels(state, asked.failure.kind if asked.failure else "succeeded").inc()
+        self._metrics.settled.labels(state, asked.failure.kind if asked.failure else asked.outcome).inc()
         return json_response(SettleAnswer(state))
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Final
 
-import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,10 +11,8 @@ from starlette.responses import Response
 
 from milepost_operator.api import queueviews
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import json_response, parse_object, parse_query, read_body
+from milepost_operator.api.bodies import json_response, parse_json, parse_query, path_text, read_body
 from milepost_operator.api.routes import add_route
-from milepost_operator.api.values import require_value
-from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.store import Reads
 
@@ -88,7 +85,7 @@ class QueuesApi:
         """Change the limit while the engine runs. It binds at the next admission; what runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, "a change is a small object")
-        asked = parse_object(ChangeBody, await _json(body))
+        asked = await parse_json(ChangeBody, body)
         await self._control.change_queue(namespace, name, caller_of(request).name, asked.concurrency)
         self._poke()
         return await self._shown(namespace, name)
@@ -97,7 +94,7 @@ class QueuesApi:
         """Admit nothing more; what is admitted and has not started is put back. What runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, f"a reason may have {MAX_REASON} characters")
-        asked = parse_object(PauseBody, await _json(body)) if body else PauseBody()
+        asked = await parse_json(PauseBody, body) if body else PauseBody()
         await self._control.pause_queue(namespace, name, caller_of(request).name, asked.reason)
         return await self._shown(namespace, name)
 
@@ -127,17 +124,4 @@ class QueuesApi:
 def _named(request: Request, what: str = "queue") -> tuple[str, str]:
     """Namespace and name that the request is about."""
     caller, query = caller_of(request), parse_query(NamespaceQuery, request)
-    name: str = request.path_params[what]
-    if "\x00" in name:
-        raise InvalidInputError("nul-character", f"no {what} has such a name", what)
-    return caller.namespace_for(query.namespace), name
-
-
-async def _json(body: bytes) -> object:
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
-    await require_value(text, len(body), "body-too-large", "the body")
-    value: object = orjson.loads(text)
-    return value
+    return caller.namespace_for(query.namespace), path_text(request, what)

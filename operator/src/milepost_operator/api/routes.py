@@ -29,7 +29,7 @@ def add_route(
     path: str,
     handler: Handler,
     *,
-    answers: Mapping[int, type[BaseModel]],
+    answers: Mapping[int, type[BaseModel] | None],
     query: type[BaseModel] | None = None,
     body: type[BaseModel] | None = None,
     body_required: bool = True,
@@ -38,20 +38,24 @@ def add_route(
 ) -> None:
     """Add `method path` to `router`. The handler's docstring is its description.
 
-    `answers`: the model of each good answer, by status. `query` and `body`: the models that the handler parses.
-    `refusals`: statuses of problems beyond the usual (404 for a path with a parameter and 413 for one with a body go
-    without saying). `public`: needs no token.
+    `answers`: the model of each good answer, by status; None: no body. `query` and `body`: the models that the handler
+    parses. `refusals`: statuses of problems beyond the usual (404 for a path with a parameter and 413 for one with a
+    body go without saying). `public`: needs no token.
     """
     usual = () if public else _USUAL
     named = (404,) if "{" in path else ()
     sized = (413,) if body else ()
     responses: dict[int | str, dict[str, object]] = {
-        status: {"model": model, "description": HTTPStatus(status).phrase} for status, model in answers.items()
+        status: ({"model": model} if model else {}) | {"description": HTTPStatus(status).phrase}
+        for status, model in answers.items()
     }
     responses |= {status: _problem(status) for status in sorted({*usual, *named, *sized, *refusals})}
     extra: dict[str, object] = {"parameters": [*_path_parameters(path), *_query_parameters(query)]}
     if body:
-        extra["requestBody"] = {"required": body_required, "content": {"application/json": {"schema": _reference(body)}}}
+        extra["requestBody"] = {
+            "required": body_required,
+            "content": {"application/json": {"schema": _reference(body)}},
+        }
     if public:
         extra["security"] = []
     router.add_api_route(

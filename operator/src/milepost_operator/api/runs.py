@@ -22,7 +22,7 @@ from milepost_operator.api.values import require_size, require_value
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import MAX_NAME
 from milepost_operator.domain.runs import Created, NewRun, RunView
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.states import TERMINAL
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import QueueReads
 from milepost_operator.ports.lifecycle import Lists
@@ -141,16 +141,16 @@ class RunsApi:
 
     async def get(self, request: Request) -> Response:
         """One run by name or id, with input, result and error, and why it waits."""
-        return await self._whole(await self._find(request))
+        return await self._whole(await self.find(request))
 
     async def attempts(self, request: Request) -> Response:
         """The attempts of a run, oldest first."""
-        run = await self._find(request)
+        run = await self.find(request)
         return json_response({"items": [views.attempt(a) for a in await self._reads.get_attempts(run.run_id)]})
 
     async def cancel(self, request: Request) -> Response:
         """Ask for the run's end: 202 with the run as it is now; a run that has ended stays as it is."""
-        run = await self._find(request)
+        run = await self.find(request)
         await self._intake.cancel_run(run.run_id, caller_of(request).name)
         self._poke()
         return await self._whole(await self._reads.get_run(run.namespace, str(run.run_id)), 202)
@@ -159,7 +159,8 @@ class RunsApi:
         why = None if run.state in TERMINAL else await self._queues.why(run.run_id)
         return json_response(views.full(run) | {"why": reason(why)}, status)
 
-    async def _find(self, request: Request) -> RunView:
+    async def find(self, request: Request) -> RunView:
+        """The run that the path names, in the caller's namespace. Raises NotFoundError."""
         caller, query = caller_of(request), parse_query(OneQuery, request)
         return await self._reads.get_run(caller.namespace_for(query.namespace), path_text(request, "run"))
 

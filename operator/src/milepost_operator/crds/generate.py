@@ -57,6 +57,7 @@ RESOURCES: Final = (
             Column("Queue", ".status.queue"),
             Column("Version", ".status.version", "integer"),
             Column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
+            Column("Next run", ".status.nextRun"),
             _AGE,
             Column("Image", ".spec.image", wide=True),
             Column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', wide=True),

@@ -1,5 +1,6 @@
 """Task: what runs, in what pod, from which queue and with what budget."""
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from milepost_operator.crds.common import Conditions, Count, Model, Name, Word, rule, rules
 from milepost_operator.crds.core import Env, EnvFroms, Resources
 from milepost_operator.crds.podspec import PodSettings
+from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
 
 ENTRYPOINT = r"^[A-Za-z0-9_./-]+(:[A-Za-z_][A-Za-z0-9_.]*)?$"
 MAX_SOURCE = 204_800
@@ -111,6 +113,8 @@ class TaskSpec(Model):
     """Limits of time; copied onto a run when it is made."""
     retention: Retention | None = None
     """How long what is left of ended runs is kept."""
+    schedules: Schedules | None = None
+    """Runs by the clock."""
 
 
 class TaskStatus(Model):
@@ -122,8 +126,12 @@ class TaskStatus(Model):
     """Version of the pod's shape: it grows with each change that shapes pods."""
     queue: Word | None = None
     """Queue in use."""
+    next_run: datetime | None = None
+    """Earliest next slot of its schedules."""
+    schedules: ScheduleStatuses | None = None
+    """Its schedules, those that come next first."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
 
 
 class Task(Model):

@@ -37,8 +37,8 @@ class Next:
 
 
 def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
-    """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadline, a final failure,
-    the two budgets.
+    """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadlines, a wait, a final
+    failure, the two budgets.
     """
     counted = facts.attempts_counted + (1 if ending.counted else 0)
     if facts.cancel_requested:
@@ -50,8 +50,10 @@ def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
         return Next(RunState.QUEUED, Reason.PAUSED, ending.message, facts.attempts_counted, facts.infra_streak)
     if ending.reason is Reason.SUCCEEDED:
         return Next(RunState.SUCCEEDED, Reason.SUCCEEDED, ending.message, facts.attempts_counted, 0)
-    if ending.reason is Reason.RUN_TIMEOUT:
-        return Next(RunState.TIMED_OUT, Reason.RUN_TIMEOUT, ending.message, counted, facts.infra_streak)
+    if ending.reason in {Reason.RUN_TIMEOUT, Reason.DEADLINE}:
+        return Next(RunState.TIMED_OUT, ending.reason, ending.message, counted, facts.infra_streak)
+    if ending.reason is Reason.SUSPENDED:
+        return Next(RunState.SUSPENDED, Reason.SUSPENDED, ending.message, facts.attempts_counted, 0)
     if ending.final:
         return Next(RunState.FAILED, ending.reason, ending.message, counted, facts.infra_streak)
     if ending.infra:

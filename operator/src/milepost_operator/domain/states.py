@@ -55,6 +55,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
     PAUSED = "Paused"
+    SUSPENDED = "Suspended"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"
@@ -64,6 +65,8 @@ class Reason(StrEnum):
     STORAGE = "EphemeralStorageExceeded"
     TIMEOUT = "AttemptTimeout"
     RUN_TIMEOUT = "RunTimeout"
+    DEADLINE = "DeadlineExceeded"
+    QUEUE_TTL = "QueueTTL"
     CANCELLED = "Cancelled"
     LOST_RESULT = "LostResult"
     CONFIG = "ConfigError"

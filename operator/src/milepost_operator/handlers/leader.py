@@ -21,6 +21,7 @@ from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector
 from milepost_operator.reconcile.queues import QueueStatus
+from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
 from milepost_operator.settings import Settings
 
@@ -130,6 +131,7 @@ class Leader:
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
         queues = QueueStatus(store, cluster, bucket, clock=now, on_views=metrics.show_queues)
+        schedules = TaskScheduleStatus(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
         by_project = Loop("project", projector.turn, interval=1.0, spacing=0.1)
@@ -138,6 +140,7 @@ class Leader:
             by_launch,
             by_project,
             Loop("queue-status", queues.turn, interval=5.0),
+            Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),
             Loop("absent-manifests", manifest_sweep.turn, interval=30.0),

@@ -73,6 +73,11 @@ class Metrics(ProcessMetrics):
             "Attempts and runs that this process ended for their lease, timeout or grace.",
             registry=registry,
         )
+        self.scheduled = Counter(
+            "milepost_scheduled_runs",
+            "Runs that schedules made.",
+            registry=registry,
+        )
         self.settled = Counter(
             "milepost_attempts_settled",
             "Attempts that settled themselves, by the run's state after it and the reason given.",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -26,8 +26,10 @@ from milepost_operator.manifests import names, quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.shape import breaker_policy, policy_of, retention_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
+from milepost_operator.ports.schedules import ScheduleIntake
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
+from milepost_operator.reconcile.schedules import apply_schedules, said_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,40 +47,51 @@ class Refused(Exception):  # noqa: N818 (an outcome, told in a condition)
         self.message = message
 
 
+class IntakeStore(Intake, ScheduleIntake, Protocol):
+    """The store as intake needs it."""
+
+
 class ObjectIntake:
     """One `on_…` for each kind; `deleted` tells whether the object is gone.
 
     They raise UnavailableError alone: the caller tries again. An object that can't be taken gets a condition.
     """
 
-    def __init__(self, store: Intake, objects: Objects, *, clock: Callable[[], datetime], max_input_bytes: int) -> None:
+    def __init__(
+        self, store: IntakeStore, objects: Objects, *, clock: Callable[[], datetime], max_input_bytes: int
+    ) -> None:
         self._store = store
         self._objects = objects
         self._clock = clock
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
         self._versions: dict[str, tuple[int, int]] = {}
+        self._wrong: dict[str, list[str]] = {}
 
     async def on_task(self, body: Object, *, deleted: bool) -> None:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
         if deleted:
             self._tasks.pop((namespace, name), None)
             self._versions.pop(uid, None)
+            self._wrong.pop(uid, None)
             await self._store.remove_task(namespace, name, uid)
             return
         self._tasks[namespace, name] = body
         try:
-            intake = _task(body)
+            spec = _parsed(TaskSpec, body)
+            intake = _task(body, spec)
         except Refused as refused:
             await self._show("tasks", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
             return
         known = self._versions.get(uid)
         if known is None or known[0] != intake.generation:
             known = (intake.generation, await self._store.apply_task(intake))
+            self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules)
             self._versions[uid] = known
         said = [
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
             await self._queue_found(namespace, intake.queue),
+            *said_of(body, self._wrong.get(uid, ())),
         ]
         await self._show("tasks", body, {"version": known[1], "queue": intake.queue}, said)
 
@@ -210,8 +223,7 @@ class ObjectIntake:
             log.info("status_not_written", kind=plural, name=raw.name(body), error=str(error))
 
 
-def _task(body: Object) -> TaskIntake:
-    spec = _parsed(TaskSpec, body)
+def _task(body: Object, spec: TaskSpec) -> TaskIntake:
     shape, policy = shape_of(spec), policy_of(spec)
     for kind, quantities in raw.part(shape, "resources").items():
         for key, value in raw.part(quantities).items():

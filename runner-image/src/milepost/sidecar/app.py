@@ -6,7 +6,7 @@ import signal
 from typing import Final
 
 from milepost.net.server import Budget, ServerConnection
-from milepost.sidecar.decode import BadAnswerError, build
+from milepost.sidecar.decode import BadAnswerError, build_start
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
 from milepost.sidecar.log import log
@@ -18,7 +18,6 @@ from milepost.sidecar.settings import Settings, SettingsError
 from milepost.sidecar.settle import Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.local import EXIT_CONFIG
-from milepost.wire.pod import Start
 
 SPOOL_BYTES: Final = 8 * 1024 * 1024
 LEAVE_SECONDS: Final = 2.0
@@ -74,7 +73,7 @@ class Sidecar:
             try:
                 reply = await self._api.call("POST", "/start")
                 if reply.status == OK:
-                    start = build(Start, reply.json())
+                    start = build_start(reply.json())
                     log("started", run=start.run_id, attempt=start.attempt, cause=start.cause)
                     await self.state.began(start)
                     return

@@ -7,7 +7,16 @@ from typing import Final, get_args
 from urllib.parse import unquote_to_bytes
 
 from milepost.net.messages import ProblemError
-from milepost.wire.pod import MAX_KEY_BYTES, MAX_WRITE_ID_CHARS, Evidence, Failure, FailureKind
+from milepost.wire.pod import (
+    MAX_KEY_BYTES,
+    MAX_WAITS,
+    MAX_WRITE_ID_CHARS,
+    Evidence,
+    Failure,
+    FailureKind,
+    Wait,
+    WaitKind,
+)
 from milepost.wire.values import JSON, biggest_path, check_text
 
 MAX_MESSAGE: Final = 1000
@@ -95,6 +104,27 @@ def failure(body: bytes) -> tuple[Failure, Evidence]:
         retry_after_seconds=float(after) if isinstance(after, (int, float)) else None,
     )
     return found, _evidence(data.get("evidence"))
+
+
+def waits(body: bytes) -> list[Wait]:
+    """Check the waits of a suspension: their shape; which of them make sense is the api's to say."""
+    listed = _object(body, {"waits"}).get("waits")
+    _ask(isinstance(listed, list) and 1 <= len(listed) <= MAX_WAITS, "waits", f"a list of 1 to {MAX_WAITS}")
+    return [_wait(wait, f"waits[{n}]") for n, wait in enumerate(listed if isinstance(listed, list) else [])]
+
+
+def _wait(data: JSON, place: str) -> Wait:
+    names = [f.name for f in fields(Wait)]
+    if not isinstance(data, dict) or not data.keys() <= set(names):
+        raise ProblemError(422, "bad-member", f"{place} must be an object of {', '.join(names)}")
+    kind, seconds = data.get("kind"), data.get("seconds")
+    _ask(isinstance(data.get("key"), str), f"{place}.key", "text")
+    _ask(kind in get_args(WaitKind), f"{place}.kind", f"one of {', '.join(get_args(WaitKind))}")
+    for name in ("name", "until"):
+        _ask(data.get(name) is None or isinstance(data[name], str), f"{place}.{name}", "text or null")
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    _ask(seconds is None or number, f"{place}.seconds", "a number or null")
+    return Wait(**data)  # type: ignore[arg-type]  # checked above
 
 
 def _evidence(data: JSON) -> Evidence:

@@ -1,13 +1,13 @@
 """JSON of the api into the records of the wire: unknown members are left out, so that an older sidecar goes on."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import TypeVar
+from dataclasses import MISSING, fields, replace
+from typing import TypeVar, cast
 
-from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, Session, SettleAnswer, Start
+from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start
 from milepost.wire.values import JSON
 
-Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer)
+Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, ResolvedWait)
 
 
 class BadAnswerError(Exception):
@@ -23,3 +23,9 @@ def build(kind: type[Answer], data: JSON) -> Answer:
     if missing := sorted(required - data.keys()):
         raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
     return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]
+
+
+def build_start(data: JSON) -> Start:
+    """Make a Start with what it holds. Raises BadAnswerError."""
+    start = build(Start, data)
+    return replace(start, waits=[build(ResolvedWait, wait) for wait in cast("list[JSON]", start.waits)])

@@ -38,6 +38,7 @@ class Routes:
             "/v1/progress": {"PUT": self._progress},
             "/v1/result": {"PUT": self._result},
             "/v1/failure": {"PUT": self._failure},
+            "/v1/suspension": {"PUT": self._suspension},
             "/v1/control": {"GET": self._control},
             "/v1/healthz": {"GET": self._healthz},
         }
@@ -88,10 +89,11 @@ class Routes:
     async def _attempt(self, _request: Request, _rest: str) -> Response:
         start = await self._state.wait_started()
         facts = asdict(start)
-        del facts["token"]
-        # the input goes in as the text it is
-        text = compact({k: v for k, v in facts.items() if k != "input"})
-        return Response(200, b'%b,"input":%b}' % (text[:-1], start.input.encode()))
+        del facts["token"], facts["input"], facts["waits"]
+        # values go in as the text they are
+        waits = b",".join(_with_text(asdict(w) | {"value": None}, "value", w.value or "null") for w in start.waits)
+        text = _with_text(facts, "input", start.input)
+        return Response(200, b'%b,"waits":[%b]}' % (text[:-1], waits))
 
     async def _records(self, request: Request, _rest: str) -> Response:
         self._state.check_open()
@@ -127,6 +129,10 @@ class Routes:
         failure, evidence = checks.failure(request.body)
         return await self._settle(Settlement(_identity(request), "failed", failure=failure, evidence=evidence))
 
+    async def _suspension(self, request: Request, _rest: str) -> Response:
+        self._state.running()
+        return await self._settle(Settlement(_identity(request), "suspended", waits=checks.waits(request.body)))
+
     async def _settle(self, settlement: Settlement) -> Response:
         return Response(200, compact({"state": await self._settler.settle(settlement)}))
 
@@ -141,6 +147,11 @@ class Routes:
 
     async def _healthz(self, _request: Request, _rest: str) -> Response:
         return Response(200, compact({"phase": self._state.phase}))
+
+
+def _with_text(facts: dict[str, JSON], name: str, text: str) -> bytes:
+    others = compact({key: value for key, value in facts.items() if key != name})
+    return b'%b,"%b":%b}' % (others[:-1], name.encode(), text.encode())
 
 
 def _identity(request: Request) -> str:

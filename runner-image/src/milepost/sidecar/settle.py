@@ -10,7 +10,7 @@ from milepost.sidecar.forward import Forwarder, refusal
 from milepost.sidecar.log import log
 from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
 from milepost.sidecar.state import AttemptState
-from milepost.wire.pod import Evidence, Failure, Outcome, SettleAnswer, SettleRequest
+from milepost.wire.pod import Evidence, Failure, Outcome, SettleAnswer, SettleRequest, Wait
 
 OK: Final = 200
 
@@ -24,6 +24,7 @@ class Settlement:
     result: str | None = None
     failure: Failure | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    waits: list[Wait] = field(default_factory=list)
 
 
 class Settler:
@@ -64,7 +65,9 @@ class Settler:
 
     async def _run(self, wanted: Settlement) -> str:
         await self._forwarder.drained()
-        request = SettleRequest(self._state.fence, wanted.outcome, wanted.result, wanted.failure, wanted.evidence)
+        request = SettleRequest(
+            self._state.fence, wanted.outcome, wanted.result, wanted.failure, wanted.evidence, wanted.waits
+        )
         try:
             reply = await self._api.call("POST", "/settle", compact(asdict(request)))
             if reply.status != OK:

@@ -13,6 +13,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/progress | {"fraction": 0.4, "message": "…"} | 204; passed on with the next heartbeat |
 | PUT /v1/result | any JSON | 200 {"state": …} once the run's result is committed |
 | PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |
+| PUT /v1/suspension | {"waits": [the members of wire.pod.Wait]} | 200 {"state": …}: end without cleaning up |
 | GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
 | GET /v1/healthz | – | 200 |
 

@@ -26,10 +26,12 @@ PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
 MAX_KEY_BYTES: Final = 512
 MAX_WRITE_ID_CHARS: Final = 128
+MAX_WAITS: Final = 1000
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
-Outcome = Literal["succeeded", "failed"]
+Outcome = Literal["succeeded", "failed", "suspended"]
+WaitKind = Literal["timer", "signal", "child", "event", "token", "approval"]
 FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result"]
 Directive = Literal["continue", "cancel"]
 
@@ -57,10 +59,37 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """What a suspended run sleeps on; any one of its waits wakes it.
+
+    `key`: unique in the run, the same in each attempt that meets this wait. `name`: of the signal or event, or the
+    child's run id. `seconds` (from the first time it is met) or `until` (ISO 8601 with an offset): when a timer fires,
+    and when any other wait gives up.
+    """
+
+    key: str
+    kind: WaitKind
+    name: str | None = None
+    seconds: float | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedWait:
+    """What came of a wait. `value`: JSON text; the signal's payload, or a child's state, result and error."""
+
+    key: str
+    kind: WaitKind
+    timed_out: bool
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """All that an attempt needs to know. `input` is JSON text. Times are seconds; sizes are bytes.
 
-    `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none).
+    `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
+    resolved, less those that the run has recorded as a step of the same key.
     """
 
     run_id: str
@@ -88,6 +117,7 @@ class Start:
     last_seq: int
     last_key: str | None
     created_at: str
+    waits: list[ResolvedWait] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +195,18 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """`result` (JSON text) goes with `succeeded`, `failure` with `failed`."""
+    """`result` (JSON text) goes with `succeeded`, `failure` with `failed`, `waits` with `suspended`.
+
+    A run that is suspended holds nothing: its pod is closed, its slot is free. The answer's state is `suspended`, or
+    `queued` when one of the waits is over already.
+    """
 
     fence: Fence
     outcome: Outcome
     result: str | None = None
     failure: Failure | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    waits: list[Wait] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

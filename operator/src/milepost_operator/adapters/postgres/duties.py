@@ -11,6 +11,7 @@ from milepost_operator.domain.states import Reason, RunState
 _ENDINGS: Final = {
     "cancel": Ending(Reason.CANCELLED, "cancelled: the grace is over", counted=False),
     "run": Ending(Reason.RUN_TIMEOUT, "the run took longer than timeouts.runSeconds", counted=False),
+    "deadline": Ending(Reason.DEADLINE, "not finished within deadlineSeconds of its trigger", counted=False),
     "attempt": Ending(Reason.TIMEOUT, "the attempt took longer than timeouts.attemptSeconds"),
     "start": Ending(
         Reason.SIDECAR_LOST, "the sidecar did not start its attempt", counted=False, infra=True, started=False
@@ -34,6 +35,14 @@ INVARIANTS: Final = (
     "epochs_monotonic",
     "dead_letters_conserved",
     "copies_begin_with_their_origin",
+    "one_run_per_slot",
+    "schedules_fire",
+    "waiting_has_a_next_moment",
+    "moments_are_kept",
+    "ended_holds_nothing",
+    "sleepers_hold_nothing",
+    "waits_resolve_once",
+    "nothing_that_came_is_slept_through",
 )
 
 
@@ -59,7 +68,7 @@ class PostgresDuties:
         for row in await self._db.fetch(Q["overdue"], self._db.cluster, limit, lease, None):
             ended += await self._db.transaction(lambda c, row=row: self._end_overdue(c, row))  # type: ignore[misc]
         held = seconds(self._db.settings.held_seconds)
-        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit, held):
+        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit, held, None):
             ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
         ended += len(await self._db.fetch(Q["hold_stranded"], self._db.cluster, limit))
         if ended:
@@ -86,14 +95,14 @@ class PostgresDuties:
 
     async def _expire_waiting(self, connection: Connection, found: Row) -> int:
         run = await lock_run(connection, found["run_id"])
-        if run is None or run["state"] not in {"queued", "backoff", "delayed", "held"}:
+        held = seconds(self._db.settings.held_seconds)
+        still = await connection.fetchrow(Q["overdue_waiting"], self._db.cluster, 1, held, found["run_id"])
+        if run is None or still is None:
             return 0
-        if found["held_too_long"]:
-            if run["state"] != RunState.HELD:
-                return 0
+        if still["why"] == "held":
             message = f"held for too long: {run['message']}"
             await finish_waiting(connection, run, RunState.EXPIRED, Reason.EXPIRED, message)
             return 1
-        ending = _ENDINGS["run"]
+        ending = _ENDINGS[still["why"]]
         await finish_waiting(connection, run, RunState.TIMED_OUT, ending.reason, ending.message)
         return 1

@@ -108,6 +108,8 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
     """An attempt that was put back before it began will be what it would have been."""
     if ending.reason is Reason.PAUSED:
         return str(attempt["cause"])
+    if ending.reason is Reason.SUSPENDED:
+        return "resume"
     return "infra" if ending.infra else "retry"
 
 
@@ -120,6 +122,9 @@ async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, 
         message = f"attempt {number}: {following.reason}: {following.message}" if bad else following.message
         event = _FINISHED_EVENT[following.state]
         await add_event(connection, run["run_id"], event, message, warning=bad, terminal=True)
+        return
+    if following.state is RunState.SUSPENDED:
+        await add_event(connection, run["run_id"], "RunSuspended", f"attempt {number} {ending.message}")
         return
     budget = (
         "infrastructure" if ending.infra else f"{following.attempts_counted} of {retry_of(run['retry']).max_attempts}"

@@ -15,12 +15,14 @@ from milepost.wire.pod import (
     RecordKind,
     RecordsRequest,
     RecordWrite,
+    ResolvedWait,
     SettleRequest,
     Start,
 )
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, lock_run, retry_of
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.suspension import resolved_waits, suspend
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
 from milepost_operator.domain.runs import PodSession, Timeouts
 from milepost_operator.domain.settlement import ending_of
@@ -66,7 +68,8 @@ class PostgresPodStore:
             if begun:
                 await connection.execute(Q["start_run"], run["run_id"], float(timeouts.run_seconds))
                 await self._tell_start(connection, facts, head)
-            return self._start(facts, head, timeouts)
+            waits = await resolved_waits(connection, run["run_id"]) if pod["attempt"] > 1 else []
+            return self._start(facts, head, timeouts, waits)
 
         started = await self._db.transaction(work)
         self._db.wake("project")
@@ -151,7 +154,6 @@ class PostgresPodStore:
 
     async def settle(self, session: PodSession, request: SettleRequest) -> str:
         fence = request.fence
-        ending = ending_of(request)
 
         async def work(connection: Connection) -> str:
             run = await lock_run(connection, UUID(fence.run_id))
@@ -164,8 +166,10 @@ class PostgresPodStore:
                 raise _fenced(fence)
             if attempt["token"] != fence.token or attempt["state"] != "running":
                 raise _fenced(fence)
+            if request.outcome == "suspended":
+                return await suspend(self._db, connection, run, attempt, request)
             following = await end_attempt(
-                self._db, connection, run, attempt, ending, settled=True, result=request.result
+                self._db, connection, run, attempt, ending_of(request), settled=True, result=request.result
             )
             return following.state
 
@@ -190,7 +194,7 @@ class PostgresPodStore:
             reason, message = "AttemptStarted", f"attempt {number} started"
         await add_event(connection, facts["run_id"], reason, message)
 
-    def _start(self, facts: Row, head: Row, timeouts: Timeouts) -> Start:
+    def _start(self, facts: Row, head: Row, timeouts: Timeouts, waits: list[ResolvedWait]) -> Start:
         settings = self._db.settings
         shape = orjson.loads(facts["shape"])
         command = [*shape.get("command", ()), *shape.get("args", ())]
@@ -220,6 +224,7 @@ class PostgresPodStore:
             last_seq=head["last_seq"],
             last_key=head["last_key"],
             created_at=facts["created_at"].isoformat(),
+            waits=waits,
         )
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:

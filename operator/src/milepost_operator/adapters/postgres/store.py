@@ -17,6 +17,9 @@ from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
+from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
+from milepost_operator.adapters.postgres.schedules import PostgresSchedules
+from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
@@ -30,6 +33,8 @@ _log = get_logger(__name__)
 
 
 class PostgresStore(
+    PostgresSchedules,
+    PostgresScheduleApi,
     PostgresIntake,
     PostgresLaunches,
     PostgresProjections,
@@ -44,6 +49,7 @@ class PostgresStore(
     PostgresLists,
     PostgresLifecycle,
     PostgresRetention,
+    PostgresSuspension,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 

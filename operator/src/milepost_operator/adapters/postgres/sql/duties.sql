@@ -20,11 +20,12 @@ from due where r.run_id = due.run_id
 returning r.run_id;
 
 -- name: overdue
--- What time has ended: `cancel` grace over, `run` deadline, `attempt` timeout, `lease` lapsed although beats were possible.
+-- What time has ended: `cancel` grace over, `deadline` from its trigger, `run` time, `attempt` timeout, `lease` lapsed although beats were possible.
 -- `start`: a sidecar that proved itself two minutes ago does not start its attempt.
 -- After an outage the first pulse must have come: until then nobody knows that there was one.
 select r.run_id, r.attempt,
        case when r.cancel_deadline_at <= clock_timestamp() then 'cancel'
+            when r.deadline_at <= clock_timestamp() then 'deadline'
             when r.run_deadline_at <= clock_timestamp() then 'run'
             when a.deadline_at <= clock_timestamp() then 'attempt'
             when a.state = 'reserved' then 'start'
@@ -37,18 +38,35 @@ left join service_pulse p on p.cluster = r.cluster
 where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
   and r.state in ('admitted', 'running', 'cancelling')
   and (r.cancel_deadline_at <= clock_timestamp() or r.run_deadline_at <= clock_timestamp()
-       or a.deadline_at <= clock_timestamp()
+       or r.deadline_at <= clock_timestamp() or a.deadline_at <= clock_timestamp()
        or (p.seen_at > clock_timestamp() - interval '3 seconds'
            and (h.lease_until <= clock_timestamp() and p.up_since + $3 <= clock_timestamp()
                 or greatest(b.bound_at, p.up_since) < clock_timestamp() - interval '2 minutes' and b.bound_at is not null)))
 limit $2;
 
 -- name: overdue_waiting
--- Waiting runs whose own deadline has come, and held ones that nobody gave what they lack in time.
-select run_id, state = 'held' and held_at <= clock_timestamp() - $3::interval as held_too_long from runs
-where cluster = $1
-  and (state in ('queued', 'backoff', 'delayed', 'held') and run_deadline_at <= clock_timestamp()
-       or state = 'held' and held_at <= clock_timestamp() - $3::interval)
+-- Runs that nobody works on: past their deadline, past their own time, and held ones that nobody gave what they lack.
+with found as (
+    (select run_id from runs
+     where cluster = $1 and deadline_at is not null and finished_at is null and deadline_at <= clock_timestamp()
+       and state not in ('admitted', 'running', 'cancelling') and ($4::uuid is null or run_id = $4)
+     limit $2)
+    union
+    (select run_id from runs
+     where cluster = $1 and run_deadline_at is not null and state in ('queued', 'backoff', 'delayed', 'held')
+       and run_deadline_at <= clock_timestamp() and ($4::uuid is null or run_id = $4)
+     limit $2)
+    union
+    (select run_id from runs
+     where cluster = $1 and state = 'held' and held_at <= clock_timestamp() - $3::interval
+       and ($4::uuid is null or run_id = $4)
+     limit $2)
+)
+select r.run_id,
+       case when r.deadline_at <= clock_timestamp() then 'deadline'
+            when r.run_deadline_at <= clock_timestamp() and r.state <> 'suspended' then 'run'
+            else 'held' end as why
+from found f join runs r on r.run_id = f.run_id
 limit $2;
 
 -- name: hold_stranded
