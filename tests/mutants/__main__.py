@@ -92,23 +92,25 @@ def _copy(tree: Path) -> None:
 
 
 def _try(mutant: Mutant, tree: Path, *, chaos: bool) -> list[Outcome]:
-    originals = {edit.path: (tree / edit.path).read_text() for edit in mutant.edits}
+    originals: dict[Path, str] = {}
     try:
         for edit in mutant.edits:
-            _plant(tree, edit)
+            _plant(tree, edit, originals)
         killers = [k for k in mutant.killers if chaos or k != CHAOS]
         return [_chaos(tree) if killer == CHAOS else _test(tree, killer) for killer in killers]
     finally:
         for path, text in originals.items():
-            (tree / path).write_text(text)
+            path.write_text(text)
 
 
-def _plant(tree: Path, edit: Edit) -> None:
-    path = tree / edit.path
-    text = path.read_text()
-    if (found := text.count(edit.old)) != edit.times:
+def _plant(tree: Path, edit: Edit, originals: dict[Path, str]) -> None:
+    texts = {path: path.read_text() for path in sorted(tree.glob(edit.path))}
+    if (found := sum(text.count(edit.old) for text in texts.values())) != edit.times:
         raise DriftError(f"{edit.path} has this text {found} times, not {edit.times}: {edit.old[:80]!r}")
-    path.write_text(text.replace(edit.old, edit.new))
+    for path, text in texts.items():
+        if edit.old in text:
+            originals.setdefault(path, text)
+            path.write_text(text.replace(edit.old, edit.new))
 
 
 def _test(tree: Path, test: str) -> Outcome:

@@ -110,15 +110,15 @@ async def _score(one: Contestant, jobs: int, meter: Meter) -> Score:
     score = Score()
     for phase, count in (("enqueue", jobs), ("bulk", ALL_AT_ONCE)):
         database = await _database(one, meter)
-        rate, cost = await _phase(one, meter, database, phase, count, 1)
+        rate, cost = await _phase(one, meter, database, phase, jobs=count)
         setattr(score, phase, rate)
         if rate is not None and cost is not None:
             score.costs[phase] = cost
     for concurrency in one.concurrencies:
         database = await _database(one, meter)
-        await _phase(one, meter, database, "enqueue", jobs, 1)
+        await _phase(one, meter, database, "enqueue", jobs=jobs)
         waiting = 2 * (jobs // 8 * 8) if one.name == "milepost" else jobs // 8 * 8
-        rate, cost = await _phase(one, meter, database, "drain", waiting, concurrency)
+        rate, cost = await _phase(one, meter, database, "drain", jobs=waiting, concurrency=concurrency)
         if rate is not None and cost is not None and (score.drain is None or rate > score.drain):
             score.drain, score.best, score.costs["drain"] = rate, concurrency, cost
     return score
@@ -132,7 +132,7 @@ async def _database(one: Contestant, meter: Meter) -> str:
 
 
 async def _phase(
-    one: Contestant, meter: Meter, database: str, phase: str, jobs: int, concurrency: int
+    one: Contestant, meter: Meter, database: str, phase: str, *, jobs: int, concurrency: int = 1
 ) -> tuple[float | None, Cost | None]:
     await meter.settle(database)
     calls, wal = await meter.read(database)
@@ -149,9 +149,8 @@ def _call(one: Contestant, phase: str, url: str, jobs: int, concurrency: int) ->
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
-        raise RuntimeError(
-            f"{one.name} {phase}: exit code {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
-        )
+        words = done.stdout[-1000:] + done.stderr[-3000:]
+        raise RuntimeError(f"{one.name} {phase}: exit code {done.returncode}\n{words}")
     rate: float | None = json.loads(lines[-1].removeprefix("RESULT "))["rate"]
     return rate
 

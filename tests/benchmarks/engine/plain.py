@@ -16,8 +16,8 @@ SCHEMA = """
 create table jobs (id bigserial primary key, state text not null default 'queued', input json not null,
                    done_at timestamptz);
 create index on jobs (id) where state = 'queued';
-create table tries (job_id bigint not null, try int not null, state text not null, at timestamptz not null default now(),
-                    ended_at timestamptz, primary key (job_id, try));
+create table tries (job_id bigint not null, try int not null, state text not null,
+                    at timestamptz not null default now(), ended_at timestamptz, primary key (job_id, try));
 """
 CLAIM = """
 with picked as (
