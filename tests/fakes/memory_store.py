@@ -1,4 +1,4 @@
-"""The store's ports in memory, as far as the api needs them: fences, first write wins, idempotency are the real ones.
+"""The store's ports in memory, as far as the api needs them: held to Postgres by tests/contract/test_store_contract.py.
 
 `down` makes every call raise UnavailableError; `commits` counts commits; `hold` (an event) delays them.
 """
@@ -32,15 +32,19 @@ from milepost_operator.domain.errors import (
 from milepost_operator.domain.ids import run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.lifecycle import Page, Position, RunFilter
-from milepost_operator.domain.runs import AttemptView, Created, NewRun, PodSession, RunView
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.queues import Override, QueueView
+from milepost_operator.domain.runs import AttemptView, Created, Ending, NewRun, PodSession, Retry, RunView
+from milepost_operator.domain.settlement import RunFacts, decide, ending_of
+from milepost_operator.domain.states import TERMINAL, Reason, RunState
+from milepost_operator.domain.suspension import suspended
+from milepost_operator.domain.why import Pause, Why
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class FakePod:
-    """A pods row with its reserved attempt."""
+    """A pods row with its reserved attempt; `closed` once that has ended."""
 
     pod_id: str
     namespace: str
@@ -50,6 +54,13 @@ class FakePod:
     pod_uid: str | None = None
     closed: bool = False
     settled: bool = False
+    state: str = "reserved"
+    reason: str | None = None
+    counted: bool = False
+
+    def end(self, ending: Ending, *, settled: bool) -> None:
+        self.state, self.reason, self.counted = "ended", ending.reason, ending.counted
+        self.closed, self.settled = True, settled
 
 
 @dataclass
@@ -58,6 +69,8 @@ class FakeRun:
     token: int = 0
     records: list[Record] = field(default_factory=list)
     write_ids: dict[str, int] = field(default_factory=dict)
+    cancelled: bool = False
+    signals: list[tuple[str, str, str | None]] = field(default_factory=list)
 
 
 class MemoryStore:
@@ -67,6 +80,8 @@ class MemoryStore:
         self.keys: dict[tuple[str, str, str], UUID] = {}
         self.beats: list[HeartbeatRequest] = []
         self.settles: list[SettleRequest] = []
+        self.queues: dict[tuple[str, str], QueueView] = {}
+        self.bumped: list[UUID] = []
         self.down = False
         self.commits = 0
         self.hold: asyncio.Event | None = None
@@ -99,14 +114,45 @@ class MemoryStore:
             self.keys[key] = run_id
         return Created(run_id, name, RunState.QUEUED, duplicate=False)
 
+    async def create_runs(self, runs: Sequence[NewRun], **_: bool) -> Sequence[Created | MilepostError]:
+        made: list[Created | MilepostError] = []
+        for run in runs:
+            try:
+                made.append(await self.create_run(run))
+            except ConflictError as error:
+                made.append(error)
+        return made
+
+    async def ended(self, run_ids: Sequence[UUID]) -> Sequence[UUID]:
+        await self._commit()
+        return [i for i in run_ids if i not in self.runs or self.runs[i].view.state in TERMINAL]
+
     async def cancel_run(self, run_id: UUID, who: str) -> None:
         await self._commit()
-        run = self.runs[run_id]
-        if run.view.state in TERMINAL:
+        run = self._run(run_id)
+        if run.view.state in TERMINAL or run.cancelled:
             return
-        working = run.view.state in {RunState.RUNNING, RunState.ADMITTED}
-        state = RunState.CANCELLING if working else RunState.CANCELLED
+        run.cancelled = True
+        state = RunState.CANCELLING if run.view.state is RunState.RUNNING else RunState.CANCELLED
+        if run.view.state is RunState.ADMITTED:
+            self.pods[run.view.pod_id or ""].end(Ending(Reason.CANCELLED, "", counted=False), settled=False)
         run.view = replace(run.view, state=state, message=f"cancelled by {who}")
+
+    async def signal_run(self, run_id: UUID, name: str, payload: str, signal_id: str | None = None) -> int:
+        await self._commit()
+        run = self._run(run_id)
+        for seq, (_, _, known) in enumerate(run.signals, 1):
+            if known is not None and known == signal_id:
+                return seq
+        if run.view.state in TERMINAL:
+            raise ConflictError("run-ended", "the run has ended")
+        run.signals.append((name, payload, signal_id))
+        return len(run.signals)
+
+    def _run(self, run_id: UUID) -> FakeRun:
+        if run_id not in self.runs:
+            raise NotFoundError(f"no run {run_id}")
+        return self.runs[run_id]
 
     async def get_run(self, namespace: str, run: str) -> RunView:
         await self._commit()
@@ -118,7 +164,7 @@ class MemoryStore:
     async def get_attempts(self, run_id: UUID) -> Sequence[AttemptView]:
         await self._commit()
         return [
-            AttemptView(p.attempt, "first", "running", None, None, False, p.pod_id, 0, EPOCH, None, {})
+            AttemptView(p.attempt, "first", p.state, p.reason, None, p.counted, p.pod_id, 0, EPOCH, None, {})
             for p in self.pods.values()
             if p.run_id == run_id
         ]
@@ -142,11 +188,59 @@ class MemoryStore:
     async def ready(self) -> None:
         await self._commit()
 
+    # queues: only what the api passes on is of interest
+
+    def _queue(self, namespace: str, name: str) -> QueueView:
+        if (namespace, name) not in self.queues:
+            raise NotFoundError(f"no Queue {name} in namespace {namespace}")
+        return self.queues[namespace, name]
+
+    async def get_queue(self, namespace: str, name: str) -> QueueView:
+        await self._commit()
+        return self._queue(namespace, name)
+
+    async def list_queues(self, namespace: str | None) -> Sequence[QueueView]:
+        await self._commit()
+        return [view for (of, _), view in sorted(self.queues.items()) if namespace in {None, of}]
+
+    async def pause_queue(self, namespace: str, name: str, who: str, reason: str = "") -> int:
+        await self._commit()
+        self.queues[namespace, name] = replace(self._queue(namespace, name), pause=Pause(EPOCH, who, reason))
+        return 0
+
+    async def resume_queue(self, namespace: str, name: str) -> None:
+        await self._commit()
+        pause = self._queue(namespace, name).pause
+        if pause is not None and pause.by is None:
+            raise ConflictError("paused-by-manifest", f"queue {name} is paused by its manifest")
+        self.queues[namespace, name] = replace(self._queue(namespace, name), pause=None)
+
+    async def change_queue(self, namespace: str, name: str, who: str, concurrency: int | None) -> None:
+        await self._commit()
+        view = self._queue(namespace, name)
+        override = None if concurrency is None else Override(concurrency, who, EPOCH)
+        self.queues[namespace, name] = replace(view, override=override, limit=concurrency or view.spec_limit)
+
+    async def bump_run(self, run_id: UUID) -> None:
+        await self._commit()
+        run = self.runs[run_id].view
+        if run.state is not RunState.QUEUED:
+            raise ConflictError("not-waiting", f"run {run.name} is {run.state}")
+        self.bumped.append(run_id)
+
+    async def why(self, run_id: UUID) -> Why | None:
+        await self._commit()
+        run = self.runs[run_id].view
+        return None if run.state in TERMINAL else Why("Delayed", f"waits as {run.state}", EPOCH)
+
     # pods
 
     def launch(self, run_id: UUID, pod_id: str) -> FakePod:
         """What admission and the operator would do: a pod with the next attempt; older ones are fenced."""
         run = self.runs[run_id]
+        for older in self.pods.values():
+            if older.run_id == run_id and older.state != "ended":
+                older.end(Ending(Reason.POD_LOST, "", counted=False), settled=False)
         run.token += 1
         run.view = replace(run.view, attempt=run.view.attempt + 1, state=RunState.ADMITTED, pod_id=pod_id)
         pod = self.pods[pod_id] = FakePod(pod_id, run.view.namespace, run_id, run.view.attempt, run.token)
@@ -172,7 +266,9 @@ class MemoryStore:
         if pod.closed:
             raise GoneError("the pod's row is closed")
         run = self.runs[pod.run_id]
-        run.view = replace(run.view, state=RunState.RUNNING)
+        if pod.state == "reserved":
+            pod.state = "running"
+            run.view = replace(run.view, state=RunState.RUNNING)
         view = run.view
         last = run.records[-1] if run.records else None
         return Start(
@@ -245,17 +341,28 @@ class MemoryStore:
         await self._commit()
         pod = self.pods[session.pod_id]
         run = self.runs[UUID(request.fence.run_id)]
-        same = (pod.run_id, pod.attempt, pod.token) == (UUID(request.fence.run_id), *_numbers(request.fence))
+        fence = request.fence
+        same = (str(pod.run_id), pod.attempt, pod.token) == (fence.run_id, fence.attempt, fence.token)
         if pod.settled and same:
             return run.view.state
         error = self._fence_error(session, request.fence)
         if error:
             raise error
-        pod.settled = True
         self.settles.append(request)
-        state = RunState.SUCCEEDED if request.outcome == "succeeded" else RunState.BACKOFF
-        run.view = replace(run.view, state=state, result=request.result)
-        return state
+        ending = suspended(request) if request.outcome == "suspended" else ending_of(request)
+        progressed = any(r.attempt == pod.attempt for r in run.records)
+        facts = RunFacts(run.cancelled, run.view.attempts_counted, 0, progressed, Retry(), infra_budget=5)
+        following = decide(facts, ending, 0.0)
+        pod.end(ending, settled=True)
+        run.view = replace(
+            run.view,
+            state=following.state,
+            reason=following.reason,
+            attempts_counted=following.attempts_counted,
+            dead_lettered=following.dead_lettered,
+            result=request.result if following.state is RunState.SUCCEEDED else None,
+        )
+        return following.state
 
     def _fence_error(self, session: PodSession, fence: Fence) -> MilepostError | None:
         pod, run = self.pods.get(session.pod_id), self.runs.get(UUID(fence.run_id))
@@ -263,7 +370,7 @@ class MemoryStore:
             return ForbiddenError("this attempt is not of this pod")
         if pod.settled:
             return ConflictError("settled", "the attempt is settled")
-        if run.token != fence.token or pod.token != fence.token:
+        if run.token != fence.token or pod.token != fence.token or pod.state == "ended":
             return ConflictError("fenced", "a newer attempt may write")
         return None
 
@@ -272,6 +379,7 @@ class MemoryStore:
         if error:
             return error
         run = self.runs[UUID(request.fence.run_id)]
+        attempt = request.fence.attempt
         seqs: list[int] = []
         for write in request.records:
             if write.write_id in run.write_ids:
@@ -281,16 +389,13 @@ class MemoryStore:
                 return ConflictError("step-exists", f"step {write.key!r} is recorded already")
             seq = len(run.records) + 1
             record = Record(
-                seq, write.kind, write.key, write.value, write.types, write.fingerprint, _numbers(request.fence)[0]
+                seq, write.kind, write.key, write.value, write.types, write.fingerprint, attempt, write.failed
             )
             run.records.append(record)
             run.write_ids[write.write_id] = seq
+            run.view = replace(run.view, last_seq=seq, last_key=write.key)
             seqs.append(seq)
         return seqs
-
-
-def _numbers(fence: Fence) -> tuple[int, int]:
-    return fence.attempt, fence.token
 
 
 def _view(run: NewRun, run_id: UUID, name: str, created_at: datetime) -> RunView:

@@ -30,6 +30,7 @@ class Stored:
     fingerprint: str | None
     attempt: int
     write_id: str
+    failed: bool = False
 
     def line(self) -> bytes:
         members = {k: v for k, v in vars(self).items() if k != "write_id"}

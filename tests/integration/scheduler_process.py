@@ -34,8 +34,8 @@ async def main(dsn: str, moment: str) -> None:
         if moment == "moved":
             transaction = store._db.transaction
 
-            async def stopped(work):  # type: ignore[no-untyped-def]  # noqa: ANN202
-                async def then(connection: Connection):  # type: ignore[no-untyped-def]  # noqa: ANN202
+            async def stopped(work):  # type: ignore[no-untyped-def]
+                async def then(connection: Connection):  # type: ignore[no-untyped-def]
                     done = await work(connection)
                     await stop_here()
                     return done

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.errors import ConflictError, GoneError, NotFoundError
 from milepost_operator.domain.runs import PodSession, QueueIntake
 from milepost_operator.settings import Settings
@@ -110,6 +111,36 @@ async def test_a_pause_outlives_manifests_and_restarts(busy: PostgresStore, sett
     assert (view.pause.by, view.limit, view.spec_limit, view.override.by) == ("alice", 2, 9, "bob")
     await busy.change_queue(NS, Q, "bob", None)
     assert (await busy.get_queue(NS, Q)).limit == 9
+
+
+async def test_a_manifest_pauses_and_only_a_manifest_resumes(busy: PostgresStore) -> None:
+    for _ in range(3):
+        await trigger(busy)
+    sessions = await launch(busy)
+    await busy.start(sessions[0])
+    await queue(busy, generation=2, paused=True)
+    assert sorted(await states(busy)) == ["queued", "queued", "running"]
+    view = await busy.get_queue(NS, Q)
+    assert view.pause is not None
+    assert view.pause.by is None
+    with pytest.raises(ConflictError, match="paused by its manifest"):
+        await busy.resume_queue(NS, Q)
+    await busy.pause_queue(NS, Q, "alice")
+    await queue(busy, generation=3, paused=False)
+    assert await busy.admit(100) == 0
+    await resume(busy)
+    assert await busy.admit(100) == 2
+
+
+async def test_the_queue_default_forgets_what_its_manifest_said(busy: PostgresStore) -> None:
+    await apply_task(busy, "plain")
+    await busy.apply_queue(QueueIntake(NS, "default", "uid-d", 1, 5, paused=True, breaker=Policy(3)))
+    await trigger(busy, "plain")
+    assert await busy.admit(100) == 0
+    await busy.remove_queue(NS, "default", "uid-d")
+    view = await busy.get_queue(NS, "default")
+    assert (view.pause, view.breaker, view.limit) == (None, None, 3)
+    assert await busy.admit(100) == 1
 
 
 async def test_a_second_pause_changes_the_reason_only(busy: PostgresStore) -> None:

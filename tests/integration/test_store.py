@@ -101,6 +101,22 @@ async def test_a_retransmission_is_harmless_and_the_first_step_wins(store: Postg
     assert (await pod.records())[0] == ("a", "1")
 
 
+async def test_a_failed_step_is_a_record_like_others(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    write = RecordWrite("w", "step", "a", '{"type": "builtins:ValueError"}', failed=True)
+    assert await store.append([(pod.session, RecordsRequest(pod.fence, [write]))]) == [[1]]
+    again = await pod.write("a")
+    assert isinstance(again, ConflictError)
+    assert again.code == "step-exists"
+    await pod.write("b")
+    assert [(r.key, r.failed) async for r in store.records(pod.fence, 0)] == [("a", True), ("b", False)]
+    newest = await store.newest(pod.fence, "step", "a")
+    assert newest
+    assert newest.failed
+
+
 async def test_many_sidecars_share_one_commit_each_with_its_own_answer(store: PostgresStore) -> None:
     await apply_task(store)
     for _ in range(3):
@@ -189,7 +205,8 @@ async def test_no_admission_above_the_limit_from_many_replicas(store: PostgresSt
         counts = await asyncio.gather(*[s.admit(3) for s in (store, other) for _ in range(8)])
         counts.append(await store.admit(3))  # a queue that another replica held was left to it
     assert sum(counts) == 4
-    assert [(q, w, r, n) for _, q, w, r, n in await store.queue_stats() if q == "narrow"] == [("narrow", 8, 4, 4)]
+    seen = await store.get_queue(NS, "narrow")
+    assert (seen.depth, seen.running, seen.limit) == (8, 4, 4)
 
 
 async def test_runs_wait_for_their_task_and_queue_with_that_reason(store: PostgresStore) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from milepost.wire.pod import Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.runs import QueueIntake, Retry
@@ -147,6 +148,24 @@ async def test_a_pod_with_the_launchers_note(busy: PostgresStore) -> None:
     await busy.note_pod(session.pod_id, "Unschedulable", "0/3 nodes are available")
     text = "admitted, waiting for a pod (Unschedulable: 0/3 nodes are available)"
     assert await told(busy, run) == ("Unschedulable", text)
+
+
+async def test_asleep(busy: PostgresStore) -> None:
+    run = (await trigger(busy)).run_id
+    pod = await next_pod(busy)
+    await pod.suspend(Wait("approve#1", "signal", name="approve"), Wait("nap", "timer", seconds=600))
+    why = await busy.why(run)
+    assert why is not None
+    assert why.code == "Suspended"
+    assert why.sentence.startswith("suspended, waits for timer `nap` until 20")
+    assert why.sentence.endswith(" and 1 more")
+    assert why.next_at is not None
+    assert timedelta(seconds=590) < why.next_at - datetime.now(UTC) < timedelta(seconds=601)
+    await change(busy, """update queues set rate = '{"limit": 1, "periodSeconds": 60}' where name = $1""", Q)
+    await trigger(busy)
+    await launch(busy)
+    await busy.signal_run(run, "approve", "null")
+    assert await told(busy, run) == ("Queued", "next in `agents`, about to be admitted"), "a resume needs no token"
 
 
 async def test_at_work_and_ended(busy: PostgresStore) -> None:

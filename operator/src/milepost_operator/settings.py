@@ -17,8 +17,8 @@ class Settings(BaseSettings):
     database_url_file: Path | None = None
     database_ca_file: Path | None = None
     """CA for TLS to Postgres; None: as the address says (sslmode)."""
-    database_pool: int = Field(default=10, ge=2, le=200)
-    """Connections a process may hold."""
+    database_pool: int = Field(default=10, ge=3, le=200)
+    """Connections a process may hold. One listens and one is kept for records."""
 
     cluster: str = "default"
     """Rows of several clusters can share one database: this is ours."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         NotRecordableError,
         RecordTooLargeError,
         SidecarLostError,
+        StepFailedError,
         StepKeyError,
         ValueMismatchError,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "RunInfo",
     "Settled",
     "SidecarLostError",
+    "StepFailedError",
     "StepKeyError",
     "SyncContext",
     "TaskFunction",

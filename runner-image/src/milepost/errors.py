@@ -55,6 +55,14 @@ class StepKeyError(MilepostError):
     retryable = False
 
 
+class StepFailedError(MilepostError):
+    """A recorded failure of a step whose own type can't be made again. `type`: module:name of that type."""
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002  # the field's name
+        super().__init__(message)
+        self.type = type
+
+
 class NoRunError(MilepostError):
     """There is no run here: the code was called outside of a task, or in a task of the other kind (async, plain)."""
 

@@ -18,6 +18,9 @@ TYPES_MAX: Final = 8000
 """Bytes of type tags beside a value: they travel in a header."""
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 class Encoded(NamedTuple):
     """A value as it is recorded: JSON text, and the type tags (JSON text) that make it whole again, if it needs any."""
 
@@ -70,25 +73,20 @@ def pack_within(value: object, limit: int, what: str) -> Encoded:
 
 def unpack(packed: Encoded, annotation: object = Any) -> Any:
     """Decode what `pack` made. Raises ValueMismatchError when it does not fit the annotation, or its class is gone."""
-    return _read(json.loads(packed.text), packed.types, annotation)
+    return read(json.loads(packed.text), packed.types, annotation)
 
 
-def unpack_line(line: bytes, annotation: object = Any) -> Any:
-    """Decode a line of GET /v1/records, as `unpack` does."""
-    record = json.loads(line)
-    return _read(record["value"], record.get("types"), annotation)
-
-
-def _read(data: JSON, types: str | None, annotation: object) -> Any:
+def read(data: JSON, types: str | None, annotation: object) -> Any:
+    """Make decoded JSON the value it was, by its type tags (JSON text). Raises ValueMismatchError as `unpack` does."""
     if types is None and annotation is Any:
         return data
-    from milepost.typed import read  # noqa: PLC0415  (tasks without annotations never pay for it)
+    from milepost import typed  # noqa: PLC0415  (tasks without annotations never pay for it)
 
-    return read(data, json.loads(types) if types is not None else None, annotation)
+    return typed.read(data, json.loads(types) if types is not None else None, annotation)
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _located(refused: RefusedError) -> NotRecordableError:

@@ -1,12 +1,14 @@
 # ruff: noqa: ARG002  (the arguments are the port's)
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from uuid import UUID
 
 import pytest
 
 from milepost_operator.api.duties import Duties, DutyStore
 from milepost_operator.api.health import Health
 from milepost_operator.domain.errors import UnavailableError
+from milepost_operator.domain.schedules import Fired
 from milepost_operator.obs.metrics import Metrics
 
 
@@ -17,6 +19,7 @@ class Store:
         self.turns: dict[str, int] = {}
         self.errors: dict[str, Exception] = {}
         self.admits: list[int] = []
+        self.fired: list[Fired] = []
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
 
@@ -44,9 +47,45 @@ class Store:
         self._turn("prune")
         return False
 
+    async def judge_breakers(self) -> int:
+        self._turn("judge")
+        return 0
+
+    async def show_waiting(self, limit: int) -> int:
+        self._turn("show")
+        return 0
+
+    async def fire_schedules(self, limit: int) -> Fired:
+        self._turn("schedules")
+        return self.fired.pop(0) if self.fired else Fired(0, 0)
+
+    async def forget_schedules(self) -> None:
+        self._turn("old-schedules")
+
+    async def wake_runs(self, limit: int) -> int:
+        self._turn("wake")
+        return 0
+
+    async def wake_wait(self, run_id: UUID, key: str, resolution: str) -> bool:
+        raise NotImplementedError
+
+    async def expire_queued(self, limit: int) -> int:
+        self._turn("expire")
+        return 0
+
     async def violations(self) -> dict[str, int]:
         self._turn("violations")
         return self.counts.pop(0) if self.counts else {}
+
+    async def create_runs(self, runs, *, together=False):
+        raise NotImplementedError
+
+    async def ended(self, run_ids):
+        raise NotImplementedError
+
+    async def forget_triggers(self, limit: int) -> int:
+        self._turn("forget")
+        return 0
 
     async def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         self._turn("listen")
@@ -55,7 +94,7 @@ class Store:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -148,7 +187,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","pulse","reap","wake"]' in bytes(answer.body)
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake"]' in bytes(
+        answer.body
+    )
 
 
 async def test_readiness_is_asked_once_a_second() -> None:

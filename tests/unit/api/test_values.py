@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.wire.values import check_text
-from milepost_operator.api.values import is_plainly_fine, require_value
+from milepost_operator.api.values import is_plainly_fine, repeated_key, require_value
 from milepost_operator.domain.errors import InvalidInputError, TooLargeError
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
@@ -53,3 +53,25 @@ async def test_sizes_are_those_of_utf8() -> None:
     await require_value('"' + "ä" * 49 + '"', 100, "x", "v")
     with pytest.raises(TooLargeError):
         await require_value('"' + "ä" * 50 + '"', 100, "x", "v")
+
+
+@given(values)
+def test_text_without_a_repeated_key_has_none(value: object) -> None:
+    text = json.dumps(value)
+    assert repeated_key(text, json.loads(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"a": 1, "a": 2}', "$.a"),
+        ('{"a": 1 , "b" :2, "a"\n: {"a": 3}}', "$.a"),
+        ('[{"x": {"a b": 1, "c": "\\": ", "a b": 1}}]', '$[0].x["a b"]'),
+        ('{"a": {"k": 1, "k": 2}, "a": 1}', "$.a"),
+        ('{"\\u0061": 1, "a": 2}', "$.a"),
+    ],
+)
+def test_a_repeated_key_is_found_with_its_place(text: str, path: str) -> None:
+    found = repeated_key(text, json.loads(text))
+    assert found is not None
+    assert (found.code, found.path) == ("duplicate-key", path)

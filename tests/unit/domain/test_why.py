@@ -56,6 +56,7 @@ def facts(**changes: object) -> Facts:
             "behind 2 others of key `acme` in `agents` (limit 10, 4 running)",
             None,
         ),
+        (facts(key=Usage("", 2, 2)), "KeyLimit", "runs without a key at their limit 2 in `agents`", None),
         (facts(key=Usage("acme", 2, 2)), "KeyLimit", "key `acme` at its limit 2 in `agents`", None),
         (facts(key=Usage("acme", 2, 1), ahead=0), "Queued", "next in `agents`, about to be admitted", None),
         (facts(task_use=Usage("index", 3, 3)), "TaskLimit", "task `index` at its concurrency 3", None),

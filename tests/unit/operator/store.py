@@ -22,7 +22,7 @@ class FakeStore:
         self.manifests: list[tuple[str, str, str, str]] = []
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
-        self.stats: list[Any] = []
+        self.queues: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -100,5 +100,5 @@ class FakeStore:
         self.told.append(("lost", present))
         return 0
 
-    async def queue_stats(self):
-        return self.stats
+    async def list_queues(self, namespace):
+        return self.queues

@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from milepost_operator.domain.errors import ConflictError, UnavailableError
-from milepost_operator.domain.runs import Created
+from milepost_operator.domain.errors import ConflictError, QueueFullError, ThrottledError, UnavailableError
+from milepost_operator.domain.runs import Created, Debounce, Singleton, Throttle
 from milepost_operator.domain.states import RunState
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.intake import ObjectIntake
@@ -154,6 +154,82 @@ async def test_a_run_that_can_not_be_taken_says_why(intake, store, cluster, spec
     told = len(store.told)
     await intake.on_run(shown, deleted=False)
     assert len(store.told) == told
+
+
+async def test_all_options_of_a_run_object_are_taken(intake, store, cluster):
+    spec = {
+        "task": "t",
+        "idempotencyKey": "k",
+        "idempotencyScope": "active",
+        "delaySeconds": 5,
+        "ttlSeconds": 60,
+        "deadlineSeconds": 600,
+        "priority": -7,
+        "concurrencyKey": "acme",
+        "cost": 3,
+        "throttle": {"key": "t", "limit": 5, "periodSeconds": 60},
+    }
+    await intake.on_run(cluster.put("runs", run(spec)), deleted=False)
+    ((taken,),) = store.of("run")
+    assert (taken.idempotency_scope, taken.delay_seconds, taken.ttl_seconds, taken.deadline_seconds) == (
+        "active",
+        5,
+        60,
+        600,
+    )
+    assert (taken.priority, taken.concurrency_key, taken.cost) == (-7, "acme", 3)
+    assert taken.throttle == Throttle("t", 5, 60)
+    debounced = {"task": "t", "debounce": {"key": "d", "seconds": 5, "payload": "first"}}
+    await intake.on_run(cluster.put("runs", run(debounced)), deleted=False)
+    assert store.of("run")[1][0].debounce == Debounce("d", 5, 50, latest=False)
+    single = {"task": "t", "singleton": {"key": "s", "onConflict": "reject"}}
+    await intake.on_run(cluster.put("runs", run(single)), deleted=False)
+    assert store.of("run")[2][0].singleton == Singleton("s", reject=True)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"idempotencyScope": "active"},
+        {"idempotencyKey": "k", "singleton": {"key": "s"}},
+        {"debounce": {"key": "d", "seconds": 5, "maxSeconds": 2}},
+        {"delaySeconds": 5, "deadlineSeconds": 5},
+    ],
+)
+async def test_options_that_contradict_each_other_are_told(intake, store, cluster, spec):
+    await intake.on_run(cluster.put("runs", run({"task": "t", **spec})), deleted=False)
+    assert conditions(cluster, "runs") == {"Accepted": ("False", "InvalidInput")}
+    assert store.of("run") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(QueueFullError("full", 2.0), "QueueFull"), (ThrottledError("slow", 9.0), "Throttled")]
+)
+async def test_a_run_without_room_says_so_and_is_taken_later(intake, store, cluster, error, reason):
+    store.created = error
+    body = cluster.put("runs", run({"task": "t"}))
+    await intake.on_run(body, deleted=False)
+    assert conditions(cluster, "runs") == {"Accepted": ("False", reason)}
+    (shown,) = cluster.of("runs")
+    patched = len(cluster.calls)
+    await intake.on_run(shown, deleted=False)  # what its own condition brings in
+    await intake.again()
+    assert len(cluster.calls) == patched
+    assert len(store.of("run")) == 3
+    store.created = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
+    await intake.again()
+    assert len(store.of("run")) == 4
+    await intake.again()
+    assert len(store.of("run")) == 4
+
+
+async def test_a_run_without_room_that_is_deleted_is_never_taken(intake, store, cluster):
+    store.created = QueueFullError("full", 2.0)
+    body = cluster.put("runs", run({"task": "t"}))
+    await intake.on_run(body, deleted=False)
+    await intake.on_run(body, deleted=True)
+    await intake.again()
+    assert len(store.of("run")) == 1
 
 
 # the backlog

@@ -9,7 +9,7 @@ from milepost_operator.domain.errors import ForbiddenError
 from milepost_operator.domain.runs import Projection, RunEvent, RunView
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests import run_cr
-from milepost_operator.reconcile.project import Bucket, Projector, QueueStatus
+from milepost_operator.reconcile.project import Bucket, Projector
 from milepost_operator.reconcile.sweep import ManifestSweep, RunSweep
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import FakeStore
@@ -195,17 +195,6 @@ async def test_writes_keep_to_their_rate():
     for _ in range(5):
         await bucket.take()
     assert slept == pytest.approx([0.05, 0.1, 0.15])
-
-
-async def test_queue_numbers_are_written_when_they_change():
-    store, cluster = FakeStore(), FakeCluster()
-    cluster.put("queues", {"metadata": {"name": "q"}, "spec": {}})
-    status = QueueStatus(store, cluster, Bucket(sleep=no_sleep))
-    store.stats = [("team", "q", 5, 2, 2), ("team", "default", 0, 0, 10)]
-    await status.turn()
-    await status.turn()
-    assert len([c for c in cluster.calls if c[0] == "patch_status"]) == 2
-    assert cluster.of("queues")[0]["status"] == {"waiting": 5, "running": 2, "limit": 2}
 
 
 class Clock:

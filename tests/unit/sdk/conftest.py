@@ -12,6 +12,7 @@ import pytest
 
 from milepost.net.client import Client
 from milepost.net.messages import Headers, Reply
+from milepost.net.stream import Stream
 from tests.fakes.podapi import FakeApi
 
 
@@ -75,7 +76,7 @@ class Pod:
 
     async def connected(self) -> Client:
         """Give a client of the sidecar's socket, once it listens."""
-        client = Client(lambda: asyncio.open_unix_connection(self.socket), "milepost")
+        client = Client(lambda: Stream.unix(self.socket), "milepost")
         self._stack.callback(client.close)
         async with asyncio.timeout(10):
             await until(Path(self.socket).exists)

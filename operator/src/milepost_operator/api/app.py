@@ -1,17 +1,18 @@
 """The ASGI application, from parts that are handed in."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
+from milepost_operator.api.direct import direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
@@ -24,15 +25,20 @@ from milepost_operator.api.schedules import SchedulesApi
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.signals import SignalsApi
 from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.api.triggers import TriggersApi
+from milepost_operator.api.waiting import Waiters
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.lifecycle import Lifecycle, Lists
 from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
 from milepost_operator.ports.suspension import Signals
+from milepost_operator.ports.triggers import Triggers
 
 
-class ApiStore(Intake, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Protocol):
+class ApiStore(
+    Intake, Triggers, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Protocol
+):
     """The store as the routes need it."""
 
 
@@ -46,6 +52,19 @@ class ApiSettings:
     namespaces: Sequence[str] = ()
 
 
+class Api(DocumentedApp):
+    """The application, with a short way to its busiest handlers, by method and exact path.
+
+    They are behind the same authentication and the same edge as everything else; what is left out is the routing.
+    """
+
+    short: Mapping[tuple[str, str], ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        way = self.short.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (way or super().__call__)(scope, receive, send)
+
+
 def build_app(
     store: ApiStore,
     identify: Callable[[str], Awaitable[PodIdentity]],
@@ -56,9 +75,9 @@ def build_app(
     metrics: Metrics,
     health: Health,
     poke: Callable[[], None],
-) -> FastAPI:
+) -> Api:
     """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
-    app = DocumentedApp(
+    app = Api(
         title="Milepost",
         version="v1",
         docs_url=None,
@@ -66,16 +85,20 @@ def build_app(
         exception_handlers={HTTPException: _http_problem},
         redirect_slashes=False,
     )
+    waiters = Waiters(store.ended)
+
+    def moved() -> None:
+        """A run ended here, or a slot is free."""
+        waiters.nudge()
+        poke()
+
     limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
-    pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=poke)
+    pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=moved)
     cursors = Cursors(sessions.derived(b"cursors"))
-    lifecycle = LifecycleApi(store, store, store, cursors, poke)
-    runs = RunsApi(
+    lifecycle = LifecycleApi(store, store, store, cursors, moved)
+    runs = RunsApi(store, store, store, store, cursors, waiters=waiters, poke=moved)
+    triggers = TriggersApi(
         store,
-        store,
-        store,
-        store,
-        cursors,
         max_input_bytes=settings.max_input_bytes,
         namespaces=settings.namespaces,
         metrics=metrics,
@@ -85,10 +108,16 @@ def build_app(
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)
     signals = SignalsApi(store, find=runs.find, poke=poke)
-    for part in (health, lifecycle, runs, queues, schedules, signals):
+    for part in (health, lifecycle, triggers, runs, queues, schedules, signals):
         app.include_router(part.router())
+    busy = pod.direct() | triggers.direct()
+    fixed = frozenset(route.path for route in pod.routes()) | {path for _, path in busy}
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
-    app.add_middleware(Edge, metrics=metrics, fixed=frozenset(route.path for route in pod.routes()))
+    app.add_middleware(Edge, metrics=metrics, fixed=fixed)
+    app.short = {
+        asked: Edge(Authentication(direct(handler), sessions, tokens), metrics, fixed)
+        for asked, handler in busy.items()
+    }
     return app
 
 

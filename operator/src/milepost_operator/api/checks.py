@@ -48,6 +48,8 @@ def require_record(record: RecordWrite, path: str) -> None:
     if not 1 <= len(record.write_id) <= MAX_WRITE_ID_CHARS:
         message = f"a write id has 1 to {MAX_WRITE_ID_CHARS} characters"
         raise InvalidInputError("invalid-field", message, f"{path}.write_id")
+    if record.failed and record.kind != "step":
+        raise InvalidInputError("invalid-field", "only a step can have failed", f"{path}.failed")
     if record.fingerprint is not None and len(record.fingerprint) > MAX_FINGERPRINT_CHARS:
         message = f"a fingerprint has at most {MAX_FINGERPRINT_CHARS} characters"
         raise InvalidInputError("invalid-field", message, f"{path}.fingerprint")

@@ -18,10 +18,14 @@ from milepost_operator.ports.lifecycle import Pruning
 from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 from milepost_operator.ports.suspension import Wakes
+from milepost_operator.ports.triggers import Triggers
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
 BATCH: Final = 200
+FORGET_BATCH: Final = 1000
+LOOKS: Final = 50
+"""Waiting runs that are looked at in a turn: more could not be shown anyway."""
 PRUNE_BATCH: Final = 500
 SCHEDULES: Final = 500
 """Schedules that one transaction decides on."""
@@ -31,7 +35,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Wakes, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -71,6 +75,7 @@ class Duties:
             _Loop("old-schedules", 600.0, self._forget_schedules, now),
             _Loop("expire", 5.0, self._expire, now),
             _Loop("invariants", 30.0, self._violations, now),
+            _Loop("old-triggers", 15.0, self._forget_triggers, now),
         ]
         self._violated: set[str] = set()
 
@@ -146,7 +151,6 @@ class Duties:
 
     async def _admit(self) -> bool:
         promoted = await self._store.promote(BATCH)
-        await self._store.judge_breakers()
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         return promoted >= BATCH or admitted >= BATCH
@@ -168,7 +172,9 @@ class Duties:
         return reaped >= BATCH
 
     async def _waiting(self) -> bool:
-        await self._store.show_waiting(BATCH)
+        """What runs wait for, shown; and breakers of queues in which nothing waits to be admitted."""
+        await self._store.judge_breakers()
+        await self._store.show_waiting(LOOKS)
         return False
 
     async def _fire(self) -> bool:
@@ -181,6 +187,9 @@ class Duties:
     async def _forget_schedules(self) -> bool:
         await self._store.forget_schedules()
         return False
+
+    async def _forget_triggers(self) -> bool:
+        return await self._store.forget_triggers(FORGET_BATCH) >= FORGET_BATCH
 
     async def _violations(self) -> bool:
         counts = await self._store.violations()

@@ -29,6 +29,7 @@ from milepost_operator.api import checks
 from milepost_operator.api.auth import SESSION_PATH, bearer_of, session_of
 from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import json_response, parse_wire, read_body
+from milepost_operator.api.direct import Handler
 from milepost_operator.api.sessions import TOKEN_PREFIX, TTL_SECONDS, Sessions
 from milepost_operator.api.values import require_value
 from milepost_operator.domain.errors import ForbiddenError, InvalidInputError, MilepostError, NotFoundError
@@ -97,6 +98,10 @@ class PodApi:
             Route(f"{PREFIX}/heartbeat", self.heartbeat, methods=["POST"]),
             Route(f"{PREFIX}/settle", self.settle, methods=["POST"]),
         ]
+
+    def direct(self) -> dict[tuple[str, str], Handler]:
+        """The handlers of what every sidecar sends all the time, by method and path."""
+        return {("POST", f"{PREFIX}/records"): self.append, ("POST", f"{PREFIX}/heartbeat"): self.heartbeat}
 
     async def session(self, request: Request) -> Response:
         """Prove a pod. A still valid session token renews itself too: through an outage of Kubernetes."""

@@ -56,17 +56,24 @@ def problem(error: Exception) -> Response:
     """The answer to a request that ended in `error`. Unknown errors tell nothing of themselves."""
     if isinstance(error, HTTPException):
         code = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return _answer(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+        text = orjson.dumps(_body(error.status_code, code, str(error.detail)))
+        return Response(text, error.status_code, dict(error.headers or {}), MEDIA_TYPE)
+    status, body, headers = described(error)
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+
+
+def described(error: Exception) -> tuple[int, dict[str, object], dict[str, str]]:
+    """Status, body and headers of the answer to `error`: as an answer of its own, or within one to a batch."""
     status = status_of(error)
     if status == _INTERNAL or not isinstance(error, MilepostError):
-        return _answer(_INTERNAL, "internal", "an unexpected error; the log of the api tells more")
+        return _INTERNAL, _body(_INTERNAL, "internal", "an unexpected error; the log of the api tells more"), {}
     headers: dict[str, str] = {}
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     elif isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     path = error.path if isinstance(error, InvalidInputError) else None
-    return _answer(status, error.code, str(error), path=path, headers=headers)
+    return status, _body(status, error.code, str(error), path), headers
 
 
 def status_of(error: Exception) -> int:
@@ -74,14 +81,7 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), _INTERNAL)
 
 
-def _answer(
-    status: int,
-    code: str,
-    detail: str,
-    *,
-    path: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
+def _body(status: int, code: str, detail: str, path: str | None = None) -> dict[str, object]:
     body: dict[str, object] = {
         "type": f"urn:milepost:problem:{code}",
         "title": http.HTTPStatus(status).phrase,
@@ -89,6 +89,4 @@ def _answer(
         "code": code,
         "detail": detail,
     }
-    if path is not None:
-        body["path"] = path
-    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+    return body if path is None else body | {"path": path}

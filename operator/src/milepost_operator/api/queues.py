@@ -24,19 +24,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class NamespaceQuery(_Model):
+class QueueQuery(_Model):
     """`namespace`: the token's own unless it may name any; `*` in a list: all."""
 
     namespace: str | None = None
 
 
-class PauseBody(_Model):
+class QueuePauseBody(_Model):
     """`reason`: told to everybody whose run waits."""
 
     reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
 
 
-class ChangeBody(_Model):
+class QueueQueueChangeBody(_Model):
     """`concurrency`: the limit in force from now on, over that of the manifest; null: the manifest's again."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None
@@ -56,12 +56,19 @@ class QueuesApi:
         router = APIRouter(prefix="/v1")
         queues, runs = APIRouter(tags=["queues"]), APIRouter(tags=["runs"])
         listed, one, told = {200: queueviews.QueuesOut}, {200: queueviews.QueueOut}, {200: queueviews.WhyOut}
-        query, named = NamespaceQuery, "/queues/{queue}"
+        query, named = QueueQuery, "/queues/{queue}"
         add_route(queues, "GET", "/queues", self.list_queues, answers=listed, query=query)
         add_route(queues, "GET", named, self.get, answers=one, query=query)
-        add_route(queues, "PATCH", named, self.change, answers=one, query=query, body=ChangeBody)
+        add_route(queues, "PATCH", named, self.change, answers=one, query=query, body=QueueQueueChangeBody)
         add_route(
-            queues, "POST", f"{named}/pause", self.pause, answers=one, query=query, body=PauseBody, body_required=False
+            queues,
+            "POST",
+            f"{named}/pause",
+            self.pause,
+            answers=one,
+            query=query,
+            body=QueuePauseBody,
+            body_required=False,
         )
         add_route(queues, "POST", f"{named}/resume", self.resume, answers=one, query=query, refusals=(409,))
         add_route(runs, "GET", "/runs/{run}/why", self.why, answers=told, query=query)
@@ -72,7 +79,7 @@ class QueuesApi:
 
     async def list_queues(self, request: Request) -> Response:
         """All queues of a namespace, by name."""
-        caller, query = caller_of(request), parse_query(NamespaceQuery, request)
+        caller, query = caller_of(request), parse_query(QueueQuery, request)
         every = query.namespace == "*" and caller.namespace is None
         queues = await self._queues.list_queues(None if every else caller.namespace_for(query.namespace))
         return json_response({"items": [queueviews.queue(one) for one in queues]})
@@ -85,7 +92,7 @@ class QueuesApi:
         """Change the limit while the engine runs. It binds at the next admission; what runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, "a change is a small object")
-        asked = await parse_json(ChangeBody, body)
+        asked = await parse_json(QueueQueueChangeBody, body)
         await self._control.change_queue(namespace, name, caller_of(request).name, asked.concurrency)
         self._poke()
         return await self._shown(namespace, name)
@@ -94,7 +101,7 @@ class QueuesApi:
         """Admit nothing more; what is admitted and has not started is put back. What runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, f"a reason may have {MAX_REASON} characters")
-        asked = await parse_json(PauseBody, body) if body else PauseBody()
+        asked = await parse_json(QueuePauseBody, body) if body else QueuePauseBody()
         await self._control.pause_queue(namespace, name, caller_of(request).name, asked.reason)
         return await self._shown(namespace, name)
 
@@ -123,5 +130,5 @@ class QueuesApi:
 
 def _named(request: Request, what: str = "queue") -> tuple[str, str]:
     """Namespace and name that the request is about."""
-    caller, query = caller_of(request), parse_query(NamespaceQuery, request)
+    caller, query = caller_of(request), parse_query(QueueQuery, request)
     return caller.namespace_for(query.namespace), path_text(request, what)

@@ -1,9 +1,8 @@
-"""The public API of runs, `/v1/runs`: create, list, look, cancel."""
+"""The public API of runs, `/v1/runs`: list, look, wait, cancel. They are made in `triggers`."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from collections.abc import Callable
+from typing import Annotated
 
-import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,50 +11,36 @@ from starlette.responses import Response
 
 from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
-from milepost_operator.api.bodies import json_response, parse_object, parse_query, path_text, read_body
+from milepost_operator.api.bodies import json_response, parse_query, path_text
 from milepost_operator.api.cursors import Cursors, scope_of
 from milepost_operator.api.filters import FilterQuery
 from milepost_operator.api.queueviews import reason
 from milepost_operator.api.routes import add_route
 from milepost_operator.api.tokens import Caller
-from milepost_operator.api.values import require_size, require_value
-from milepost_operator.domain.errors import InvalidInputError
-from milepost_operator.domain.ids import MAX_NAME
-from milepost_operator.domain.runs import Created, NewRun, RunView
+from milepost_operator.api.waiting import MAX_WAIT_SECONDS, Waiters
+from milepost_operator.domain.runs import RunView
 from milepost_operator.domain.states import TERMINAL
-from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import QueueReads
 from milepost_operator.ports.lifecycle import Lists
 from milepost_operator.ports.store import Intake, Reads
-
-_DNS: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-_ENVELOPE: Final = 65_536
-
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=_DNS)]
-Tag = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class TriggerBody(_Model):
-    """`input`: any JSON, null unless given. `namespace`: the token's own unless it may name any."""
-
-    task: Annotated[str, Field(min_length=1, max_length=253, pattern=_DNS)]
-    input: object = None
-    namespace: Name | None = None
-    name: Name | None = None
-    idempotency_key: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    tags: Annotated[list[Tag], Field(max_length=32)] = []
-
-
 class OneQuery(_Model):
     namespace: str | None = None
 
 
+class GetQuery(OneQuery):
+    """`wait`: seconds to wait for the run's end before it is shown as it is."""
+
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = 0.0
+
+
 class RunsApi:
-    """Handlers of `/v1/runs`. `namespaces`: those that are served, empty for all. `poke`: something may be admitted."""
+    """Handlers of `/v1/runs`. `waiters` know when runs end. `poke`: something may be admitted."""
 
     def __init__(
         self,
@@ -65,9 +50,7 @@ class RunsApi:
         lists: Lists,
         cursors: Cursors,
         *,
-        max_input_bytes: int,
-        namespaces: Sequence[str],
-        metrics: Metrics,
+        waiters: Waiters,
         poke: Callable[[], None],
     ) -> None:
         self._intake = intake
@@ -75,56 +58,17 @@ class RunsApi:
         self._queues = queues
         self._lists = lists
         self._cursors = cursors
-        self._max_input = max_input_bytes
-        self._namespaces = frozenset(namespaces)
-        self._metrics = metrics
+        self._waiters = waiters
         self._poke = poke
 
     def router(self) -> APIRouter:
         """The routes with what they take and answer."""
         router = APIRouter(prefix="/v1/runs", tags=["runs"])
-        created = {201: views.CreatedOut, 200: views.CreatedOut}
-        add_route(router, "POST", "", self.create, answers=created, body=TriggerBody, refusals=(409,))
         add_route(router, "GET", "", self.list_runs, answers={200: views.RunsOut}, query=FilterQuery)
-        add_route(router, "GET", "/{run}", self.get, answers={200: views.RunOut}, query=OneQuery)
+        add_route(router, "GET", "/{run}", self.get, answers={200: views.RunOut}, query=GetQuery)
         add_route(router, "GET", "/{run}/attempts", self.attempts, answers={200: views.AttemptsOut}, query=OneQuery)
         add_route(router, "POST", "/{run}/cancel", self.cancel, answers={202: views.RunOut}, query=OneQuery)
         return router
-
-    async def create(self, request: Request) -> Response:
-        """Create a run: 201, or 200 with the run that the idempotency key already has."""
-        caller = caller_of(request)
-        body = await read_body(request, 2 * self._max_input + _ENVELOPE, f"an input may have {self._max_input}")
-        asked = await self._parse(body)
-        namespace = self._served(caller.namespace_for(asked.namespace))
-        text = orjson.dumps(asked.input).decode()
-        await require_size(text, self._max_input, "input-too-large", "the input", "$.input")
-        run = await self._intake.create_run(
-            NewRun(
-                namespace=namespace,
-                task=asked.task,
-                input=text,
-                name=asked.name,
-                idempotency_key=asked.idempotency_key,
-                tags=tuple(asked.tags),
-            ),
-        )
-        self._created(run)
-        headers = {"Location": f"/v1/runs/{run.run_id}?namespace={namespace}"}
-        return json_response(views.created(run, namespace, asked.task), 200 if run.duplicate else 201, headers)
-
-    async def _parse(self, body: bytes) -> TriggerBody:
-        try:
-            text = body.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError("not-json", f"the body is not UTF-8: {error}", "$") from error
-        await require_value(text, len(body), "body-too-large", "the body")
-        return parse_object(TriggerBody, orjson.loads(body))
-
-    def _created(self, run: Created) -> None:
-        self._metrics.runs_created.labels("duplicate" if run.duplicate else "created").inc()
-        if not run.duplicate:
-            self._poke()
 
     async def list_runs(self, request: Request) -> Response:
         """Newest first (by their end, where a range of ends is asked for); go on with `nextCursor` until it is null.
@@ -140,8 +84,16 @@ class RunsApi:
         return json_response({"items": page.items, "nextCursor": self._cursors.sign(page.following, scope)})
 
     async def get(self, request: Request) -> Response:
-        """One run by name or id, with input, result and error, and why it waits."""
-        return await self._whole(await self.find(request))
+        """One run by name or id, with input, result and error, and why it waits.
+
+        With `wait` it is shown once it has ended, or when so many seconds are over.
+        """
+        query = parse_query(GetQuery, request)
+        run = await self._named(request, query.namespace)
+        if query.wait and run.state not in TERMINAL:
+            await self._waiters.wait(run.run_id, query.wait)
+            run = await self._reads.get_run(run.namespace, str(run.run_id))
+        return await self._whole(run)
 
     async def attempts(self, request: Request) -> Response:
         """The attempts of a run, oldest first."""
@@ -161,16 +113,12 @@ class RunsApi:
 
     async def find(self, request: Request) -> RunView:
         """The run that the path names, in the caller's namespace. Raises NotFoundError."""
-        caller, query = caller_of(request), parse_query(OneQuery, request)
-        return await self._reads.get_run(caller.namespace_for(query.namespace), path_text(request, "run"))
+        return await self._named(request, parse_query(OneQuery, request).namespace)
+
+    async def _named(self, request: Request, namespace: str | None) -> RunView:
+        return await self._reads.get_run(caller_of(request).namespace_for(namespace), path_text(request, "run"))
 
     def _listed(self, caller: Caller, named: str | None) -> str | None:
         if named == "*" and caller.namespace is None:
             return None
         return caller.namespace_for(named)
-
-    def _served(self, namespace: str) -> str:
-        if self._namespaces and namespace not in self._namespaces:
-            message = f"namespace {namespace!r} is not served; served: {', '.join(sorted(self._namespaces))}"
-            raise InvalidInputError("namespace-not-served", message, "$.namespace")
-        return namespace

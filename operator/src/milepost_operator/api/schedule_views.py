@@ -30,7 +30,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class ChangeBody(ScheduleSettings):
+class ScheduleChangeBody(ScheduleSettings):
     """What to change: a field that is not there stays as it is, null brings its default back."""
 
     cron: Annotated[str, Field(min_length=1, max_length=256)] | None = None  # type: ignore[assignment]
@@ -39,7 +39,7 @@ class ChangeBody(ScheduleSettings):
     end_at: Time | None = None
 
 
-class CreateBody(ChangeBody):
+class CreateBody(ScheduleChangeBody):
     """`namespace`: the token's own unless it may name any. The other fields are those of a Task's spec.schedules."""
 
     namespace: Namespace | None = None

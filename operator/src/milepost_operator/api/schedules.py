@@ -15,10 +15,10 @@ from milepost_operator.api.routes import add_route
 from milepost_operator.api.schedule_views import (
     BackfillBody,
     BackfillOut,
-    ChangeBody,
     CreateBody,
     ListQuery,
     OneQuery,
+    ScheduleChangeBody,
     ScheduleOut,
     SchedulesOut,
     as_given,
@@ -51,7 +51,9 @@ class SchedulesApi:
         add_route(router, "POST", "", self.create, answers=made, body=CreateBody, refusals=(409,))
         add_route(router, "GET", "", self.list_schedules, answers=listed, query=ListQuery)
         add_route(router, "GET", named, self.get, answers=one, query=OneQuery)
-        add_route(router, "PATCH", named, self.change, answers=one, query=OneQuery, body=ChangeBody, refusals=(409,))
+        add_route(
+            router, "PATCH", named, self.change, answers=one, query=OneQuery, body=ScheduleChangeBody, refusals=(409,)
+        )
         add_route(router, "DELETE", named, self.delete, answers={204: None}, query=OneQuery, refusals=(409,))
         add_route(router, "POST", f"{named}/pause", self.pause, answers=one, query=OneQuery)
         add_route(router, "POST", f"{named}/resume", self.resume, answers=one, query=OneQuery)
@@ -88,7 +90,7 @@ class SchedulesApi:
         """Change what is named. New times count from now: nothing before is missed."""
         named = _named(request)
         body = await parse_body(await _read(request))
-        given = parse_object(ChangeBody, body)
+        given = parse_object(ScheduleChangeBody, body)
 
         def edit(before: ScheduleSpec) -> ScheduleSpec:
             fields = given.model_dump(by_alias=True, exclude_unset=True)

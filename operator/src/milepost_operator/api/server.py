@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import time
@@ -16,8 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from milepost_operator.adapters.kube.client import KubeClient
 from milepost_operator.adapters.kube.tokenreview import TokenReviewer
@@ -27,6 +26,7 @@ from milepost_operator.api.duties import Duties
 from milepost_operator.api.health import Health
 from milepost_operator.api.sessions import KeyFileError, Sessions, read_session_key
 from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.api.transport import Protocol
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.settings import Settings
@@ -69,6 +69,8 @@ async def run_api(settings: Settings) -> None:
         )
         main = Listener(app, settings.listen_port, settings.tls_cert_file, settings.tls_key_file)
         side = Listener(metrics_app(metrics, health), settings.metrics_port)
+        gc.collect()
+        gc.freeze()  # what there is stays: a full collection of it would hold up every request for tens of milliseconds
         await serve(main, side, duties.run, _every(RELOAD_SECONDS, tokens.reload, main.reload_certificate))
 
 
@@ -100,6 +102,7 @@ class Listener(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -127,7 +130,7 @@ class Listener(uvicorn.Server):
         waiting = [
             one
             for one in self.server_state.connections
-            if isinstance(one, H11Protocol | HttpToolsProtocol)
+            if isinstance(one, Protocol)
             and (one.cycle is None or one.cycle.response_complete)
             and one.timeout_keep_alive_task is None
         ]

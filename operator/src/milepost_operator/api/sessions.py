@@ -17,6 +17,7 @@ from milepost_operator.domain.runs import PodSession
 
 TTL_SECONDS: Final = 900
 MIN_KEY_BYTES: Final = 32
+MAX_KNOWN: Final = 4096
 TOKEN_PREFIX: Final = "mps1."  # noqa: S105
 
 
@@ -51,6 +52,8 @@ class Sessions:
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._key = key
         self._clock = clock
+        self._known: dict[str, tuple[int, Claims]] = {}
+        """Tokens that were found good, and until when: each comes with every record of its pod."""
 
     def sign(self, session: PodSession, pod_name: str) -> str:
         """A token for TTL_SECONDS."""
@@ -66,6 +69,18 @@ class Sessions:
 
     def verify(self, token: str) -> Claims:
         """What the token says. UnauthenticatedError when it isn't ours or is over."""
+        known = self._known.get(token)
+        if known is None:
+            known = self._check(token)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[token] = known
+        expires, claims = known
+        if expires <= self._clock():
+            raise UnauthenticatedError("the session is over: ask for a new one")
+        return claims
+
+    def _check(self, token: str) -> tuple[int, Claims]:
         payload, _, mac = token.removeprefix(TOKEN_PREFIX).partition(".")
         if not token.startswith(TOKEN_PREFIX) or not hmac.compare_digest(mac.encode(), self._mac(payload).encode()):
             raise UnauthenticatedError("not a session token of ours")
@@ -76,9 +91,7 @@ class Sessions:
             expires = int(claims["exp"])
         except (binascii.Error, ValueError, KeyError, TypeError) as error:
             raise UnauthenticatedError("not a session token of ours") from error
-        if expires <= self._clock():
-            raise UnauthenticatedError("the session is over: ask for a new one")
-        return found
+        return expires, found
 
     def derived(self, purpose: bytes) -> bytes:
         """A key for something else, of the same secret."""

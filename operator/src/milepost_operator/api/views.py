@@ -27,6 +27,23 @@ class CreatedOut(_Out):
     task: str
     state: str
     duplicate: bool
+    ready_at: datetime | None
+
+
+class BatchItemOut(_Out):
+    """`status`: what the call alone would have got. `error`: a problem (RFC 9457)."""
+
+    status: int
+    run: CreatedOut | None = None
+    error: dict[str, object] | None = None
+    retry_after_seconds: int | None = None
+
+
+class BatchOut(_Out):
+    created: int
+    duplicates: int
+    refused: int
+    items: list[BatchItemOut]
 
 
 class RunSummaryOut(_Out):
@@ -152,6 +169,7 @@ def created(run: Created, namespace: str, task: str) -> Mapping[str, object]:
         "task": task,
         "state": run.state,
         "duplicate": run.duplicate,
+        "readyAt": run.ready_at,
     }
 
 

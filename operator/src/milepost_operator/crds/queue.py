@@ -1,11 +1,41 @@
-"""Queue: how many runs may be at work at once."""
+"""Queue: how many runs may be at work at once, and how often one may start."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from milepost_operator.crds.common import Conditions, Count, Model
+from milepost_operator.crds.common import Conditions, Count, Model, rule, rules
+
+
+class Rate(Model):
+    """So much cost may be admitted a period; first attempts and retries cost, resumes after a wait don't."""
+
+    model_config = rules(
+        rule(
+            "!has(self.burst) || (has(self.algorithm) && self.algorithm == 'bucket')",
+            "rate.burst goes with algorithm: bucket (a window never admits more than limit)",
+            ".burst",
+        ),
+    )
+
+    limit: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Cost (1 a run, unless the run says more) that a period admits."""
+    period_seconds: Annotated[int, Field(ge=1, le=86_400)]
+    """Length of the period."""
+    algorithm: Literal["window", "bucket"] | None = None
+    """window (default): never more than limit in any window of that length; bucket: a steady rate that may save up burst."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """What a bucket can save up; limit."""
+
+
+class PerKey(Model):
+    """Limits of each concurrency key of the queue; runs without a key share one place."""
+
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Runs of one key at work at once; none: no limit."""
+    rate: Rate | None = None
+    """Rate of one key; none: no limit."""
 
 
 class Breaker(Model):
@@ -26,6 +56,14 @@ class QueueSpec(Model):
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Runs at work at once; none: no limit."""
+    per_key: PerKey | None = None
+    """Limits of each concurrency key; keys take turns, whatever their backlog."""
+    rate: Rate | None = None
+    """How often runs may start; none: no limit."""
+    max_depth: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """New runs are refused while so many wait; none: no limit."""
+    paused: bool | None = None
+    """Admit nothing while true; what runs goes on."""
     breaker: Breaker | None = None
     """Circuit breaker; none unless set."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from milepost_operator.crds.common import Conditions, Count, Model, Name, Word, rule, rules
+from milepost_operator.crds.common import Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
 from milepost_operator.crds.core import Env, EnvFroms, Resources
 from milepost_operator.crds.podspec import PodSettings
 from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
@@ -51,6 +51,25 @@ class Timeouts(Model):
     """One attempt, from its start in the pod; 3600."""
     run_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """The whole run, less the time it is suspended; 86400."""
+
+
+class Semaphore(Model):
+    """A limit shared by the Tasks of the namespace that name it; a run holds its units while it is at work."""
+
+    model_config = rules(
+        rule(
+            "!has(self.units) || self.units <= self.limit",
+            "semaphores: units must not be above limit (such a run could never start)",
+            ".units",
+        ),
+    )
+
+    name: Label
+    """Its name in the namespace."""
+    limit: Annotated[int, Field(ge=1, le=100_000)]
+    """Units there are; where Tasks differ, the smallest limit is in force."""
+    units: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Units a run of this Task holds; 1."""
 
 
 Keep = Annotated[int, Field(ge=60, le=315_360_000)]
@@ -107,6 +126,10 @@ class TaskSpec(Model):
     """How the pods differ from the default shape."""
     queue: Name | None = None
     """Queue that limits the runs; `default` (which needs no Queue object)."""
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Runs of this Task at work at once, beside the limits of its queue; none: no limit."""
+    semaphores: Annotated[list[Semaphore], Field(max_length=8, json_schema_extra=keyed("name"))] | None = None
+    """Limits shared with other Tasks."""
     retry: Retry | None = None
     """Budget of attempts and backoff; copied onto a run when it is made."""
     timeouts: Timeouts | None = None

@@ -33,7 +33,7 @@ class ForbiddenError(MilepostError):
 
 
 class ConflictError(MilepostError):
-    """The state has moved on: `fenced`, `settled`, `step-exists`, `idempotency-mismatch`."""
+    """The state has moved on: `fenced`, `settled`, `step-exists`, `idempotency-mismatch`, `singleton-exists`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -66,6 +66,18 @@ class OverloadedError(UnavailableError):
     """Too much is waiting here already; nothing was acknowledged; come again later."""
 
     code = "overloaded"
+
+
+class QueueFullError(OverloadedError):
+    """The queue has as many runs waiting as its maxDepth allows; nothing was stored."""
+
+    code = "queue-full"
+
+
+class ThrottledError(OverloadedError):
+    """More calls than the throttle lets through; nothing was stored."""
+
+    code = "throttled"
 
 
 class DeposedError(MilepostError):

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.states import Reason, RunState
 
+IdempotencyScope: TypeAlias = Literal["window", "active"]
+"""How long a key is its run's: for a time whatever becomes of the run, or while the run has not ended."""
 DEFAULT_QUEUE: Final = "default"
 """The queue of Tasks that name none; it needs no Queue object."""
 
@@ -33,6 +35,25 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """`limit` of cost in any window of `period_seconds`; of algorithm `bucket`: that rate, with up to `burst` saved up."""
+
+    limit: int
+    period_seconds: int
+    algorithm: Literal["window", "bucket"] = "window"
+    burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Semaphore:
+    """A limit shared by the tasks of a namespace that name it; a run of this task holds `units` of `limit`."""
+
+    name: str
+    limit: int
+    units: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
@@ -47,27 +68,66 @@ class TaskIntake:
     queue: str
     retry: Retry
     timeouts: Timeouts
+    concurrency: int | None = None
+    semaphores: Sequence[Semaphore] = ()
     retention: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueIntake:
-    """`concurrency` None: no limit of its own."""
+    """None: no such limit. `key_…`: of each concurrency key."""
 
     namespace: str
     name: str
     uid: str
     generation: int
     concurrency: int | None
+    key_concurrency: int | None = None
+    rate: Rate | None = None
+    key_rate: Rate | None = None
+    max_depth: int | None = None
+    paused: bool = False
     breaker: Policy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """One run for many calls: each call puts it off by `seconds`, by `max_seconds` in all. `latest`: the newest input
+    wins, else the first.
+    """
+
+    key: str
+    seconds: float
+    max_seconds: float
+    latest: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Singleton:
+    """At most one run of the task that has not ended. `reject`: another call is an error, else it gets that run."""
+
+    key: str
+    reject: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """At most `limit` calls in any `period_seconds`; the rest are refused and leave no trace."""
+
+    key: str
+    limit: int
+    period_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
     """A run to insert. `intent_uid`: uid of the Run CR it was made with (kubectl), which makes intake idempotent.
 
-    `name`: the CR's name, or None for a generated one. `input`: JSON text, already checked.
-    `adopt_run_id`: the CR names a run it already had (annotation): adopted when it is of this namespace and task.
+    `name`: the CR's name, or None for a generated one. `input`: JSON text, already checked; `digest`: its input_hash,
+    where the caller has it. `adopt_run_id`: the CR names a run it already had (annotation): adopted when it is of this
+    namespace and task. `idempotency_seconds`: None for the installation's own; no meaning with the scope `active`.
+    `at` wins over `delay_seconds`; neither lets a run wait in the past. `ttl_seconds` count from when it is due,
+    `deadline_seconds` from the trigger.
     """
 
     namespace: str
@@ -79,16 +139,30 @@ class NewRun:
     idempotency_key: str | None = None
     tags: Sequence[str] = ()
     origin: str = "api"
+    digest: bytes | None = None
+    idempotency_scope: IdempotencyScope = "window"
+    idempotency_seconds: int | None = None
+    delay_seconds: float = 0.0
+    at: datetime | None = None
+    ttl_seconds: float | None = None
+    deadline_seconds: float | None = None
+    priority: int = 0
+    concurrency_key: str = ""
+    cost: int = 1
+    debounce: Debounce | None = None
+    singleton: Singleton | None = None
+    throttle: Throttle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """`duplicate`: the idempotency key, or the CR, already had this run; nothing was inserted."""
+    """`duplicate`: a key, or the CR, already had this run; nothing was inserted. `ready_at`: when it is due."""
 
     run_id: UUID
     name: str
     state: RunState
     duplicate: bool
+    ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

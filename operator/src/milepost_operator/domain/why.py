@@ -151,7 +151,8 @@ def _queued(facts: Facts) -> Why:
 def _limits(facts: Facts, queue: QueueFacts) -> Iterator[Why]:
     """What holds this run back whatever its place, the narrowest first; then what holds its whole queue."""
     if facts.key and facts.key.full:
-        yield Why("KeyLimit", f"key `{facts.key.name}` at its limit {facts.key.limit} in `{queue.name}`")
+        whose = f"key `{facts.key.name}` at its" if facts.key.name else "runs without a key at their"
+        yield Why("KeyLimit", f"{whose} limit {facts.key.limit} in `{queue.name}`")
     if facts.task_use and facts.task_use.full:
         yield Why("TaskLimit", f"task `{facts.task}` at its concurrency {facts.task_use.limit}")
     for one in facts.semaphores:
@@ -167,7 +168,8 @@ def _limits(facts: Facts, queue: QueueFacts) -> Iterator[Why]:
 
 
 def _rate(facts: Facts, queue: QueueFacts, rate: RateUse) -> Why:
-    of = f" of key `{facts.concurrency_key}`" if rate.key else ""
+    key = f"key `{facts.concurrency_key}`" if facts.concurrency_key else "runs without a key"
+    of = f" of {key}" if rate.key else ""
     wait = span((rate.free_at - facts.now).total_seconds()) if rate.free_at else "0 s"
     text = f"rate {rate.limit}/{period(rate.period_seconds)}{of} in `{queue.name}`, next token in {wait}"
     return Why("RateLimited", text, rate.free_at)

@@ -83,8 +83,11 @@ class Leader:
         epoch = await self._store.take_epoch(self._identity)
         self._metrics.epoch.set(epoch)
         log.info("epoch_taken", epoch=epoch)
-        self._backlog = self._intake()
-        self._prepare(epoch)
+        intake = ObjectIntake(
+            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
+        )
+        self._backlog = Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
+        self._prepare(epoch, intake)
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in self.loops:
@@ -100,13 +103,7 @@ class Leader:
             self.loops, self._by_name, self._backlog = (), {}, None
             self._metrics.forget_queues()
 
-    def _intake(self) -> Backlog:
-        intake = ObjectIntake(
-            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
-        )
-        return Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
-
-    def _prepare(self, epoch: int) -> None:
+    def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
         grace, bucket = settings.config_grace_seconds, Bucket()
         pods = Pods(
@@ -142,6 +139,7 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
+            Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),
             Loop("absent-manifests", manifest_sweep.turn, interval=30.0),
         )

@@ -10,7 +10,8 @@ import structlog
 from pydantic import ValidationError
 
 from milepost.wire.values import check_text
-from milepost_operator.crds.queue import QueueSpec
+from milepost_operator.crds.queue import PerKey, QueueSpec
+from milepost_operator.crds.queue import Rate as RateSpec
 from milepost_operator.crds.run import RunSpec
 from milepost_operator.crds.task import TaskSpec
 from milepost_operator.domain.errors import (
@@ -18,12 +19,15 @@ from milepost_operator.domain.errors import (
     InvalidInputError,
     MilepostError,
     NotFoundError,
+    QueueFullError,
+    ThrottledError,
     UnavailableError,
 )
-from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, NewRun, QueueIntake, TaskIntake
+from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, QueueIntake, Rate, Semaphore, TaskIntake
 from milepost_operator.domain.states import TERMINAL
-from milepost_operator.manifests import names, quantity, raw, run_cr
+from milepost_operator.manifests import quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
+from milepost_operator.manifests.run_spec import new_run, shared
 from milepost_operator.manifests.shape import breaker_policy, policy_of, retention_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.schedules import ScheduleIntake
@@ -35,6 +39,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 M = TypeVar("M", TaskSpec, QueueSpec, RunSpec)
 
+_LATER: Final = frozenset({"QueueFull", "Throttled"})
+"""Reasons of refusals that pass: such a Run is tried again for as long as it is there."""
 _ENDED: Final = frozenset(run_cr.phase(state) for state in TERMINAL) | {"Cancelling"}
 
 
@@ -66,6 +72,7 @@ class ObjectIntake:
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
         self._versions: dict[str, tuple[int, int]] = {}
+        self._later: dict[tuple[str, str], Object] = {}
         self._wrong: dict[str, list[str]] = {}
 
     async def on_task(self, body: Object, *, deleted: bool) -> None:
@@ -122,22 +129,43 @@ class ObjectIntake:
             if of == namespace and raw.text(task, "spec", "queue") == queue:
                 await self.on_task(task, deleted=False)
 
+    async def again(self) -> None:
+        """Try the Runs that there was no room for, oldest first; a turn of a loop. One that is refused speaks for those
+        that are after the same room.
+        """
+        full: set[object] = set()
+        for key, body in list(self._later.items()):
+            room = (key[0], raw.text(body, "spec", "task"), raw.text(body, "spec", "throttle", "key"))
+            if room not in full and self._later.get(key) is body:
+                await self.on_run(body, deleted=False)
+                if key in self._later:
+                    full.add(room)
+
     async def on_run(self, body: Object, *, deleted: bool) -> None:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
         if deleted:
+            self._later.pop((namespace, name), None)
             await self._store.forget_cr(namespace, name, uid)
             return
         known = raw.text(body, "status", "runID")
         if raw.text(body, "spec", "runID") or known:
             await self._cancel(body, known)
             return
-        if raw.condition(body, "Accepted").get("status") == "False":
+        accepted = raw.condition(body, "Accepted")
+        if accepted.get("status") == "False" and accepted.get("reason") not in _LATER:
             return
         try:
             created = await self._create(body)
         except Refused as refused:
-            await self._refuse(body, refused)
+            told = (namespace, name) in self._later or accepted.get("reason") == refused.reason
+            if refused.reason in _LATER:
+                self._later[namespace, name] = body
+            else:
+                self._later.pop((namespace, name), None)
+            if not (told and refused.reason in _LATER):
+                await self._refuse(body, refused)
             return
+        self._later.pop((namespace, name), None)
         if raw.flag(body, "spec", "cancel"):
             await self._store.cancel_run(created.run_id, f"Run {name}")
 
@@ -155,29 +183,18 @@ class ObjectIntake:
         if bad:
             raise Refused("InvalidInput", f"spec.input {bad.path}: {bad.detail}")
         try:
-            created = await self._store.create_run(
-                NewRun(
-                    namespace=raw.namespace(body),
-                    task=spec.task,
-                    input=text,
-                    name=raw.name(body),
-                    intent_uid=raw.uid(body),
-                    adopt_run_id=_uuid(raw.text(body, "metadata", "annotations", names.RUN_ID_ANNOTATION)),
-                    idempotency_key=spec.idempotency_key,
-                    tags=tuple(spec.tags or ()),
-                    origin="kubectl",
-                ),
-            )
+            created = await self._store.create_run(new_run(body, spec, text))
         except ConflictError as error:
             raise Refused(_camel(error.code), str(error)) from error
         except (InvalidInputError, NotFoundError) as error:
             raise Refused("InvalidInput", str(error)) from error
+        except (QueueFullError, ThrottledError) as error:
+            raise Refused(_camel(error.code), f"{error}; this Run is taken when there is room") from error
         if created.duplicate and created.name != raw.name(body):
-            key = spec.idempotency_key
-            has = f"the id in the annotation {names.RUN_ID_ANNOTATION}" if key is None else f"idempotencyKey {key!r}"
             raise Refused(
                 "Duplicate",
-                f"run {created.name} already has {has}: this Run does nothing, and deleting it cancels nothing",
+                f"run {created.name} already has {shared(spec)}:"
+                " this Run does nothing, and deleting it cancels nothing",
             )
         return created
 
@@ -237,19 +254,31 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         queue=policy.queue,
         retry=policy.retry,
         timeouts=policy.timeouts,
+        concurrency=spec.concurrency,
+        semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
     )
 
 
 def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
+    per_key = spec.per_key or PerKey()
     return QueueIntake(
         raw.namespace(body),
         raw.name(body),
         raw.uid(body),
         raw.number(body, "metadata", "generation") or 0,
         spec.concurrency,
-        breaker_policy(spec),
+        key_concurrency=per_key.concurrency,
+        rate=_rate(spec.rate),
+        key_rate=_rate(per_key.rate),
+        max_depth=spec.max_depth,
+        paused=bool(spec.paused),
+        breaker=breaker_policy(spec),
     )
+
+
+def _rate(spec: RateSpec | None) -> Rate | None:
+    return None if spec is None else Rate(spec.limit, spec.period_seconds, spec.algorithm or "window", spec.burst)
 
 
 def _positive(path: str, value: str, *, zero: bool) -> None:

@@ -4,13 +4,11 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-import h11
-
-from milepost.net.framing import CHUNK, reply_headers, request_bytes
+from milepost.net.framing import CHUNK, BadMessageError, Inbox, ReplyHead, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
 
 HOST: Final = "milepost"
-BROKEN: Final = (OSError, EOFError, h11.RemoteProtocolError)
+BROKEN: Final = (OSError, EOFError, BadMessageError)
 
 
 class Exchange:
@@ -18,29 +16,25 @@ class Exchange:
 
     def __init__(self, path: str, method: str, target: str, headers: Headers, body: bytes = b"") -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._http = h11.Connection(h11.CLIENT)
-        self._head: h11.Response | None = None
+        self._inbox = Inbox()
+        self._head: ReplyHead | None = None
         self._body = bytearray()
         try:
             self.socket.connect(path)
-            self.socket.sendall(request_bytes(self._http, method, target, HOST, headers, body))
+            self.socket.sendall(request_bytes(method, target, HOST, headers, body))
         except OSError:
             self.socket.close()
             raise
 
     def receive(self) -> Reply | None:
-        """Read once, and give the answer once it is whole. Raises OSError, EOFError or RemoteProtocolError."""
-        self._http.receive_data(self.socket.recv(CHUNK))
-        while (event := self._http.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.Response):
-                self._head = event
-            elif isinstance(event, h11.Data):
-                self._body += event.data
-            elif isinstance(event, h11.EndOfMessage) and self._head is not None:
-                return Reply(self._head.status_code, reply_headers(self._head), bytes(self._body))
-            elif isinstance(event, h11.ConnectionClosed):
-                raise EOFError("the connection closed before an answer")
-        return None
+        """Read once, and give the answer once it is whole. Raises what is in BROKEN."""
+        self._inbox.feed(self.socket.recv(CHUNK))
+        self._head = self._head or self._inbox.reply()
+        if self._head is None:
+            return None
+        while piece := self._inbox.body():
+            self._body += piece
+        return None if piece is None else Reply(self._head.status, self._head.headers, bytes(self._body))
 
     def close(self) -> None:
         """Close its connection."""
@@ -53,7 +47,7 @@ class BlockingClient:
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket: socket.socket | None = None
-        self._http = h11.Connection(h11.CLIENT)
+        self._inbox = Inbox()
         self._exchanges = 0
 
     def request(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Reply:
@@ -66,32 +60,30 @@ class BlockingClient:
         """Make one exchange whose body is read as it comes: read it to its end before the next exchange."""
         try:
             connection = self._connected()
-            connection.sendall(request_bytes(self._http, method, target, HOST, headers, body))
-            while not isinstance(event := self._next_event(connection), h11.Response):
-                if not isinstance(event, h11.InformationalResponse):
-                    raise EOFError("the connection closed before an answer")  # noqa: TRY004, TRY301
+            connection.sendall(request_bytes(method, target, HOST, headers, body))
+            while (head := self._inbox.reply()) is None:
+                self._inbox.feed(connection.recv(CHUNK))
         except BROKEN as error:
             raise self._broken(error) from error
         except BaseException:
             self.close()
             raise
-        return Reply(event.status_code, reply_headers(event), b""), self._chunks(connection)
+        return Reply(head.status, head.headers, b""), self._chunks(connection, keep=head.keep)
 
-    def _chunks(self, connection: socket.socket) -> Iterator[bytes]:
+    def _chunks(self, connection: socket.socket, *, keep: bool) -> Iterator[bytes]:
         try:
-            while isinstance(event := self._next_event(connection), h11.Data):
-                yield bytes(event.data)
-            if not isinstance(event, h11.EndOfMessage):
-                raise EOFError("the answer broke off")  # noqa: TRY004, TRY301
+            while (piece := self._inbox.body()) != b"":
+                if piece is None:
+                    self._inbox.feed(connection.recv(CHUNK))
+                else:
+                    yield piece
         except BROKEN as error:
             raise self._broken(error) from error
         except BaseException:
             self.close()
             raise
         self._exchanges += 1
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-        else:
+        if not keep:
             self.close()
 
     def _connected(self) -> socket.socket:
@@ -102,13 +94,8 @@ class BlockingClient:
             except OSError:
                 connection.close()
                 raise
-            self._socket, self._http, self._exchanges = connection, h11.Connection(h11.CLIENT), 0
+            self._socket, self._inbox, self._exchanges = connection, Inbox(), 0
         return self._socket
-
-    def _next_event(self, connection: socket.socket) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(connection.recv(CHUNK))
-        return event
 
     def _broken(self, error: Exception) -> TransportError:
         reused = self._socket is not None and self._exchanges > 0

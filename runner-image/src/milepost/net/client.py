@@ -1,60 +1,56 @@
-"""An HTTP/1.1 client over asyncio streams that keeps connections and starts no tasks of its own."""
+"""An HTTP/1.1 client that keeps connections and starts no tasks of its own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import h11
-
-from milepost.net.framing import CHUNK, reply_headers, request_bytes
+from milepost.net.framing import BadMessageError, Inbox, ReplyHead, request_bytes
 from milepost.net.messages import Headers, Reply, TransportError
+from milepost.net.stream import Stream
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Dial = Callable[[], Awaitable[Streams]]
-BROKEN: Final = (OSError, EOFError, h11.RemoteProtocolError, TimeoutError)
+Dial = Callable[[], Awaitable[Stream]]
+BROKEN: Final = (OSError, EOFError, BadMessageError, TimeoutError)
 
 
 class ClientConnection:
     """One connection: one exchange after another."""
 
-    def __init__(self, streams: Streams, host: str) -> None:
-        self._reader, self._writer = streams
+    def __init__(self, stream: Stream, host: str) -> None:
+        self._stream = stream
         self._host = host
-        self._http = h11.Connection(h11.CLIENT)
+        self._inbox = Inbox()
+        self._keep = True
         self.exchanges = 0
 
     @property
     def usable(self) -> bool:
         """Tell whether the next exchange can go over it, as far as one can know."""
-        return self._http.our_state is h11.IDLE and not self._reader.at_eof() and not self._writer.is_closing()
+        return self.finished and self._stream.quiet
 
-    async def send(self, method: str, target: str, headers: Headers, body: bytes) -> h11.Response:
+    @property
+    def finished(self) -> bool:
+        """Tell whether the exchange ended so that another may follow."""
+        return self._keep and self._inbox.complete and self._inbox.empty
+
+    async def send(self, method: str, target: str, headers: Headers, body: bytes) -> ReplyHead:
         """Send a request and read the head of its answer."""
-        self._writer.write(request_bytes(self._http, method, target, self._host, headers, body))
-        await self._writer.drain()
-        while not isinstance(event := await self._next_event(), h11.Response):
-            if not isinstance(event, h11.InformationalResponse):
-                raise EOFError("the connection closed before an answer")  # noqa: TRY004
-        return event
+        await self._stream.send(request_bytes(method, target, self._host, headers, body))
+        while (head := self._inbox.reply()) is None:
+            self._inbox.feed(await self._stream.receive())
+        self._keep = head.keep
+        return head
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body of the answer as it comes, then make ready for the next exchange."""
-        while isinstance(event := await self._next_event(), h11.Data):
-            yield bytes(event.data)
-        if not isinstance(event, h11.EndOfMessage):
-            raise EOFError("the answer broke off")  # noqa: TRY004
-        self.exchanges += 1
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-
-    async def _next_event(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(CHUNK))
-        return event
+    async def chunk(self) -> bytes:
+        """Read what comes next of the answer's body, b"" after its end: then the next exchange can begin."""
+        while (piece := self._inbox.body()) is None:
+            self._inbox.feed(await self._stream.receive())
+        if not piece:
+            self.exchanges += 1
+        return piece
 
     def close(self) -> None:
         """Close it without waiting."""
-        self._writer.close()
+        self._stream.close()
 
 
 class Client:
@@ -71,11 +67,13 @@ class Client:
     ) -> Reply:
         """Make one exchange, at most `seconds` long, over a kept connection if there is one."""
         connection: ClientConnection | None = None
+        data = b""
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._connection()
                 head = await connection.send(method, target, headers, body)
-                data = b"".join([chunk async for chunk in connection.chunks()])
+                while piece := await connection.chunk():
+                    data = data + piece if data else piece
         except BROKEN as error:
             raise self._broken(connection, error) from error
         except BaseException:
@@ -83,7 +81,7 @@ class Client:
                 connection.close()
             raise
         self._put_back(connection)
-        return Reply(head.status_code, reply_headers(head), data)
+        return Reply(head.status, head.headers, data)
 
     async def stream(
         self, method: str, target: str, headers: Headers, seconds: float | None = None
@@ -99,16 +97,15 @@ class Client:
                 head = await connection.send(method, target, headers, b"")
         except BROKEN as error:
             raise self._broken(connection, error) from error
-        return Reply(head.status_code, reply_headers(head), b""), self._body(connection, seconds)
+        return Reply(head.status, head.headers, b""), self._body(connection, seconds)
 
     async def _body(self, connection: ClientConnection, seconds: float | None) -> AsyncIterator[bytes]:
         done = False
-        chunks = connection.chunks()
         try:
             while True:
                 async with asyncio.timeout(seconds):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
+                    chunk = await connection.chunk()
+                if not chunk:
                     break
                 yield chunk
             done = True
@@ -129,7 +126,7 @@ class Client:
         return ClientConnection(await self._dial(), self._host)
 
     def _put_back(self, connection: ClientConnection) -> None:
-        if connection.usable and len(self._idle) < self._keep:
+        if connection.finished and len(self._idle) < self._keep:
             self._idle.append(connection)
         else:
             connection.close()

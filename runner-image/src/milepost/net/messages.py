@@ -10,6 +10,7 @@ from milepost.wire.values import JSON
 
 Headers = list[tuple[str, str]]
 PROBLEM_JSON: Final = "application/problem+json"
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class TransportError(Exception):
@@ -96,7 +97,7 @@ class ProblemError(Exception):
 
 def compact(value: JSON | Mapping[str, JSON]) -> bytes:
     """Encode what we ourselves made as JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def jitter() -> float:

@@ -4,11 +4,18 @@ import asyncio
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
-import h11
-
+from milepost.net.framing import (
+    CHUNK,
+    CONTINUE,
+    LAST_CHUNK,
+    BadMessageError,
+    Inbox,
+    RequestHead,
+    chunk_bytes,
+    reply_bytes,
+)
 from milepost.net.messages import ProblemError, Request, Response
 
-CHUNK: Final = 65536
 DISCARD_LIMIT: Final = 32 * 1024 * 1024
 DISCARD_SECONDS: Final = 2.0
 
@@ -56,17 +63,16 @@ class ServerConnection:
         self._budget = budget
         self._reader = reader
         self._writer = writer
-        self._http = h11.Connection(h11.SERVER)
+        self._inbox = Inbox()
         self._taken = 0
 
     async def serve(self) -> None:
         """Serve until either side closes."""
         try:
             while await self._exchange():
-                self._http.start_next_cycle()
-            await self._discard_rest()
-        except (ConnectionError, h11.RemoteProtocolError, h11.LocalProtocolError):
-            pass  # the client is gone or talks nonsense: it was answered as far as one can
+                self._release()
+        except (ConnectionError, EOFError):
+            pass  # the client is gone: it was answered as far as one can
         except Exception as error:  # noqa: BLE001  # one connection must never hurt another
             self._app.failed(None, error)
         finally:
@@ -74,21 +80,45 @@ class ServerConnection:
             self._writer.close()
 
     async def _exchange(self) -> bool:
-        request: Request | None = None
         try:
-            request = await self._read_request()
-            if request is None:
-                return False
-            response = await self._answer(request)
-            if response is None:
-                return False
-        except ProblemError as problem:
-            response = problem.response()
-        except h11.RemoteProtocolError as error:
-            response = ProblemError(error.error_status_hint, "bad-request", f"not HTTP/1.1: {error}").response()
-        await self._send(request, response)
-        self._release()
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+            head = await self._read_head()
+            request = await self._read_request(head)
+        except (ProblemError, BadMessageError) as error:
+            await self._refuse(error)
+            return False
+        response = await self._answer(request)
+        if response is None:
+            return False
+        await self._send(response, bodiless=head.method == "HEAD", keep=head.keep)
+        return head.keep
+
+    async def _read_head(self) -> RequestHead:
+        while (head := self._inbox.request()) is None:
+            self._inbox.feed(await self._reader.read(CHUNK))
+        return head
+
+    async def _read_request(self, head: RequestHead) -> Request:
+        path, _, query = head.target.partition("?")
+        parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        request = Request(head.method, path, parameters, head.headers)
+        limit = self._app.body_limit(request)
+        length = head.headers.get("content-length", "0")
+        if int(length) > limit:
+            raise ProblemError(413, "body-too-large", f"the body has {length} bytes, {limit} is the most here")
+        if head.headers.get("expect", "").lower() == "100-continue":
+            self._writer.write(CONTINUE)
+        body = bytearray()
+        while (piece := self._inbox.body()) != b"":
+            if piece is None:
+                self._inbox.feed(await self._reader.read(CHUNK))
+                continue
+            self._budget.take(len(piece))
+            self._taken += len(piece)
+            body += piece
+            if len(body) > limit:
+                raise ProblemError(413, "body-too-large", f"the body has over {limit} bytes, the most here")
+        request.body = bytes(body)
+        return request
 
     async def _answer(self, request: Request) -> Response | None:
         try:
@@ -110,7 +140,7 @@ class ServerConnection:
                 data = more.result()
                 if not data and not work.done():
                     return None
-                self._http.receive_data(data)  # a pipelined request: kept for its turn
+                self._inbox.feed(data)  # a pipelined request: kept for its turn
             return await work
         finally:
             for future in (work, more):
@@ -118,60 +148,27 @@ class ServerConnection:
                     future.cancel()
             await asyncio.gather(work, more, return_exceptions=True)
 
-    async def _read_request(self) -> Request | None:
-        event = await self._next_event()
-        if not isinstance(event, h11.Request):
-            return None
-        path, _, query = event.target.decode("ascii").partition("?")
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
-        request = Request(event.method.decode("ascii"), path, dict(parse_qsl(query, keep_blank_values=True)), headers)
-        limit = self._app.body_limit(request)
-        length = headers.get("content-length", "0")
-        if int(length) > limit:
-            raise ProblemError(413, "body-too-large", f"the body has {length} bytes, {limit} is the most here")
-        body = bytearray()
-        while isinstance(event := await self._next_event(), h11.Data):
-            self._budget.take(len(event.data))
-            self._taken += len(event.data)
-            body += event.data
-            if len(body) > limit:
-                raise ProblemError(413, "body-too-large", f"the body has over {limit} bytes, the most here")
-        if not isinstance(event, h11.EndOfMessage):
-            return None
-        request.body = bytes(body)
-        return request
-
-    async def _next_event(self) -> object:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            if self._http.they_are_waiting_for_100_continue:
-                self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            self._http.receive_data(await self._reader.read(CHUNK))
-        return event
-
-    async def _send(self, request: Request | None, response: Response) -> None:
-        if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            return
+    async def _send(self, response: Response, *, bodiless: bool = False, keep: bool) -> None:
         headers = [("Content-Type", response.content_type), *response.headers]
-        if response.stream is None and response.status != 204:  # noqa: PLR2004
-            headers.append(("Content-Length", str(len(response.body))))
-        if request is None:
-            headers.append(("Connection", "close"))
-        out = self._http.send(h11.Response(status_code=response.status, headers=headers)) or b""
-        if response.stream is not None:
-            self._writer.write(out)
-            async for chunk in response.stream:
-                self._writer.write(self._http.send(h11.Data(data=chunk)) or b"")
-                await self._writer.drain()
-            out = b""
-        elif response.body:
-            out += self._http.send(h11.Data(data=response.body)) or b""
-        self._writer.write(out + (self._http.send(h11.EndOfMessage()) or b""))
+        length = None if response.stream is not None else len(response.body)
+        out = reply_bytes(response.status, headers, length, keep=keep)
+        if response.stream is None or bodiless:
+            self._writer.write(out if bodiless else out + response.body)
+            await self._writer.drain()
+            return
+        self._writer.write(out)
+        async for chunk in response.stream:
+            self._writer.write(chunk_bytes(chunk))
+            await self._writer.drain()
+        self._writer.write(LAST_CHUNK)
         await self._writer.drain()
 
-    async def _discard_rest(self) -> None:
+    async def _refuse(self, error: ProblemError | BadMessageError) -> None:
+        self._release()
+        if isinstance(error, BadMessageError):
+            error = ProblemError(error.status, "bad-request", f"not HTTP/1.1: {error}")
+        await self._send(error.response(), keep=False)
         # closing over unread bytes would reset the connection and take our answer from the client
-        if self._http.their_state is not h11.SEND_BODY:
-            return
         self._writer.write_eof()
         left = DISCARD_LIMIT
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,7 @@ Outcome = tuple[str, bytes]
 def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> NoReturn:
     """Run the attempt in this freshly forked process. One byte goes to the pipe `told` once it is settled."""
     code = EXIT_FAILED
+    gc.freeze()  # what the parent loaded stays: collections need not walk it, nor copy its pages
     try:
         set_dumpable(allowed=True)  # debuggers and profilers of the user may look at the user's own process
         if not logging.getLogger().handlers:

@@ -3,9 +3,7 @@
 import time
 from typing import Final
 
-import h11
-
-from milepost.net.blocking import Exchange
+from milepost.net.blocking import BROKEN, Exchange
 from milepost.net.messages import Reply
 from milepost.sdk.local import LOST_SECONDS
 
@@ -47,7 +45,7 @@ class Control:
             return None
         try:
             reply = self.exchange.receive()
-        except (OSError, EOFError, h11.RemoteProtocolError):
+        except BROKEN:
             self._broken()
             return None
         self._lost_since, self._pause = None, FIRST_PAUSE

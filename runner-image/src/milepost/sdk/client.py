@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from milepost.net.blocking import BlockingClient
-from milepost.net.client import Client, Streams
+from milepost.net.client import Client
 from milepost.net.messages import Headers, Reply, TransportError
+from milepost.net.stream import Stream
 from milepost.sdk.local import Patience, refusal
 
 OK: Final = 200
@@ -23,8 +24,8 @@ class AsyncSidecar:
         self._http = Client(self._dial, "milepost", keep=CONNECTIONS)
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
-    async def _dial(self) -> Streams:
-        return await asyncio.open_unix_connection(self._path)
+    async def _dial(self) -> Stream:
+        return await Stream.unix(self._path)
 
     async def call(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Reply:
         """Make a request until it is answered. Raises MilepostError; a success and 409 step-exists are given back."""

@@ -8,7 +8,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
-from milepost.net.messages import compact
+from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
 from milepost.sdk.journal import Journal
@@ -16,7 +16,7 @@ from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
 from milepost.sdk.signature import returned
-from milepost.values import Encoded, unpack, unpack_line
+from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Context:
     ) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
-        A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call.
+        A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call. When it
+        raises and the task goes on to another record, later attempts are given that error.
 
         Raises:
             NotRecordableError: what it returned can't be recorded; the path says where.
@@ -87,13 +88,19 @@ class Context:
     ) -> R:
         """Run a step whose value is of the type that `annotation` says, as `step` does."""
         own_key = self._journal.step_key(name, key)
-        line = self._journal.recorded_step(own_key)
-        if not isinstance(line, Missing):
-            return cast("R", unpack_line(line, annotation))
-        packed = self._journal.encode(await self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
-        value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
-        first = await self._record(own_key, packed)
-        return cast("R", value if first is None else unpack(first, annotation))
+        found = self._journal.recorded_step(own_key, annotation)
+        if not isinstance(found, Missing):
+            return cast("R", found)
+        try:
+            packed = self._journal.encode(
+                await self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}"
+            )
+            value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
+        except Exception as error:
+            self._journal.step_failed(own_key, error)
+            raise
+        reply = await self._record(own_key, packed)
+        return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
     async def _execute(
         self,
@@ -111,11 +118,17 @@ class Context:
         finally:
             scope.reset(token)
 
-    async def _record(self, key: str, data: Encoded) -> Encoded | None:
-        """Commit it. What was there before, when another write was first: that is what later attempts will be given."""
+    async def _record(self, key: str, data: Encoded) -> Reply | None:
+        """Commit it. Another write was first: the answer that tells it, as later attempts will be told."""
+        await self._record_failures()
         target = local.step_target(key)
         reply = await self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
-        return local.answered(await self._sidecar.call("GET", target, [])) if step_exists(reply) else None
+        return await self._sidecar.call("GET", target, []) if step_exists(reply) else None
+
+    async def _record_failures(self) -> None:
+        for key, error in self._journal.take_failures():
+            headers = local.write_headers(failed=True)
+            await self._sidecar.call("PUT", local.step_target(key), headers, error.encode())
 
     async def now(self) -> "datetime":
         """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
@@ -148,6 +161,7 @@ class Context:
             RecordTooLargeError: it is above the limit.
         """
         packed = self._journal.encode(data, f"checkpoint {key!r}")
+        await self._record_failures()
         target = local.checkpoint_target(checked(key))
         reply = await self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode())
         self._journal.checkpointed(key, packed)
@@ -169,8 +183,8 @@ class Context:
         To type checkers it is of the default's type: give one of the type that the code checkpoints. With `type` it is
         read as that annotation. Raises ValueMismatchError when it does not fit.
         """
-        line = self._journal.restored(key)
-        return default if isinstance(line, Missing) else unpack_line(line, type)
+        found = self._journal.restored(key, type)
+        return default if isinstance(found, Missing) else found
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does. Costs nothing: passed on in the background."""

@@ -4,9 +4,10 @@ import json
 from typing import Final
 
 from milepost.errors import StepKeyError
-from milepost.sdk.run import MISSING, AttemptInfo, Missing
+from milepost.sdk.failed import OURS, describe, rebuild
+from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Scope, checked, scope
-from milepost.values import Encoded, pack_within
+from milepost.values import Encoded, pack_within, read
 
 RESERVED: Final = "~"
 
@@ -42,13 +43,28 @@ class Journal:
         self._used.add(found)
         return found
 
-    def recorded_step(self, key: str) -> bytes | Missing:
-        """Give the line of what an earlier attempt recorded, and let go of it: a key is asked for once."""
-        return self._steps.pop(key, MISSING)
+    def recorded_step(self, key: str, annotation: object) -> object:
+        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. Raises a step's error."""
+        line = self._steps.pop(key, None)
+        return MISSING if line is None else _value(line, annotation)
 
-    def restored(self, key: str) -> bytes | Missing:
-        """Give the line of the newest value checkpointed under a key."""
-        return self._checkpoints.get(checked(key), MISSING)
+    def step_failed(self, key: str, error: Exception) -> None:
+        """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
+        if not isinstance(error, OURS):
+            (scope.get(None) or Scope()).failures.append((key, describe(error)))
+
+    def take_failures(self) -> list[tuple[str, str]]:
+        """Give key and error of the steps of this branch that failed since its last record."""
+        here = scope.get(None)
+        if here is None or not here.failures:
+            return []
+        taken, here.failures = here.failures, []
+        return taken
+
+    def restored(self, key: str, annotation: object) -> object:
+        """Give the newest value checkpointed under a key, or MISSING."""
+        line = self._checkpoints.get(checked(key))
+        return MISSING if line is None else _value(line, annotation)
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
@@ -59,3 +75,10 @@ class Journal:
     def encode(self, value: object, what: str) -> Encoded:
         """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
         return pack_within(value, self.attempt.max_record_bytes, what)
+
+
+def _value(line: bytes, annotation: object) -> object:
+    record = json.loads(line)
+    if record.get("failed"):
+        raise rebuild(record["value"])
+    return read(record["value"], record.get("types"), annotation)

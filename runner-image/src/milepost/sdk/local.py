@@ -14,8 +14,9 @@ from milepost.errors import (
     SidecarLostError,
 )
 from milepost.net.messages import Headers, Reply, TransportError, jitter, unique_id
-from milepost.values import Encoded
-from milepost.wire.local import TYPES, WRITE_ID
+from milepost.sdk.failed import recorded
+from milepost.values import Encoded, unpack
+from milepost.wire.local import FAILED, TYPES, WRITE_ID
 
 LOST_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.02
@@ -33,17 +34,22 @@ def checkpoint_target(key: str) -> str:
     return f"/v1/checkpoints/{quote(key, safe='')}"
 
 
-def write_headers(types: str | None = None) -> Headers:
-    """Give the headers of a write: made once, and sent again with each repetition. `types`: the value's type tags."""
+def write_headers(types: str | None = None, *, failed: bool = False) -> Headers:
+    """Give the headers of a write: made once, and sent again with each repetition.
+
+    `types`: the value's type tags. `failed`: it is a step's error.
+    """
     headers = [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
     if types is not None:
         headers.append((TYPES, types))
-    return headers
+    return [*headers, (FAILED, "true")] if failed else headers
 
 
-def answered(reply: Reply) -> Encoded:
-    """Read the answer of GET on a step or checkpoint."""
-    return Encoded(reply.body.decode(), reply.headers.get(TYPES.lower()))
+def recorded_value(reply: Reply, annotation: object) -> object:
+    """Give the value of GET /v1/steps/KEY. Raises the error that the step failed with."""
+    if reply.headers.get(FAILED.lower()) == "true":
+        raise recorded(reply.body)
+    return unpack(Encoded(reply.body.decode(), reply.headers.get(TYPES.lower())), annotation)
 
 
 def refusal(reply: Reply) -> MilepostError:

@@ -17,11 +17,14 @@ T = TypeVar("T")
 
 
 class Scope:
-    """One branch. `order`: the keys of its steps as they were called."""
+    """One branch. `order`: the keys of its steps as they were called; `failures`: key and error of those that failed,
+    until the next record of the branch shows that the task went on from them.
+    """
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
         self.order: list[str] = []
+        self.failures: list[tuple[str, str]] = []
         self._calls: dict[str, int] = {}
         self._spawned = 0
 

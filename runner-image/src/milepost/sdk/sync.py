@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
-from milepost.net.messages import compact
+from milepost.net.messages import Reply, compact
 from milepost.sdk import local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
@@ -16,7 +16,7 @@ from milepost.sdk.journal import Journal
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, checked, scope
 from milepost.sdk.signature import returned
-from milepost.values import Encoded, unpack, unpack_line
+from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 R = TypeVar("R")
@@ -50,6 +50,8 @@ class SyncContext:
     def step(self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
+        When it raises and the task goes on to another record, later attempts are given that error.
+
         Raises:
             NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
@@ -72,13 +74,17 @@ class SyncContext:
         if iscoroutinefunction(fn):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
         own_key = self._journal.step_key(name, key)
-        line = self._journal.recorded_step(own_key)
-        if not isinstance(line, Missing):
-            return cast("R", unpack_line(line, annotation))
-        packed = self._journal.encode(self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
-        value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
-        first = self._record(own_key, packed)
-        return cast("R", value if first is None else unpack(first, annotation))
+        found = self._journal.recorded_step(own_key, annotation)
+        if not isinstance(found, Missing):
+            return cast("R", found)
+        try:
+            packed = self._journal.encode(self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
+            value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
+        except Exception as error:
+            self._journal.step_failed(own_key, error)
+            raise
+        reply = self._record(own_key, packed)
+        return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
     @staticmethod
     def _execute(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
@@ -88,15 +94,21 @@ class SyncContext:
         finally:
             scope.reset(token)
 
-    def _record(self, key: str, data: Encoded) -> Encoded | None:
+    def _record(self, key: str, data: Encoded) -> Reply | None:
+        self._record_failures()
         target = local.step_target(key)
         reply = self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
-        return local.answered(self._sidecar.call("GET", target, [])) if step_exists(reply) else None
+        return self._sidecar.call("GET", target, []) if step_exists(reply) else None
+
+    def _record_failures(self) -> None:
+        for key, error in self._journal.take_failures():
+            self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
         self._check_cancelled()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
+        self._record_failures()
         target = local.checkpoint_target(checked(key))
         answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
         self._journal.checkpointed(key, packed)
@@ -117,8 +129,8 @@ class SyncContext:
     def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
         """Give the newest data checkpointed under `key`; else `default`. As `Context.restore`."""
         self._check_cancelled()
-        line = self._journal.restored(key)
-        return default if isinstance(line, Missing) else unpack_line(line, type)
+        found = self._journal.restored(key, type)
+        return default if isinstance(found, Missing) else found
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does."""

@@ -1,6 +1,7 @@
 """Puts the sidecar together and runs it until SIGTERM."""
 
 import asyncio
+import gc
 import os
 import signal
 from typing import Final
@@ -52,6 +53,7 @@ class Sidecar:
         for duty in duties:
             duty.add_done_callback(self._duty_done)
         give_back_early()
+        gc.freeze()  # modules and ourselves stay: no collection need walk them while a step waits
         log("listening", socket=self._settings.socket, pod=self._settings.pod_id)
         try:
             await leave.wait()

@@ -14,6 +14,7 @@ from milepost.wire.pod import (
     Evidence,
     Failure,
     FailureKind,
+    RecordKind,
     Wait,
     WaitKind,
 )
@@ -38,6 +39,13 @@ def write_id(text: str) -> str:
     if not 1 <= len(text) <= MAX_WRITE_ID_CHARS or not text.isprintable():
         raise ProblemError(400, "bad-write-id", f"a write id has 1 to {MAX_WRITE_ID_CHARS} printable characters")
     return text
+
+
+def flag(text: str, kind: RecordKind) -> bool:
+    """Check Milepost-Failed."""
+    if text not in {"true", "false"} or (text == "true" and kind != "step"):
+        raise ProblemError(400, "bad-failed", "Milepost-Failed is true or false, and goes with a step")
+    return text == "true"
 
 
 def sequence(text: str) -> int:

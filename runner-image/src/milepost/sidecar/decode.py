@@ -2,12 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start
 from milepost.wire.values import JSON
 
 Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, ResolvedWait)
+
+
+def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
+    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return frozenset(f.name for f in fields(kind)), frozenset(required)
+
+
+_MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
+    Start: _members(Start),
+    Session: _members(Session),
+    RecordsAnswer: _members(RecordsAnswer),
+    HeartbeatAnswer: _members(HeartbeatAnswer),
+    SettleAnswer: _members(SettleAnswer),
+    ResolvedWait: _members(ResolvedWait),
+}
+"""All and the required members of each answer."""
 
 
 class BadAnswerError(Exception):
@@ -18,8 +34,7 @@ def build(kind: type[Answer], data: JSON) -> Answer:
     """Make a wire record. Raises BadAnswerError, naming the members that are missing."""
     if not isinstance(data, Mapping):
         raise BadAnswerError(f"{kind.__name__}: not an object")
-    names = {f.name for f in fields(kind)}
-    required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    names, required = _MEMBERS[kind]
     if missing := sorted(required - data.keys()):
         raise BadAnswerError(f"{kind.__name__}: no {', '.join(missing)}")
     return kind(**{name: value for name, value in data.items() if name in names})  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from typing import Final
 
 from milepost.net.messages import ProblemError, Reply, compact
@@ -17,14 +18,19 @@ BATCH_RECORDS: Final = 100
 BATCH_BYTES: Final = 1024 * 1024
 OK: Final = 200
 FENCED_CODES: Final = frozenset({"fenced", "settled"})
+_MEMBERS: Final = tuple(f.name for f in fields(RecordWrite))
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A record on its way."""
+    """A record on its way, and the requests that it answers: a repeated one joins the first."""
 
     write: RecordWrite
-    seq: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answers: list[asyncio.Future[int]] = field(default_factory=list)
+
+    def open(self) -> Iterator[asyncio.Future[int]]:
+        """Give those that somebody still waits for."""
+        return (answer for answer in self.answers if not answer.done())
 
 
 class Forwarder:
@@ -47,7 +53,9 @@ class Forwarder:
             self._queue.append(waiting)
             self._idle.clear()
             self._more.set()
-        return await asyncio.shield(waiting.seq)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiting.answers.append(answer)
+        return await answer
 
     async def drained(self) -> None:
         """Wait until nothing waits."""
@@ -97,7 +105,7 @@ class Forwarder:
     async def _send(self, batch: list[Waiting]) -> Reply:
         if self._state.stopped.is_set():
             raise StoppedError
-        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [asdict(w.write) for w in batch]}
+        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(w.write) for w in batch]}
         return await self._api.call("POST", "/records", compact(body))
 
     def _committed(self, batch: list[Waiting], seqs: list[int]) -> None:
@@ -105,14 +113,17 @@ class Forwarder:
             raise BadAnswerError(f"{len(seqs)} sequence numbers for {len(batch)} records")
         for waiting, seq in zip(batch, seqs, strict=True):
             self._by_id.pop(waiting.write.write_id, None)
-            if not waiting.seq.done():
-                waiting.seq.set_result(seq)
+            for answer in waiting.open():
+                answer.set_result(seq)
 
     def _fail(self, waiting: Waiting, error: ProblemError) -> None:
         self._by_id.pop(waiting.write.write_id, None)
-        if not waiting.seq.done():
-            waiting.seq.set_exception(error)
-            waiting.seq.exception()  # its client may be gone: nobody need read it
+        for answer in waiting.open():
+            answer.set_exception(error)
+
+
+def _members(write: RecordWrite) -> dict[str, JSON]:
+    return {name: getattr(write, name) for name in _MEMBERS}
 
 
 async def refusal(reply: Reply, state: AttemptState) -> ProblemError:

@@ -12,7 +12,7 @@ from milepost.sidecar.forward import refusal
 from milepost.sidecar.log import log
 from milepost.sidecar.session import LAST_BACKOFF, PASSING, Api
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FINGERPRINT, SEQ, TYPES
+from milepost.wire.local import FAILED, FINGERPRINT, SEQ, TYPES
 from milepost.wire.pod import RecordKind
 
 OK: Final = 200
@@ -42,6 +42,8 @@ class Reader:
         for name, text in ((TYPES, record.get("types")), (FINGERPRINT, record.get("fingerprint"))):
             if text and text.isascii() and text.isprintable():
                 headers.append((name, text))
+        if record.get("failed"):
+            headers.append((FAILED, "true"))
         return Response(OK, record["value"].encode(), headers)
 
     async def all_after(self, after: int) -> Response:

@@ -12,7 +12,7 @@ from milepost.sidecar.log import log
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FINGERPRINT, TYPES, WRITE_ID
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
 from milepost.wire.pod import RecordKind, RecordWrite
 from milepost.wire.values import JSON
 
@@ -43,13 +43,14 @@ class Routes:
             "/v1/healthz": {"GET": self._healthz},
         }
         self._keyed: dict[str, RecordKind] = {"/v1/checkpoints/": "checkpoint", "/v1/steps/": "step"}
+        self._prefixes = tuple(self._keyed)
 
     def body_limit(self, request: Request) -> int:
         """Give the most bytes of body the request may have."""
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
-        if any(request.path.startswith(prefix) for prefix in self._keyed):
+        if request.path.startswith(self._prefixes):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
@@ -76,9 +77,8 @@ class Routes:
     def _find(self, path: str) -> tuple[dict[str, Handler], str]:
         if handlers := self._fixed.get(path):
             return handlers, ""
-        for prefix in self._keyed:
-            if path.startswith(prefix):
-                return {"GET": self._get_record, "PUT": self._put_record}, path
+        if path.startswith(self._prefixes):
+            return {"GET": self._get_record, "PUT": self._put_record}, path
         known = ", ".join([*self._fixed, *(f"{prefix}KEY" for prefix in self._keyed)])
         raise ProblemError(404, "no-such-route", f"no route {path}; there are {known}")
 
@@ -111,7 +111,8 @@ class Routes:
         request.body = b""  # the text is what waits: not both
         write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
         types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
-        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint))
+        failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
+        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
         return Response(200, compact({"seq": seq}))
 
     async def _progress(self, request: Request, _rest: str) -> Response:

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from milepost.net.client import Client, Streams
+from milepost.net.client import Client
 from milepost.net.messages import Headers, Reply, TransportError, compact, jitter
+from milepost.net.stream import Stream
 from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
 from milepost.sidecar.settings import Settings
@@ -50,8 +51,8 @@ class Api:
     def _client(self) -> Client:
         return Client(self._dial, self._settings.host)
 
-    async def _dial(self) -> Streams:
-        return await asyncio.open_connection(self._settings.host, self._settings.port, ssl=self._tls)
+    async def _dial(self) -> Stream:
+        return await Stream.tcp(self._settings.host, self._settings.port, self._tls)
 
     async def call(self, method: str, route: str, body: bytes = b"", *, client: Client | None = None) -> Reply:
         """Make a call and give its answer, whatever its status but for outages and an expired session.

@@ -122,7 +122,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None."""
+    """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None.
+
+    `failed`: a step that failed for good, whose error the task caught; `value` is then the error.
+    """
 
     seq: int
     kind: RecordKind
@@ -131,11 +134,12 @@ class Record:
     types: str | None = None
     fingerprint: str | None = None
     attempt: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RecordWrite:
-    """`write_id` (any unique string of the writer) makes a retransmission harmless."""
+    """`write_id` (any unique string of the writer) makes a retransmission harmless. `failed`: as of Record."""
 
     write_id: str
     kind: RecordKind
@@ -143,6 +147,7 @@ class RecordWrite:
     value: str
     types: str | None = None
     fingerprint: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _NotFiniteError(name)
 
 
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def member(path: str, key: str) -> str:
     """Extend a JSON path by an object's key."""
     return f"{path}.{key}" if key.isidentifier() else f"{path}[{json.dumps(key)}]"
@@ -40,7 +43,7 @@ def member(path: str, key: str) -> str:
 def check_text(text: str) -> BadValue | None:
     """Say what keeps this JSON text from being recorded; None when it can be."""
     try:
-        value: JSON = json.loads(text, parse_constant=_refuse_constant)
+        value: JSON = _DECODER.decode(text)
     except _NotFiniteError as error:
         return BadValue("not-finite", "$", f"{error} is not JSON: use null or a string")
     except RecursionError:

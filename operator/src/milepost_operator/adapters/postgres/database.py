@@ -48,6 +48,8 @@ class Database:
         self.settings = settings
         self.cluster = settings.cluster
         self._wakes = Wakes(pool, settings.cluster)
+        self.lane = Lane(self)
+        """For the records of sidecars."""
 
     async def fetch(self, query: str, *args: object) -> Sequence[Row]:
         """One statement, one transaction."""
@@ -83,6 +85,41 @@ class Database:
         """Drop every connection; what was not committed is not acknowledged either."""
         await self._wakes.close()
         self.pool.terminate()
+
+
+class Lane:
+    """A connection kept for the statements of one caller, one after the other: the pool's hand-over costs as much time
+    as a short statement does. A second caller at the same time gets one from the pool.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._connection: Connection | None = None
+        self._busy = False
+
+    async def fetch(self, query: str, *args: object) -> Sequence[Row]:
+        """One statement, one transaction, as `Database.fetch`."""
+        if self._busy:
+            return await self._db.fetch(query, *args)
+        self._busy = True
+        try:
+            return await retrying(lambda: self._fetch(query, args))
+        finally:
+            self._busy = False
+
+    async def _fetch(self, query: str, args: Sequence[object]) -> Sequence[Row]:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            self._connection = None
+            if connection is not None:
+                await self._db.pool.release(connection)
+            connection = self._connection = await self._db.pool.acquire()
+        try:
+            rows: Sequence[Row] = await connection.fetch(query, *args)
+        except (OSError, TimeoutError):
+            connection.terminate()  # perhaps its other end is gone: the next statement gets another one
+            raise
+        return rows
 
 
 async def _keep(_: Connection) -> None:

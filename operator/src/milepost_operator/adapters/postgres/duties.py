@@ -33,6 +33,8 @@ INVARIANTS: Final = (
     "terminal_is_final",
     "pods_match_attempts",
     "epochs_monotonic",
+    "paused_queues_hold",
+    "breakers_hold",
     "dead_letters_conserved",
     "copies_begin_with_their_origin",
     "one_run_per_slot",
@@ -76,10 +78,9 @@ class PostgresDuties:
         return ended
 
     async def violations(self) -> dict[str, int]:
-        arguments = {"one_run_per_key": (self._db.settings.idempotency_seconds,)}
         found = {}
         for name in INVARIANTS:
-            row = await self._db.fetchrow(Q[name], self._db.cluster, *arguments.get(name, ()))
+            row = await self._db.fetchrow(Q[name], self._db.cluster)
             found[name] = int(row[0]) if row else 0
         return found
 

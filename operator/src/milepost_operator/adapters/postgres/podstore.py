@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import cast
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from milepost.wire.pod import (
@@ -98,7 +99,9 @@ class PostgresPodStore:
         self, requests: Sequence[tuple[PodSession, RecordsRequest]]
     ) -> Sequence[list[int] | MilepostError]:
         flat = [(i, s, q.fence, w) for i, (s, q) in enumerate(requests) for w in q.records]
-        rows = await self._db.fetch(
+        if len(flat) == 1 and (seq := await self._append_one(*flat[0][1:])) is not None:
+            return [[seq]]
+        rows = await self._db.lane.fetch(
             Q["append"],
             [UUID(f.run_id) for _, _, f, _ in flat],
             [f.attempt for _, _, f, _ in flat],
@@ -110,8 +113,9 @@ class PostgresPodStore:
             [w.value for *_, w in flat],
             [w.types for *_, w in flat],
             [w.fingerprint for *_, w in flat],
-            [len(w.value.encode()) for *_, w in flat],
+            [_size(w) for *_, w in flat],
             list(range(len(flat))),
+            [w.failed for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -125,6 +129,26 @@ class PostgresPodStore:
             else:
                 answer.append(found)
         return answers
+
+    async def _append_one(self, session: PodSession, fence: Fence, write: RecordWrite) -> int | None:
+        try:
+            rows = await self._db.lane.fetch(
+                Q["append_one"],
+                UUID(fence.run_id),
+                fence.attempt,
+                fence.token,
+                session.pod_id,
+                write.write_id,
+                write.kind,
+                write.key,
+                write.value,
+                write.types,
+                write.fingerprint,
+                _size(write),
+            )
+        except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
+            return None
+        return int(rows[0]["seq"]) if rows else None
 
     async def beat(
         self, requests: Sequence[tuple[PodSession, HeartbeatRequest]]
@@ -250,5 +274,18 @@ def _fenced(fence: Fence) -> ConflictError:
     return ConflictError("fenced", f"attempt {fence.attempt} of run {fence.run_id} may no longer write")
 
 
+def _size(write: RecordWrite) -> int:
+    return len(write.value) if write.value.isascii() else len(write.value.encode())
+
+
 def _record(row: Row) -> Record:
-    return Record(row["seq"], row["kind"], row["key"], row["value"], row["types"], row["fingerprint"], row["attempt"])
+    return Record(
+        row["seq"],
+        row["kind"],
+        row["key"],
+        row["value"],
+        row["types"],
+        row["fingerprint"],
+        row["attempt"],
+        row["failed"],
+    )

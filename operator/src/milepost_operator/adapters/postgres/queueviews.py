@@ -77,7 +77,7 @@ class PostgresQueueReads:
             max_attempts=retry_of(run["retry"]).max_attempts,
             bumped=run["bumped_at"] is not None,
             pod=PodFacts(run["pod_state"], run["pod_since"]) if run["pod_state"] else None,
-            waits=[WaitOn(w["kind"], w["key"], w["until"]) for w in waits],
+            waits=[WaitOn(w["kind"], w["name"], w["until"]) for w in waits],
             cancel_deadline_at=run["cancel_deadline_at"],
             concurrency_key=run["concurrency_key"],
             key=_usage(run["concurrency_key"], run["key_concurrency"], place, "key_running"),
@@ -92,10 +92,9 @@ class PostgresQueueReads:
         asked = orjson.loads(run["semaphores"]) if run["semaphores"] else []
         if not asked:
             return []
-        names = [one["name"] for one in asked]
-        rows = await self._db.fetch(Q["why_semaphores"], run["cluster"], run["namespace"], names)
-        used = {row["name"]: row["used"] for row in rows}
-        return [Usage(one["name"], one["limit"], used.get(one["name"], 0), one.get("units") or 1) for one in asked]
+        units = {one["name"]: one.get("units") or 1 for one in asked}
+        rows = await self._db.fetch(Q["why_semaphores"], run["cluster"], run["namespace"], list(units))
+        return [Usage(r["name"], r["most"], r["most"] - r["room"], min(units[r["name"]], r["most"])) for r in rows]
 
 
 def _view(row: Row) -> QueueView:
@@ -148,8 +147,8 @@ def _rate(text: str | None, free_at: datetime | None, *, key: bool = False) -> R
 
 
 def _rates(run: Row, place: Row) -> list[RateUse]:
-    if not place:
-        return []
+    if not place or run["next_cause"] not in {"first", "retry"}:
+        return []  # what goes on after a wait or a loss needs no token
     found = (_rate(run["rate"], place["rate_at"]), _rate(run["key_rate"], place["key_rate_at"], key=True))
     return [rate for rate in found if rate and rate.free_at]
 

@@ -20,6 +20,7 @@ from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
 from milepost_operator.adapters.postgres.schedules import PostgresSchedules
 from milepost_operator.adapters.postgres.suspension import PostgresSuspension
+from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
@@ -36,6 +37,7 @@ class PostgresStore(
     PostgresSchedules,
     PostgresScheduleApi,
     PostgresIntake,
+    PostgresTriggers,
     PostgresLaunches,
     PostgresProjections,
     PostgresPodStore,

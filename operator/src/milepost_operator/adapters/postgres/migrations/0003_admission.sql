@@ -738,7 +738,7 @@ begin
             from unnest(a_run, a_attempt, a_cause, a_task, a_version, a_units) b (run_id, attempt, cause, task, version, units)
         ), admitted_runs as (
             update runs i
-            set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, notes = 0,
+            set state = 'admitted', attempt = b.attempt, version = b.version, reason = null, message = null, wait_code = null, noted = null,
                 bumped_at = null, semaphores = b.units, admitted_at = coalesce(i.admitted_at, clock_timestamp()),
                 event_count = i.event_count + (b.attempt = 1)::integer, rev = i.rev + (b.attempt = 1)::integer
             from bound b where i.run_id = b.run_id

@@ -2,7 +2,10 @@
 
 -- The time since when a run is suspended: `runSeconds` stands still from then on.
 alter table runs add column suspended_at timestamptz;
-alter table runs add constraint suspended_has_time check (state <> 'suspended' or suspended_at is not null);
+alter table runs
+    add constraint suspended_has_time check (state <> 'suspended' or suspended_at is not null),
+    add constraint result_of_success check (result is null or state = 'succeeded');
+create index runs_suspended on runs (cluster, namespace, task) where state = 'suspended';
 
 -- What a duty looks for each second, whatever the backlog.
 create index runs_past_deadline on runs (deadline_at) where deadline_at is not null and finished_at is null;

@@ -12,11 +12,12 @@ with known as (
 select version from known union all select version from fresh;
 
 -- name: upsert_task
-insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
-    queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts, updated_at = clock_timestamp()
+    queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
+    concurrency = excluded.concurrency, semaphores = excluded.semaphores, updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
 -- name: remove_task
@@ -25,11 +26,13 @@ where cluster = $1 and namespace = $2 and name = $3 and present and ($4::text is
 returning name;
 
 -- name: upsert_queue
-insert into queues (cluster, namespace, name, uid, generation, concurrency)
-values ($1, $2, $3, $4, $5, $6)
+insert into queues (cluster, namespace, name, uid, generation, concurrency, key_concurrency, rate, key_rate, max_depth,
+                    spec_paused)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, concurrency = excluded.concurrency,
-    updated_at = clock_timestamp()
+    key_concurrency = excluded.key_concurrency, rate = excluded.rate, key_rate = excluded.key_rate,
+    max_depth = excluded.max_depth, spec_paused = excluded.spec_paused, updated_at = clock_timestamp()
 where queues.uid <> excluded.uid or queues.generation <= excluded.generation or not queues.present;
 
 -- name: remove_queue
@@ -46,8 +49,10 @@ where queues.uid = '' and queues.concurrency is distinct from excluded.concurren
 
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
-update queues set present = true, uid = '', generation = 0, concurrency = $3, updated_at = clock_timestamp()
-where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4);
+update queues set present = true, uid = '', generation = 0, concurrency = $3, key_concurrency = null, rate = null,
+    key_rate = null, max_depth = null, spec_paused = false, breaker = null, updated_at = clock_timestamp()
+where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4)
+returning name;
 
 -- name: hold_waiting_of_task
 update runs set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = rev + 1
@@ -100,27 +105,6 @@ select 'tasks' as plural, namespace, name, uid from tasks where cluster = $1 and
 union all
 select 'queues', namespace, name, uid from queues where cluster = $1 and present and uid <> '' and ($2::text is null or namespace = $2);
 
--- name: task_policy
-select t.queue, t.retry, t.timeouts, q.name as queue_found
-from tasks t
-left join queues q on q.cluster = t.cluster and q.namespace = t.namespace and q.name = t.queue and q.present
-where t.cluster = $1 and t.namespace = $2 and t.name = $3 and t.present
-for share of t;
-
--- name: claim_key
--- The first to come owns the key; an owner whose time is over gives way.
-insert into idempotency_keys (cluster, namespace, task, key, run_id, run_name, input_hash, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8)
-on conflict (cluster, namespace, task, key) do update
-set run_id = excluded.run_id, run_name = excluded.run_name, input_hash = excluded.input_hash, expires_at = excluded.expires_at
-where idempotency_keys.expires_at <= clock_timestamp()
-returning run_id;
-
--- name: key_owner
-select k.run_id, k.run_name, k.input_hash, coalesce(r.state, 'expired') as state
-from idempotency_keys k left join runs r on r.run_id = k.run_id
-where k.cluster = $1 and k.namespace = $2 and k.task = $3 and k.key = $4;
-
 -- name: run_by_intent
 select run_id, name, state from runs where cluster = $1 and intent_uid = $2;
 
@@ -134,17 +118,6 @@ for no key update;
 
 -- name: adopt_run
 update runs set intent_uid = $2, cr_uid = $2, rev = rev + 1 where run_id = $1;
-
--- name: insert_run
-insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
-                  idempotency_key, retry, timeouts, origin, intent_uid, cr_uid, held_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17,
-        case when $7 = 'held' then clock_timestamp() end)
-on conflict do nothing
-returning run_id;
-
--- name: insert_head
-insert into run_heads (run_id) values ($1);
 
 -- name: lock_run
 select * from runs where run_id = $1 for no key update;

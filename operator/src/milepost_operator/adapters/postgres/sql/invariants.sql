@@ -97,13 +97,6 @@ where r.cluster = $1 and r.state in ('running', 'cancelling')
   and greatest(h.lease_until, p.up_since + (h.lease_until - h.beat_at)) < clock_timestamp() - interval '30 seconds'
   and p.seen_at > clock_timestamp() - interval '3 seconds';
 
--- name: one_run_per_key
--- 5
-select count(*) from (
-    select 1 from idempotency_keys k join runs r on r.cluster = k.cluster and r.namespace = k.namespace
-        and r.task = k.task and r.idempotency_key = k.key and r.created_at > k.expires_at - interval '1 second' * $2
-    where k.cluster = $1 group by k.namespace, k.task, k.key having count(*) > 1) twice;
-
 -- name: records_whole
 -- 6: the head counts exactly the records that are there.
 select count(*) from run_heads h join runs r on r.run_id = h.run_id

@@ -1,33 +1,39 @@
 -- name: waiting_has_a_next_moment
 -- 1: whoever waits waits visibly: with a reason, and for a moment, a wait or an event that will come.
-select count(*) from runs r left join run_heads h on h.run_id = r.run_id where r.cluster = $1 and (
-    (r.state in ('delayed', 'backoff') and r.ready_at is null)
-    or (r.state = 'held' and (r.reason is null or r.held_at is null))
-    or (r.state = 'suspended' and (r.reason is null or r.suspended_at is null or not exists (
-        select 1 from waits w where w.run_id = r.run_id and w.armed and w.resolved_at is null)))
-    or (r.state = 'running' and (h.token is null or h.lease_until is null or not exists (
-        select 1 from attempts a where a.run_id = r.run_id and a.attempt = r.attempt and a.deadline_at is not null)))
-    or (r.state = 'cancelling' and r.cancel_deadline_at is null));
+select (select count(*) from runs r where r.cluster = $1 and r.state = 'held' and (r.reason is null or r.held_at is null))
+     + (select count(*) from runs r where r.cluster = $1 and r.state = 'suspended'
+        and (r.reason is null or not exists (
+            select 1 from waits w where w.run_id = r.run_id and w.armed and w.resolved_at is null)))
+     + (select count(*) from runs r join run_heads h on h.run_id = r.run_id
+        join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
+        where r.cluster = $1 and r.state in ('admitted', 'running', 'cancelling')
+          and (h.token is null or (r.state <> 'admitted' and (h.lease_until is null or a.deadline_at is null))
+               or (r.state = 'cancelling' and r.cancel_deadline_at is null)));
 
 -- name: moments_are_kept
 -- 1: while the api is at its duties, nobody waits a minute beyond the moment that was promised.
-select count(*) from runs r join service_pulse p on p.cluster = r.cluster
-where r.cluster = $1 and r.finished_at is null
-  and p.seen_at > clock_timestamp() - interval '3 seconds' and p.up_since < clock_timestamp() - interval '1 minute'
-  and ((r.state in ('delayed', 'backoff') and r.ready_at < clock_timestamp() - interval '1 minute')
-       or r.deadline_at < clock_timestamp() - interval '1 minute'
-       or (r.state in ('queued', 'delayed') and r.attempt = 0 and r.expires_at < clock_timestamp() - interval '1 minute'
-           and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
-                           and q.name = r.queue and (q.paused or q.updated_at > clock_timestamp() - interval '1 minute')))
-       or (r.state = 'suspended' and exists (
-           select 1 from waits w where w.run_id = r.run_id and w.armed and w.until < clock_timestamp() - interval '1 minute')));
+with late as (
+    select clock_timestamp() - interval '1 minute' as at from service_pulse
+    where cluster = $1 and seen_at > clock_timestamp() - interval '3 seconds'
+      and up_since < clock_timestamp() - interval '1 minute'
+)
+select (select count(*) from late l join runs r on r.ready_at < l.at
+        where r.cluster = $1 and r.state in ('delayed', 'backoff'))
+     + (select count(*) from late l join runs r on r.deadline_at < l.at
+        where r.cluster = $1 and r.deadline_at is not null and r.finished_at is null)
+     + (select count(*) from late l join runs r on r.expires_at < l.at
+        where r.cluster = $1 and r.expires_at is not null and r.attempt = 0 and r.state in ('queued', 'delayed')
+          and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
+                          and q.name = r.queue and (q.paused or q.updated_at > l.at)))
+     + (select count(*) from late l join waits w on w.until < l.at join runs r on r.run_id = w.run_id
+        where r.cluster = $1 and w.armed and w.resolved_at is null and r.state = 'suspended');
 
 -- name: ended_holds_nothing
--- 7: an ended run has no live attempt, nobody can write for it, and its result is that of a success.
-select count(*) from runs r left join run_heads h on h.run_id = r.run_id
-where r.cluster = $1 and r.finished_at is not null
-  and (h.token is not null or (r.result is not null and r.state <> 'succeeded')
-       or exists (select 1 from attempts a where a.run_id = r.run_id and a.state <> 'ended'));
+-- 7: nobody can write for an ended run, and none of its attempts is alive.
+select (select count(*) from run_heads h join runs r on r.run_id = h.run_id
+        where r.cluster = $1 and h.token is not null and r.finished_at is not null)
+     + (select count(*) from attempts a join runs r on r.run_id = a.run_id
+        where r.cluster = $1 and a.state <> 'ended' and r.finished_at is not null);
 
 -- name: sleepers_hold_nothing
 -- 4: a suspended run has no live attempt, no writer and no pod at work.

@@ -42,7 +42,7 @@ where a.run_id = $1 and a.attempt = $2;
 
 -- name: records_page
 -- At most 500 records and about 1 MiB of values a page.
-select seq, kind, key, value, types, fingerprint, attempt from (
+select seq, kind, key, value, types, fingerprint, attempt, failed from (
     select r.*, sum(bytes) over (order by seq) - bytes as before
     from (select * from records where run_id = $1 and seq > $2 order by seq limit 500) r
 ) page
@@ -50,19 +50,19 @@ where before < 1048576
 order by seq;
 
 -- name: newest_checkpoint
-select seq, kind, key, value, types, fingerprint, attempt from records
+select seq, kind, key, value, types, fingerprint, attempt, failed from records
 where run_id = $1 and key = $2 and kind = 'checkpoint' order by seq desc limit 1;
 
 -- name: step_record
-select seq, kind, key, value, types, fingerprint, attempt from records where run_id = $1 and key = $2 and kind = 'step';
+select seq, kind, key, value, types, fingerprint, attempt, failed from records where run_id = $1 and key = $2 and kind = 'step';
 
 -- name: append
 -- Many sidecars' records at once. Heads are locked in the order of their run, so that two batches can't deadlock;
 -- the fence is checked on the locked rows. A retransmission, or a step that is recorded, is left out.
 with incoming as (
     select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::json[],
-                         $9::json[], $10::text[], $11::int[], $12::int[])
-        as i (run_id, attempt, token, pod_id, write_id, kind, key, value, types, fingerprint, bytes, ord)
+                         $9::json[], $10::text[], $11::int[], $12::int[], $13::bool[])
+        as i (run_id, attempt, token, pod_id, write_id, kind, key, value, types, fingerprint, bytes, ord, failed)
 ), fences as (
     select distinct run_id, attempt, token, pod_id from incoming
 ), locked as materialized (
@@ -78,8 +78,8 @@ with incoming as (
     where not exists (select 1 from records r where r.run_id = i.run_id and r.write_id = i.write_id)
       and not exists (select 1 from records r where r.run_id = i.run_id and r.key = i.key and r.kind = 'step' and i.kind = 'step')
 ), written as (
-    insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes)
-    select run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes from numbered
+    insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed)
+    select run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed from numbered
     on conflict do nothing
     returning run_id, seq, key, write_id, bytes
 ), advanced as (
@@ -94,6 +94,21 @@ select i.ord, l.run_id is not null as held, w.seq
 from incoming i
 left join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token and l.pod_id = i.pod_id
 left join written w on w.run_id = i.run_id and w.write_id = i.write_id and w.key = i.key;
+
+-- name: append_one
+-- A lone record at half the price. The head is the fence and gives the number; nothing comes back when the fence is lost
+-- or the record is there, and a race for the same record ends in a unique violation: `append` tells which it was.
+with head as (
+    update run_heads h
+    set last_seq = h.last_seq + 1, last_key = $7, records = h.records + 1, records_bytes = h.records_bytes + $11
+    where h.run_id = $1 and h.attempt = $2 and h.token = $3 and h.pod_id = $4
+      and not exists (select 1 from records r where r.run_id = $1 and r.write_id = $5)
+      and not exists (select 1 from records r where r.run_id = $1 and r.key = $7 and r.kind = 'step' and $6 = 'step')
+    returning h.last_seq
+)
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes)
+select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11 from head
+returning seq;
 
 -- name: record_by_write
 select seq from records where run_id = $1 and write_id = $2;

@@ -50,7 +50,7 @@ update runs
 set state = $2, reason = nullif($3, 'Paused'), message = case when $3 <> 'Paused' then left($4, 4000) end,
     attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
     dead_lettered_at = case when $7 then clock_timestamp() end, next_cause = $8, result = $9, error = $10,
-    wait_code = null, noted = null, notes = 0,
+    wait_code = null, noted = null,
     ready_at = case when $3 = 'Paused' or $2 = 'suspended' then ready_at else clock_timestamp() + $11 end,
     order_at = case when $2 in ('queued', 'suspended') then order_at else order_at(clock_timestamp() + $11, priority) end,
     suspended_at = case when $2 = 'suspended' then clock_timestamp() end,

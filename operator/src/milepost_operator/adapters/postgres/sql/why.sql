@@ -36,7 +36,7 @@ select (select count(*)::int from (
        (select count(*)::int from runs s
         where s.cluster = r.cluster and s.namespace = r.namespace and s.queue = r.queue
           and s.state in ('admitted', 'running', 'cancelling')) as running,
-       case when q.key_concurrency is not null and r.concurrency_key <> '' then (
+       case when q.key_concurrency is not null then (
             select count(*)::int from runs s
             where s.cluster = r.cluster and s.namespace = r.namespace and s.queue = r.queue
               and s.concurrency_key = r.concurrency_key and s.state in ('admitted', 'running', 'cancelling')) end as key_running,
@@ -53,7 +53,7 @@ select (select count(*)::int from (
                 select i.rate from queue_states i
                 where i.cluster = r.cluster and i.namespace = r.namespace and i.queue = r.queue
                 order by i.turn desc limit 1), clock_timestamp()), r.rate_cost)) end as rate_at,
-       case when q.key_rate is not null and r.concurrency_key <> '' then (
+       case when q.key_rate is not null then (
             select rate_next(q.key_rate::jsonb, rate_at(q.key_rate::jsonb, (
                 select k.rate from queue_keys k
                 where k.cluster = r.cluster and k.namespace = r.namespace and k.queue = r.queue
@@ -69,14 +69,15 @@ left join limits g on g.cluster = r.cluster and g.kind = 'global'
 where r.run_id = $1;
 
 -- name: why_semaphores
--- What is taken of the semaphores $3 of a namespace.
-select u.s->>'name' as name, sum((u.s->>'units')::int)::int as used
-from runs r
-cross join lateral jsonb_array_elements(r.semaphores) u (s)
-where r.cluster = $1 and r.namespace = $2 and r.state in ('admitted', 'running', 'cancelling') and r.semaphores is not null
-  and u.s->>'name' = any($3)
-group by 1;
+-- Limits and rooms of the semaphores $3 of a namespace: the smallest limit that a Task gives one is in force.
+select n.name, semaphore_room($1, $2, n.name) as room, (
+    select min((e->>'limit')::int) from tasks t, json_array_elements(t.semaphores) e
+    where t.cluster = $1 and t.namespace = $2 and t.present and t.semaphores is not null and e->>'name' = n.name) as most
+from unnest($3::text[]) n (name);
 
 -- name: why_waits
 -- What a suspended run sleeps on, the first to come first.
-select kind, key, until from waits where run_id = $1 and resolved_at is null order by until nulls last limit 20;
+select kind, coalesce(name, key) as name, until from waits
+where run_id = $1 and armed and resolved_at is null
+order by until nulls last, ordinal
+limit 20;

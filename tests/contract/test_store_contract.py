@@ -1,0 +1,253 @@
+"""What the api relies on, asked of the store in memory (which its unit tests use) and of the true one alike."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import pytest
+
+from milepost.wire.pod import Failure, HeartbeatRequest, RecordsRequest, RecordWrite, SettleRequest, Wait
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
+from milepost_operator.domain.runs import Created, Ending, PodSession
+from milepost_operator.domain.states import Reason
+from milepost_operator.settings import Settings
+from tests.fakes.memory_store import MemoryStore
+from tests.integration.engine import NS, Pod, apply_task, launch, trigger
+
+pytestmark = pytest.mark.parametrize("kind", ["memory", "postgres"], indirect=True)
+
+
+@dataclass
+class World:
+    """One kind of store, and what admission and the operator do beside it."""
+
+    store: MemoryStore | PostgresStore
+
+    async def run(self, **changes: object) -> Created:
+        return await trigger(self.store, **changes)  # type: ignore[arg-type]
+
+    async def admitted(self, run: Created, number: int = 1) -> PodSession:
+        """The session of the pod of the run's next attempt."""
+        if isinstance(self.store, MemoryStore):
+            pod_id = f"{str(run.run_id)[-8:]}{number:08}"
+            self.store.launch(run.run_id, pod_id)
+            return await self.store.open_session(pod_id, NS, f"pod-{pod_id}", f"mp-{pod_id}-abcde")
+        (session,) = await launch(self.store)
+        return session
+
+    async def pod(self, run: Created, number: int = 1) -> Pod:
+        session = await self.admitted(run, number)
+        return Pod(self.store, session, await self.store.start(session))  # type: ignore[arg-type]
+
+    async def lose(self, pod: Pod) -> None:
+        """Only the true store has losses; in memory the next launch stands for one."""
+        if isinstance(self.store, PostgresStore):
+            loss = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
+            await self.store.pod_ended(pod.session.pod_id, None, loss)
+
+    async def state(self, run: Created) -> str:
+        return (await self.store.get_run(NS, run.name)).state
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> Settings | None:
+    """Of the true store: where its database is."""
+    return request.getfixturevalue("settings") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def world(kind: Settings | None) -> AsyncIterator[World]:
+    if kind is None:
+        yield World(MemoryStore())
+        return
+    async with PostgresStore.open(kind) as store:
+        await apply_task(store)
+        yield World(store)
+
+
+def refused(answer: object, code: str) -> None:
+    assert isinstance(answer, MilepostError), answer
+    assert answer.code == code
+
+
+async def test_a_key_is_one_run_s(world: World) -> None:
+    first = await world.run(idempotency_key="k", input='{"a": 1}')
+    again = await world.run(idempotency_key="k", input='{ "a":1 }')
+    assert (again.run_id, again.duplicate, first.duplicate, first.state) == (first.run_id, True, False, "queued")
+    with pytest.raises(ConflictError) as other:
+        await world.run(idempotency_key="k", input='{"a": 2}')
+    refused(other.value, "idempotency-mismatch")
+    await world.run(name="mine")
+    with pytest.raises(ConflictError) as taken:
+        await world.run(name="mine")
+    refused(taken.value, "name-taken")
+
+
+async def test_runs_are_found_by_name_and_id_and_listed_newest_first(world: World) -> None:
+    made = [await world.run(name=f"r{n}", tags=[f"t{n % 2}"]) for n in range(4)]
+    assert (await world.store.get_run(NS, str(made[0].run_id))).name == "r0"
+    for namespace, name in ((NS, "nope"), ("other", "r0"), (NS, str(UUID(int=1)))):
+        with pytest.raises(NotFoundError):
+            await world.store.get_run(namespace, name)
+    page = await world.store.list_runs(NS, limit=3)
+    assert [v.name for v in page] == ["r3", "r2", "r1"]
+    rest = await world.store.list_runs(None, before=(page[-1].created_at, page[-1].run_id))
+    assert [v.name for v in rest] == ["r0"]
+    assert [v.name for v in await world.store.list_runs(NS, tag="t1", task="index", queue="default")] == ["r3", "r1"]
+    assert await world.store.list_runs(NS, state="running") == await world.store.list_runs("other") == []
+
+
+async def test_a_session_binds_its_pod_for_good(world: World) -> None:
+    session = await world.admitted(await world.run())
+    pod_id, name = session.pod_id, f"mp-{session.pod_id}-abcde"
+    assert await world.store.open_session(pod_id, NS, session.pod_uid, name) == session
+    for namespace, uid, pod_name in ((NS, "other", name), ("other", session.pod_uid, name), (NS, session.pod_uid, "x")):
+        with pytest.raises(ForbiddenError):
+            await world.store.open_session(pod_id, namespace, uid, pod_name)
+    with pytest.raises(NotFoundError):
+        await world.store.open_session("nope", NS, "u", "mp-nope-abcde")
+
+
+async def test_an_attempt_starts_once_and_is_given_again(world: World) -> None:
+    run = await world.run(input='{"z": 1.50}', tags=["t"])
+    pod = await world.pod(run)
+    await pod.write("a")
+    again = await world.store.start(pod.session)
+    assert replace(again, records=0, last_seq=0, last_key=None) == pod.start
+    assert (again.records, again.last_seq, again.last_key) == (1, 1, "a")
+    assert (again.input, again.tags, again.attempt, await world.state(run)) == ('{"z": 1.50}', ["t"], 1, "running")
+    assert [(a.state, a.reason) for a in await world.store.get_attempts(run.run_id)] == [("running", None)]
+
+
+async def test_records_are_kept_in_order_the_first_step_wins(world: World) -> None:
+    pod = await world.pod(await world.run())
+    assert await pod.write("a", '{"x": 1.50}', write_id="w") == [1]
+    assert await pod.write("a", '{"x": 1.50}', write_id="w") == [1], "sent again"
+    refused(await pod.write("a", "2"), "step-exists")
+    assert [await pod.write("c", str(n), kind="checkpoint") for n in (1, 2)] == [[2], [3]]
+    failed = RecordWrite("f", "step", "f", "{}", failed=True)
+    assert await world.store.append([(pod.session, RecordsRequest(pod.fence, [failed]))]) == [[4]]
+    kept = [(r.seq, r.key, r.value, r.failed, r.attempt) async for r in world.store.records(pod.fence, 0)]
+    assert kept[0] == (1, "a", '{"x": 1.50}', False, 1)
+    assert kept[3] == (4, "f", "{}", True, 1)
+    assert [r.seq async for r in world.store.records(pod.fence, 3)] == [4]
+    newest = await world.store.newest(pod.fence, "checkpoint", "c")
+    assert newest
+    assert (newest.seq, newest.value) == (3, "2")
+    assert await world.store.newest(pod.fence, "step", "c") is None
+    view = await world.store.get_run(NS, pod.start.run_name)
+    assert (view.last_seq, view.last_key) == (4, "f")
+
+
+async def test_one_request_of_a_batch_does_not_spoil_the_others(world: World) -> None:
+    pod = await world.pod(await world.run())
+    good = RecordsRequest(pod.fence, [RecordWrite("w1", "step", "a", "1"), RecordWrite("w2", "step", "b", "1")])
+    bad = RecordsRequest(replace(pod.fence, token=1 << 40), [RecordWrite("w3", "step", "c", "1")])
+    first, second = await world.store.append([(pod.session, good), (pod.session, bad)])
+    assert first == [1, 2]
+    refused(second, "fenced")
+
+
+async def test_an_older_attempt_is_refused_everything(world: World) -> None:
+    run = await world.run()
+    old = await world.pod(run)
+    await old.write("a")
+    await world.lose(old)
+    new = await world.pod(run, 2)
+    assert (new.start.attempt, new.start.records) == (2, 1)
+    refused(await old.write("b"), "fenced")
+    (beat,) = await world.store.beat([(old.session, HeartbeatRequest(old.fence))])
+    refused(beat, "fenced")
+    for deed in (old.succeed, lambda: world.store.check_fence(old.session, old.fence)):
+        with pytest.raises(ConflictError) as error:
+            await deed()
+        refused(error.value, "fenced")
+    with pytest.raises(GoneError):
+        await world.store.start(old.session)
+    forged = Pod(old.store, old.session, new.start)
+    assert isinstance(await forged.write("c"), ForbiddenError)
+    with pytest.raises(ForbiddenError):
+        await world.store.check_fence(old.session, new.fence)
+    assert await new.write("b") == [2]
+
+
+async def test_a_settle_counts_once_and_closes_the_pod(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    assert await pod.succeed("[1]") == await pod.succeed("[1]") == "succeeded"
+    view = await world.store.get_run(NS, run.name)
+    assert (view.state, view.result, view.attempts_counted) == ("succeeded", "[1]", 0)
+    refused(await pod.write("late"), "settled")
+    with pytest.raises(GoneError):
+        await world.store.start(pod.session)
+    with pytest.raises(GoneError):
+        await world.store.open_session(pod.session.pod_id, NS, pod.session.pod_uid, f"mp-{pod.session.pod_id}-abcde")
+    assert [(a.state, a.reason) for a in await world.store.get_attempts(run.run_id)] == [("ended", "Succeeded")]
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "reason", "counted"),
+    [
+        (Failure("user", "E", "no"), "backoff", "TaskFailed", 1),
+        (Failure("fatal", "E", "no"), "failed", "FatalError", 1),
+        (Failure("oom", "E", "no"), "backoff", "OOMKilled", 1),
+        (Failure("config", "E", "no"), "failed", "ConfigError", 0),
+    ],
+)
+async def test_a_failure_decides_what_follows(
+    world: World, failure: Failure, state: str, reason: str, counted: int
+) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    assert await world.store.settle(pod.session, SettleRequest(pod.fence, "failed", None, failure)) == state
+    view = await world.store.get_run(NS, run.name)
+    assert (view.state, view.reason, view.attempts_counted, view.result) == (state, reason, counted, None)
+
+
+async def test_a_wait_gives_the_pod_back(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    assert await pod.suspend(Wait("w", "signal", name="go")) == "suspended"
+    assert (await world.store.get_run(NS, run.name)).reason == "Suspended"
+    refused(await pod.write("late"), "settled")
+    await world.store.cancel_run(run.run_id, "test")
+    assert await world.state(run) == "cancelled"
+
+
+async def test_cancel_asks_who_works_and_ends_who_does_not(world: World) -> None:
+    waiting = await world.run()
+    await world.store.cancel_run(waiting.run_id, "test")
+    reserved = await world.run()
+    session = await world.admitted(reserved)
+    await world.store.cancel_run(reserved.run_id, "test")
+    assert [await world.state(r) for r in (waiting, reserved)] == ["cancelled", "cancelled"]
+    with pytest.raises(GoneError):
+        await world.store.start(session)
+    working = await world.run()
+    pod = await world.pod(working)
+    (before,) = await world.store.beat([(pod.session, HeartbeatRequest(pod.fence))])
+    await world.store.cancel_run(working.run_id, "test")
+    (after,) = await world.store.beat([(pod.session, HeartbeatRequest(pod.fence))])
+    assert [getattr(b, "directive", b) for b in (before, after)] == ["continue", "cancel"]
+    assert await world.state(working) == "cancelling"
+    assert await pod.write("in the grace") == [1]
+    assert await pod.succeed() == "cancelled"
+    await world.store.cancel_run(working.run_id, "test")
+    assert (await world.store.get_run(NS, working.name)).result is None
+    with pytest.raises(NotFoundError):
+        await world.store.cancel_run(UUID(int=1), "test")
+
+
+async def test_signals_are_numbered_and_end_with_the_run(world: World) -> None:
+    run = await world.run()
+    first = await world.store.signal_run(run.run_id, "go", "1", "id")
+    second = await world.store.signal_run(run.run_id, "go", "2")
+    assert second > first == await world.store.signal_run(run.run_id, "go", "1", "id")
+    await world.store.cancel_run(run.run_id, "test")
+    assert await world.store.signal_run(run.run_id, "go", "1", "id") == first, "the same signal, sent again"
+    with pytest.raises(ConflictError) as ended:
+        await world.store.signal_run(run.run_id, "go", "3")
+    refused(ended.value, "run-ended")
+    with pytest.raises(NotFoundError):
+        await world.store.signal_run(UUID(int=1), "go", "1")

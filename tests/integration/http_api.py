@@ -1,0 +1,68 @@
+"""The api's true server over a store, on a free port of this machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from milepost_operator.adapters.kube.tokenreview import PodIdentity
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.api.app import ApiSettings, build_app
+from milepost_operator.api.health import Health
+from milepost_operator.api.server import Listener, listening_socket
+from milepost_operator.api.sessions import Sessions
+from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.domain.errors import UnauthenticatedError
+from milepost_operator.obs.metrics import Metrics
+from tests.integration.engine import NS
+
+TOKEN = "team-token-0123456789"
+
+
+@dataclass
+class Api:
+    port: int
+    client: httpx2.AsyncClient
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def trigger(self, **body: object) -> httpx2.Response:
+        return await self.client.post("/v1/runs", json={"task": "index"} | body)
+
+
+@asynccontextmanager
+async def serving(
+    store: PostgresStore, tmp: Path, cert: Path | None = None, key: Path | None = None
+) -> AsyncIterator[Api]:
+    """Until the block ends. With `cert` and `key`: by TLS, and `client` is of no use."""
+
+    async def identify(_: str) -> PodIdentity:
+        raise UnauthenticatedError("no pods here")
+
+    tokens = tmp / "tokens"
+    tokens.write_text(f"team:{NS}:{TOKEN}\n")
+    app = build_app(
+        store,
+        identify,
+        ApiSettings(),
+        sessions=Sessions(b"k" * 32),
+        tokens=ApiTokens(tokens),
+        metrics=Metrics(),
+        health=Health(store.ready, dict),
+        poke=lambda: None,
+    )
+    listener, socket = Listener(app, 0, cert, key), listening_socket(0)
+    port = socket.getsockname()[1]
+    work = asyncio.ensure_future(listener.serve([socket]))
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
+            yield Api(port, client)
+    finally:
+        listener.should_exit = True
+        await work

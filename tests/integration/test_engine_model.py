@@ -1,0 +1,120 @@
+"""A random life of the engine on a real Postgres, step by step against a small pure model; and proof that it can fail.
+
+`MILEPOST_TEST_SEED` repeats a life, `MILEPOST_MODEL_SECONDS` makes it longer.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from milepost_operator.adapters.postgres.migrate import migrate
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import MilepostError
+from milepost_operator.settings import Settings
+from tests.integration.conftest import _with_database
+from tests.integration.engine_machine import Engine
+from tests.integration.engine_rows import Rows
+
+SEED = int(os.environ.get("MILEPOST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
+SECONDS = float(os.environ.get("MILEPOST_MODEL_SECONDS", "60"))
+LEAST_DEEDS = 100
+PROFILE = settings(
+    max_examples=6,
+    stateful_step_count=15,
+    deadline=None,
+    database=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+FENCED = "f.run_id = h.run_id and f.attempt = h.attempt and f.token = h.token and f.pod_id = h.pod_id"
+PLANTED: dict[str, tuple[str, dict[str, str]]] = {
+    "records without a fence": (
+        "append",
+        {
+            FENCED: "f.run_id = h.run_id",
+            "h.attempt, h.token, h.pod_id, h.last_seq": "f.attempt, f.token, f.pod_id, h.last_seq",
+        },
+    ),
+    "heartbeats without a fence": (
+        "beat",
+        {"and i.attempt = h.attempt and i.token = h.token and i.pod_id = h.pod_id": ""},
+    ),
+    "an ended attempt keeps its token": ("fence_off", {"token = null, pod_id = null": "pod_id = null"}),
+    "an early signal is forgotten": ("resolve_waits", {"where run_id = any($1) and taken_by is null": "where false"}),
+    "a signal is taken twice": ("resolve_waits", {"set taken_by = d.wait_id": "set taken_by = null"}),
+    "a resume joins the queue at its end": (
+        "resume",
+        {"set state = 'queued',": "set state = 'queued', order_at = clock_timestamp(),"},
+    ),
+    "sleep counts as the run's time": ("resume", {"+ (clock_timestamp() - r.suspended_at)": ""}),
+    "a retry without its backoff": ("promote", {"and ready_at <= clock_timestamp()": ""}),
+    "a suspension keeps the pod": ("pod_to_closing", {"where pod_id = $1": "where false and pod_id = $1"}),
+    "a lease lapses though nobody could beat": ("overdue", {"and p.up_since + $3 <= clock_timestamp()": ""}),
+    "queue TTL in a paused queue": ("expire_queued", {"and q.name = r.queue and q.paused": "and false"}),
+}
+
+
+@pytest.fixture(scope="module")
+def engine(postgres_uri: str) -> Iterator[type[Engine]]:
+    """Two replicas over a database of their own, whose commits do not wait for the disk."""
+    options = Settings(
+        database_url=_with_database(postgres_uri, "model"), database_pool=2, lease_seconds=60, beat_seconds=30,
+        grace_seconds=60, infra_budget=2,
+    )  # fmt: skip
+
+    async def begin() -> AsyncExitStack:
+        admin = await asyncpg.connect(postgres_uri)
+        await admin.execute("create database model")
+        for option in ("synchronous_commit = off", "plan_cache_mode = force_generic_plan"):
+            await admin.execute(f"alter database model set {option}")
+        await admin.close()
+        await migrate(options)
+        stack = AsyncExitStack()
+        Engine.stores = [await stack.enter_async_context(PostgresStore.open(options)) for _ in range(2)]
+        Engine.rows = Rows(Engine.stores[0])
+        await Engine.rows.prepare()
+        return stack
+
+    with asyncio.Runner() as runner:
+        Engine.runner = runner
+        stack = runner.run(begin())
+        yield Engine
+        runner.run(stack.aclose())
+
+
+def live(engine: type[Engine], number: int, profile: settings) -> None:
+    run_state_machine_as_test(seed(number)(engine), settings=profile)
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_the_engine_does_what_the_model_says(engine: type[Engine], capsys: pytest.CaptureFixture[str]) -> None:
+    engine.told.clear()
+    until, number = time.monotonic() + SECONDS, SEED
+    with capsys.disabled():
+        print(f"\nMILEPOST_TEST_SEED={SEED}: ", end="", flush=True)  # noqa: T201
+        while time.monotonic() < until:
+            live(engine, number, PROFILE)
+            number += 1
+        print(dict(engine.told), flush=True)  # noqa: T201
+    assert engine.told["deeds"] >= LEAST_DEEDS
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(engine: type[Engine], bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, changes = PLANTED[bug]
+    for right, wrong in changes.items():
+        assert right in Q[name], "the query has changed: plant the bug anew"
+        monkeypatch.setitem(Q, name, Q[name].replace(right, wrong))
+    quick = settings(PROFILE, phases=[Phase.generate], max_examples=200)
+    with pytest.raises((AssertionError, MilepostError, asyncpg.PostgresError)):
+        live(engine, 1, quick)
