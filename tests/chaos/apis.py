@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.apiserver import DIE_WITH_US, free_ports
-from tests.chaos.config import API_TOKEN, APIS, BEAT, GRACE, LEASE, NAMESPACE
+from tests.chaos.config import API_TOKEN, APIS, BEAT, GLOBAL_LIMIT, GRACE, LEASE, NAMESPACE
 
 
 class Apis:
@@ -30,7 +30,7 @@ class Apis:
             "MILEPOST_LEASE_SECONDS": str(LEASE),
             "MILEPOST_BEAT_SECONDS": str(BEAT),
             "MILEPOST_GRACE_SECONDS": str(GRACE),
-            "MILEPOST_DEFAULT_QUEUE_CONCURRENCY": "12",
+            "MILEPOST_GLOBAL_CONCURRENCY": str(GLOBAL_LIMIT),
             "MILEPOST_LOG_LEVEL": "warning",
             "KUBECONFIG": str(kubeconfig),
         }

@@ -1,11 +1,13 @@
 """Judges a run by its histories and its rows. It shares no code with the engine beyond the table of transitions."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from milepost_operator.domain.runs import Rate
 from milepost_operator.domain.states import TERMINAL, TRANSITIONS, RunState
+from tests.chaos.config import GLOBAL_LIMIT, RATE, SEMAPHORE, TASK_LIMIT
 from tests.chaos.history import fingerprint
 
 Entry = Mapping[str, Any]
@@ -128,27 +130,67 @@ def _two_writers(evidence: Evidence) -> Iterable[str]:
 
 
 def _over(audit: Sequence[Entry]) -> Iterable[str]:
-    held: dict[str, set[RunAttempt]] = defaultdict(set)
+    """Every limit, at each admission, in the order of the audit."""
+    held: dict[RunAttempt, Entry] = {}
     rules: dict[str, Entry] = {}
+    rate = Window(*RATE)
     for entry in audit:
-        queue, slot = entry["queue"], (entry["run_id"], entry["attempt"])
+        slot = (entry["run_id"], entry["attempt"])
         if entry["what"] == "limit":
-            rules[queue] = entry["detail"]
+            rules[entry["queue"]] = entry["detail"]
         elif entry["what"] == "out":
-            held[queue].discard(slot)
+            held.pop(slot, None)
         elif entry["what"] == "in":
-            held[queue].add(slot)
-            rule = rules.get(queue, {})
-            limit = _limit(rule)
-            if rule.get("paused"):
-                yield f"{queue} is paused: run {slot[0]}"
-            if limit is not None and len(held[queue]) > limit:
-                yield f"{queue} has {len(held[queue])} of {limit}"
+            held[slot] = entry
+            yield from _over_now(entry, held.values(), rules.get(entry["queue"], {}))
+            yield from rate.admitted(entry)
 
 
-def _limit(rule: Entry) -> int | None:
+def _over_now(entry: Entry, held: Collection[Entry], rule: Entry) -> Iterable[str]:
+    queue, key, task = entry["queue"], entry["detail"]["key"], entry["detail"]["task"]
     override = rule.get("override_concurrency")
-    return rule.get("concurrency") if override is None else override
+    limit = rule.get("concurrency") if override is None else override
+    semaphore, units_limit, units = SEMAPHORE
+    if rule.get("paused"):
+        yield f"{queue} is paused: run {entry['run_id']}"
+    for what, count, most in (
+        (f"queue {queue}", sum(h["queue"] == queue for h in held), limit),
+        (
+            f"key {key!r} of {queue}",
+            sum(h["queue"] == queue and h["detail"]["key"] == key for h in held),
+            rule.get("key_concurrency"),
+        ),
+        ("the whole cluster", len(held), GLOBAL_LIMIT),
+        (f"task {task}", sum(h["detail"]["task"] == task for h in held), dict([TASK_LIMIT]).get(task)),
+        (f"semaphore {semaphore}", sum(units.get(h["detail"]["task"], 0) for h in held), units_limit),
+    ):
+        if most is not None and count > most and (what != f"semaphore {semaphore}" or task in units):
+            yield f"{what} has {count} of {most}"
+
+
+class Window:
+    """First and retry admissions of a queue in any window of its rate's period, by the database's clock.
+
+    A clock that went back stands still here, as it does for the limit. The time of an entry is a little later than
+    that of its admission, by no more than `SLACK` seconds.
+    """
+
+    SLACK = 0.5
+
+    def __init__(self, queue: str, rate: Rate) -> None:
+        self._queue = queue
+        self._rate = rate
+        self._times: deque[float] = deque()
+
+    def admitted(self, entry: Entry) -> Iterable[str]:
+        if entry["queue"] != self._queue or entry["detail"]["cause"] not in {"first", "retry"}:
+            return
+        now = max(float(entry["detail"]["at"]), self._times[-1] if self._times else 0.0)
+        self._times.append(now)
+        while self._times[0] <= now - self._rate.period_seconds + self.SLACK:
+            self._times.popleft()
+        if len(self._times) > self._rate.limit:
+            yield f"rate of {self._queue}: {len(self._times)} of {self._rate.limit} in {self._rate.period_seconds} s"
 
 
 def _slots(evidence: Evidence) -> Iterable[str]:

@@ -9,11 +9,22 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.runs import QueueIntake, Retry, TaskIntake, Timeouts
 from milepost_operator.settings import Settings
 from tests.chaos.apis import Apis
 from tests.chaos.checker import Evidence, Verdict, judge
-from tests.chaos.config import APIS, BEAT, GRACE, LEASE, NAMESPACE, PODS, QUEUES, TASKS, Options
+from tests.chaos.config import (
+    APIS,
+    BEAT,
+    GLOBAL_LIMIT,
+    GRACE,
+    LEASE,
+    PODS,
+    QUEUES,
+    TASKS,
+    Options,
+    queue_intake,
+    task_intake,
+)
 from tests.chaos.database import Database, find_faketime
 from tests.chaos.evidence import collect
 from tests.chaos.faults import DOWN, Faults
@@ -73,14 +84,17 @@ class Conductor:
         for number in range(APIS):
             self._apis.start(number)
         settings = Settings(
-            database_url=self._database.url, lease_seconds=LEASE, beat_seconds=BEAT, grace_seconds=GRACE
+            database_url=self._database.url,
+            lease_seconds=LEASE,
+            beat_seconds=BEAT,
+            grace_seconds=GRACE,
+            global_concurrency=GLOBAL_LIMIT,
         )
         self._store = await self._stack.enter_async_context(PostgresStore.open_when_up(settings))
         for queue, limit in QUEUES.items():
-            await self._store.apply_queue(QueueIntake(NAMESPACE, queue, f"uid-{queue}", 1, limit))
-        for task, queue in TASKS.items():
-            retry, shape = Retry(3, 2.0, 0.2, 1.0), {"entrypoint": "a:b"}
-            await self._store.apply_task(TaskIntake(NAMESPACE, task, f"uid-{task}", 1, shape, queue, retry, Timeouts()))
+            await self._store.apply_queue(queue_intake(queue, 1, limit))
+        for task in TASKS:
+            await self._store.apply_task(task_intake(task))
         for number in range(APIS):
             await self._apis.ready(number)
         self._proxy = Proxy(self._apis.ports, random.Random(f"{self._options.seed}:proxy"))

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ import asyncpg
 
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import UnavailableError
-from milepost_operator.domain.runs import QueueIntake
 from tests.chaos.apis import Apis
-from tests.chaos.config import APIS, LEASE, NAMESPACE, QUEUES, Options
+from tests.chaos.config import APIS, LEASE, NAMESPACE, QUEUES, Options, queue_intake
 from tests.chaos.database import Database
 from tests.chaos.launcher import Launcher
 from tests.chaos.nodes import Nodes
 from tests.chaos.proxy import Proxy
+
+BETWEEN_FAULTS = 2
+PATIENCE_SECONDS = 15.0
 
 Fault = Callable[[random.Random], Awaitable[None]]
 DOWN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, UnavailableError)
@@ -93,14 +96,21 @@ class Faults:
         while True:
             for fault in rng.sample(faults, len(faults)):
                 await asyncio.sleep(calm * rng.uniform(0.5, 1.5))
-                while not self._nodes.at_work:  # noqa: ASYNC110  a fault has to hit somebody
-                    await asyncio.sleep(0.1)
+                await self._progress()
                 try:
                     await fault(rng)
                 except (
                     DOWN
                 ) as error:  # the database is down or starved by another lane's fault: this one did not happen
                     self.tally.notes[f"{name} lane: {type(error).__name__}"] += 1
+
+    async def _progress(self) -> None:
+        """Wait until some attempts have settled since, and others are at work: a slow machine has slower faults."""
+        settled, until = self._nodes.settled, time.monotonic() + PATIENCE_SECONDS
+        while not self._nodes.at_work or (  # noqa: ASYNC110  a fault has to hit somebody
+            self._nodes.settled < settled + BETWEEN_FAULTS and time.monotonic() < until
+        ):
+            await asyncio.sleep(0.1)
 
     def _count(self, fault: str) -> None:
         self.tally.count(fault, self._nodes.at_work)
@@ -178,24 +188,31 @@ class Faults:
             self._count("answers lost after the commit")
 
     async def _resize(self, rng: random.Random) -> None:
-        name = rng.choice(list(QUEUES))
-        await self._limit(name, rng.randint(1, 20))
+        """By the manifest, or over it at run time."""
+        name, limit = rng.choice(list(QUEUES)), rng.randint(1, 20)
+        if rng.random() < 0.5:
+            await self._limit(name, limit)
+        else:
+            await self._store.change_queue(NAMESPACE, name, "chaos", limit if rng.random() < 0.7 else None)
         self._count("limits resized")
 
     async def _pause(self, rng: random.Random) -> None:
         name = rng.choice(list(QUEUES))
-        await self._set_paused(name, paused=True)
+        await self._store.pause_queue(NAMESPACE, name, "chaos")
         self._count("queues paused")
         try:
             await asyncio.sleep(rng.uniform(0.5, 3.0))
         finally:
-            while True:
-                try:
-                    await self._set_paused(name, paused=False)
-                except DOWN:
-                    await asyncio.sleep(0.2)
-                else:
-                    break
+            await self._resume(name)
+
+    async def _resume(self, name: str) -> None:
+        while True:
+            try:
+                await self._store.resume_queue(NAMESPACE, name)
+            except DOWN:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     async def _replace_leader(self, _: random.Random) -> None:
         self._launcher.take_over()
@@ -203,22 +220,15 @@ class Faults:
 
     async def _limit(self, name: str, concurrency: int) -> None:
         self._generation += 1
-        await self._store.apply_queue(QueueIntake(NAMESPACE, name, f"uid-{name}", self._generation, concurrency))
-
-    async def _set_paused(self, name: str, *, paused: bool) -> None:
-        connection = await self._database.connect()
-        try:
-            query = "update milepost.queues set paused = $3 where namespace = $1 and name = $2"
-            await connection.execute(query, NAMESPACE, name, paused)
-        finally:
-            connection.terminate()
+        await self._store.apply_queue(queue_intake(name, self._generation, concurrency))
 
     async def heal(self) -> None:
         """Everything as it was at the start; the database answers."""
         await self._database.answering()
         for name, limit in QUEUES.items():
             await self._limit(name, limit)
-            await self._set_paused(name, paused=False)
+            await self._store.change_queue(NAMESPACE, name, "chaos", None)
+            await self._resume(name)
         for number in range(APIS):
             await self._apis.kill(number)
             self._apis.start(number)

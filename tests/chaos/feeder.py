@@ -6,7 +6,7 @@ from typing import Any
 
 from milepost.net.client import Client
 from milepost.net.messages import Reply, TransportError, compact
-from tests.chaos.config import API_TOKEN, MISSING_TASK, TASKS
+from tests.chaos.config import API_TOKEN, KEYS, MISSING_TASK, TASKS
 from tests.chaos.history import Journal
 
 SENDERS = 6
@@ -43,39 +43,59 @@ class Feeder:
             if self.live >= self._backlog:
                 await asyncio.sleep(0.1)
                 continue
-            self.live += 1  # until the monitor counts it
-            await self._trigger(client, *self._next())
+            if self._rng.random() < 0.05:
+                await self._batch(client, [self._next() for _ in range(self._rng.randint(2, 8))])
+            else:
+                await self._one(client, self._next())
         client.close()
 
-    def _next(self) -> tuple[str, dict[str, Any], float | None, bool]:
+    def _next(self) -> dict[str, Any]:
         rng, self._number = self._rng, self._number + 1
-        kind = rng.random()
-        task = MISSING_TASK if kind < 0.01 else rng.choice(list(TASKS))
+        self.live += 1  # until the monitor counts it
         plan: dict[str, Any] = {"n": self._number, "steps": rng.randint(2, 6), "seconds": rng.uniform(0.1, 0.5)}
         if rng.random() < 0.1:
             plan["failures"] = rng.choice([1, 1, 2, 9])
         if rng.random() < 0.06:
             plan["crash_at"] = rng.randint(0, 1)
-        cancel_after = rng.uniform(0.2, 3.0) if rng.random() < 0.04 else None
-        return task, plan, cancel_after, rng.random() < 0.1
+        body = {
+            "task": MISSING_TASK if rng.random() < 0.01 else rng.choice(list(TASKS)),
+            "input": plan,
+            "idempotencyKey": f"key-{self._number}",
+            "concurrencyKey": rng.choice(KEYS),
+            "priority": rng.choice([-10, 0, 0, 10]),
+            "tags": ["chaos"],
+        }
+        return body | ({"delaySeconds": rng.uniform(0.1, 2.0)} if rng.random() < 0.1 else {})
 
-    async def _trigger(
-        self, client: Client, task: str, plan: dict[str, Any], cancel_after: float | None, twice: bool
-    ) -> None:
-        key = f"key-{plan['n']}"
-        body = compact({"task": task, "input": plan, "idempotencyKey": key, "tags": ["chaos"]})
-        for _ in range(2 if twice else 1):
-            reply = await self._until_answered(client, "/v1/runs", body)
-            if reply.status not in {200, 201}:
-                self.refused.append(f"{key}: {reply.status} {reply.body[:200]!r}")
+    async def _one(self, client: Client, trigger: dict[str, Any]) -> None:
+        """Sometimes the same twice; sometimes it is cancelled again."""
+        for _ in range(2 if self._rng.random() < 0.1 else 1):
+            reply = await self._until_answered(client, "/v1/runs", compact(trigger))
+            if not self._acknowledge(trigger, reply.status, reply.json()):
                 return
-            run = reply.json()["id"]  # type: ignore[call-overload,index]
-            self._journal.write("trigger", key=key, run=run, task=task)
         self.acknowledged += 1
-        if cancel_after is not None:
-            await asyncio.sleep(cancel_after)
-            reply = await self._until_answered(client, f"/v1/runs/{run}/cancel", b"{}")
-            self._journal.write("cancel", run=run, status=reply.status)
+        if self._rng.random() < 0.04:
+            await asyncio.sleep(self._rng.uniform(0.2, 3.0))
+            run: Any = reply.json()
+            reply = await self._until_answered(client, f"/v1/runs/{run['id']}/cancel", b"{}")
+            self._journal.write("cancel", run=run["id"], status=reply.status)
+
+    async def _batch(self, client: Client, triggers: list[dict[str, Any]]) -> None:
+        reply = await self._until_answered(client, "/v1/runs/batch", compact({"items": triggers}))
+        answer: Any = reply.json()
+        if reply.status != 200:
+            self.refused.append(f"batch: {reply.status} {reply.body[:200]!r}")
+            return
+        for trigger, item in zip(triggers, answer["items"], strict=True):
+            self.acknowledged += self._acknowledge(trigger, item["status"], item.get("run"))
+
+    def _acknowledge(self, trigger: dict[str, Any], status: int, run: Any) -> bool:
+        key = trigger["idempotencyKey"]
+        if status not in {200, 201}:
+            self.refused.append(f"{key}: {status} {run}")
+            return False
+        self._journal.write("trigger", key=key, run=run["id"], task=trigger["task"])
+        return True
 
     async def _until_answered(self, client: Client, path: str, body: bytes) -> Reply:
         while True:

@@ -24,7 +24,8 @@ begin
     if tg_op = 'INSERT' then
         insert into chaos.history (what, run_id, attempt, queue, detail)
         values ('in', new.run_id, new.attempt, r.queue,
-                jsonb_build_object('token', new.token, 'key', r.concurrency_key, 'task', r.task));
+                jsonb_build_object('key', r.concurrency_key, 'task', r.task, 'cause', new.cause,
+                                   'at', extract(epoch from clock_timestamp())));
     elsif old.state <> 'ended' and new.state = 'ended' then
         insert into chaos.history (what, run_id, attempt, queue, detail)
         values ('out', new.run_id, new.attempt, r.queue, jsonb_build_object('reason', new.reason));

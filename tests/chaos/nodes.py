@@ -50,6 +50,7 @@ class Nodes:
         self.nodes: list[Node] = []
         self.gone: dict[str, bool] = {}
         """Pods whose end is known, and whether they had settled."""
+        self.settled = 0
 
     async def start(self) -> None:
         for _ in range(HOSTS):
@@ -83,6 +84,7 @@ class Nodes:
         node.pods.discard(pod_id)
         node.at_work.pop(pod_id, None)
         self.gone[pod_id] = settled
+        self.settled += settled
 
     @property
     def room(self) -> int:

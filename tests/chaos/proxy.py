@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 _CHUNK = 65536
-LOSABLE = {b"/pod/v1/records": "records", b"/pod/v1/settle": "settle", b"/pod/v1/start": "start", b"/v1/runs": "runs"}
+LOSABLE = {
+    b"/pod/v1/records": "records",
+    b"/pod/v1/settle": "settle",
+    b"/pod/v1/start": "start",
+    b"/v1/runs": "runs",
+    b"/v1/runs/batch": "batch",
+}
 """Requests whose effect is committed when their answer comes."""
 
 

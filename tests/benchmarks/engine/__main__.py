@@ -158,9 +158,10 @@ def _call(one: Contestant, phase: str, url: str, jobs: int, concurrency: int) ->
 def _print_machine(home: Path) -> None:
     postgres = subprocess.run([binaries() / "postgres", "--version"], capture_output=True, text=True, check=True)
     disk = subprocess.run(["df", "--output=fstype", home], capture_output=True, text=True, check=True)
-    load = os.getloadavg()[0]
-    print(f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f}, database on {disk.stdout.split()[-1]};"
-          f" {postgres.stdout.strip()}, fsync on; Python {platform.python_version()}, asyncpg {version('asyncpg')}")  # fmt: skip
+    load, cores = os.getloadavg()[0], os.cpu_count()
+    versions = f"Python {platform.python_version()}, asyncpg {version('asyncpg')}"
+    print(f"{platform.platform()}, {cores} cores, load {load:.1f}, database on {disk.stdout.split()[-1]}")
+    print(f"{postgres.stdout.strip()}, fsync on; {versions}")
     print("poll interval 50 ms for all that poll; pgqueuer: dequeue_timeout 50 ms, heartbeat_timeout 10 s")
     print("milepost's drain: admit (100 a claim) + start + settle of each run; launch and session of its pod apart")
 
