@@ -6,6 +6,7 @@ from typing import Any
 
 from milepost.net.client import Client
 from milepost.net.messages import Reply, TransportError, compact
+from milepost.net.stream import Stream
 from tests.chaos.config import API_TOKEN, KEYS, MISSING_TASK, TASKS
 from tests.chaos.history import Journal
 
@@ -38,7 +39,7 @@ class Feeder:
         self._stopping = True
 
     async def _send(self) -> None:
-        client = Client(lambda: asyncio.open_connection("127.0.0.1", self._port), "127.0.0.1")
+        client = Client(lambda: Stream.tcp("127.0.0.1", self._port, None), "127.0.0.1")
         while not self._stopping:
             if self.live >= self._backlog:
                 await asyncio.sleep(0.1)
