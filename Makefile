@@ -41,6 +41,9 @@ lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nod
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench
 
+bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
+	@$(PY) -m tests.benchmarks.engine
+
 up: venv ## bring up a cluster (NODES=2 for two nodes)
 	@$(PY) -m e2e.cluster up
 
@@ -62,4 +65,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants chart e2e lifecycle bench up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants chart e2e lifecycle bench bench-engine up down images programs venv lock fmt

@@ -20,7 +20,7 @@ from tests.chaos.nodes import Nodes
 from tests.chaos.proxy import Proxy
 
 BETWEEN_FAULTS = 2
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 60.0
 
 Fault = Callable[[random.Random], Awaitable[None]]
 DOWN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, UnavailableError)

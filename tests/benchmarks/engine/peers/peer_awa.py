@@ -13,19 +13,27 @@ class Noop:
     n: int = 0
 
 
+def connect(url: str) -> awa.AsyncClient:
+    """It wants a host in the address, and takes the socket's directory all the same."""
+    return awa.AsyncClient(url.replace("@/", "@localhost/"))
+
+
 async def setup(url: str, _: int, __: int) -> None:
-    await awa.AsyncClient(url).migrate()
+    client = connect(url)
+    await client.migrate()
+    await client.install_queue_storage()
+    await client.close()
 
 
 async def enqueue(url: str, jobs: int, _: int) -> float:
-    client = awa.AsyncClient(url)
+    client = connect(url)
     rate = await spread(jobs, lambda: client.insert(Noop()))
     await client.close()
     return rate
 
 
 async def bulk(url: str, jobs: int, _: int) -> float:
-    client = awa.AsyncClient(url)
+    client = connect(url)
     work = [Noop(n) for n in range(jobs)]
     began = time.perf_counter()
     await client.enqueue_many_copy(work)
@@ -35,7 +43,7 @@ async def bulk(url: str, jobs: int, _: int) -> float:
 
 
 async def drain(url: str, jobs: int, concurrency: int) -> float:
-    client = awa.AsyncClient(url)
+    client = connect(url)
     done = 0
     all_done = asyncio.Event()
 
