@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(900)  # the first use may build helm
 OPERATOR = {
     ("milepost.dev", "tasks"): {"get", "list", "watch"},
     ("milepost.dev", "queues"): {"get", "list", "watch"},
-    ("milepost.dev", "runs"): {"get", "list", "watch", "create", "patch"},
+    ("milepost.dev", "runs"): {"get", "list", "watch", "create", "patch", "delete"},
     ("milepost.dev", "tasks/status"): {"patch"},
     ("milepost.dev", "queues/status"): {"patch"},
     ("milepost.dev", "runs/status"): {"patch"},

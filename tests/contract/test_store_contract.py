@@ -9,8 +9,9 @@ import pytest
 from milepost.wire.pod import Failure, HeartbeatRequest, RecordsRequest, RecordWrite, SettleRequest, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
+from milepost_operator.domain.lifecycle import RunFilter
 from milepost_operator.domain.runs import Created, Ending, PodSession
-from milepost_operator.domain.states import Reason
+from milepost_operator.domain.states import Reason, RunState
 from milepost_operator.settings import Settings
 from tests.fakes.memory_store import MemoryStore
 from tests.integration.engine import NS, Pod, apply_task, launch, trigger
@@ -90,12 +91,14 @@ async def test_runs_are_found_by_name_and_id_and_listed_newest_first(world: Worl
     for namespace, name in ((NS, "nope"), ("other", "r0"), (NS, str(UUID(int=1)))):
         with pytest.raises(NotFoundError):
             await world.store.get_run(namespace, name)
-    page = await world.store.list_runs(NS, limit=3)
-    assert [v.name for v in page] == ["r3", "r2", "r1"]
-    rest = await world.store.list_runs(None, before=(page[-1].created_at, page[-1].run_id))
-    assert [v.name for v in rest] == ["r0"]
-    assert [v.name for v in await world.store.list_runs(NS, tag="t1", task="index", queue="default")] == ["r3", "r1"]
-    assert await world.store.list_runs(NS, state="running") == await world.store.list_runs("other") == []
+    page = await world.store.page(NS, RunFilter(), None, 3)
+    assert [v.name for v in page.items] == ["r3", "r2", "r1"]
+    rest = await world.store.page(None, RunFilter(), page.following, 3)
+    assert [v.name for v in rest.items] == ["r0"]
+    some = await world.store.page(NS, RunFilter(tag="t1", task="index", queue="default"), None, 9)
+    assert [v.name for v in some.items] == ["r3", "r1"]
+    for namespace, asked in ((NS, RunFilter(states=[RunState.RUNNING])), ("other", RunFilter())):
+        assert (await world.store.page(namespace, asked, None, 9)).items == []
 
 
 async def test_a_session_binds_its_pod_for_good(world: World) -> None:

@@ -58,6 +58,26 @@ FULL: Body = {
         "terminationGracePeriodSeconds": 60,
     },
 }
+SCHEDULES: list[Body] = [
+    {
+        "name": "nightly",
+        "cron": "30 2 * * mon-fri",
+        "timeZone": "Europe/Berlin",
+        "input": {"top": 100, "deep": [{"x": 1}]},
+        "jitterSeconds": 300,
+        "overlap": "forbid",
+        "missed": "catchup",
+        "catchupLimit": 50,
+        "priority": -10,
+        "concurrencyKey": "reports",
+        "tags": ["daily"],
+        "startAt": "2026-01-01T00:00:00Z",
+        "endAt": "2036-01-01T00:00:00+01:00",
+        "paused": True,
+    },
+    {"name": "hourly", "cron": "@hourly"},
+    {"name": "seconds", "cron": "*/10 * * * * *", "input": "text", "overlap": "replace", "missed": "latest"},
+]
 COMMAND: Body = {"image": "busybox:1", "command": ["sh", "-c"], "args": ["exit 0"]}
 SOURCE: Body = {"source": {"inline": "from milepost import task\n"}, "entrypoint": "main:hello"}
 ENTRY: Body = {"image": "a:1", "entrypoint": "m:f"}
@@ -67,6 +87,7 @@ GOOD: dict[str, Body] = {
     "command": task(COMMAND),
     "source": task(SOURCE),
     "source-alone": task({"source": {"inline": "x = 1"}}),
+    "scheduled": task(ENTRY | {"schedules": SCHEDULES}),
     "queue": queue({"concurrency": 3}),
     "queue-empty": queue({}),
     "queue-limits": queue(
@@ -107,7 +128,33 @@ def _pod(**pod: object) -> Body:
     return task(ENTRY | {"pod": pod})
 
 
+def _scheduled(**changes: object) -> Body:
+    return task(ENTRY | {"schedules": [{"name": "a", "cron": "@daily"} | changes]})
+
+
 BAD: dict[str, tuple[Body, str]] = {
+    "cron-fields": (_scheduled(cron="* * *"), "spec.schedules[0].cron"),
+    "cron-empty": (_scheduled(cron=""), "spec.schedules[0].cron"),
+    "cron-long": (_scheduled(cron="1," * 128 + " * * * *"), "spec.schedules[0].cron"),
+    "zone-spelling": (_scheduled(timeZone="New York"), "spec.schedules[0].timeZone"),
+    "overlap": (_scheduled(overlap="queue"), "spec.schedules[0].overlap"),
+    "replace-catchup": (_scheduled(overlap="replace", missed="catchup"), "use latest"),
+    "ends-before": (
+        _scheduled(startAt="2026-01-01T00:00:00Z", endAt="2026-01-01T00:00:00+01:00"),
+        "endAt must be after startAt",
+    ),
+    "start-no-time": (_scheduled(startAt="tomorrow"), "spec.schedules[0].startAt"),
+    "jitter": (_scheduled(jitterSeconds=-1), "spec.schedules[0].jitterSeconds"),
+    "catchup-limit": (_scheduled(catchupLimit=10_001), "spec.schedules[0].catchupLimit"),
+    "schedule-twice": (
+        task(ENTRY | {"schedules": [{"name": "a", "cron": "@daily"}, {"name": "a", "cron": "@hourly"}]}),
+        "spec.schedules[1]",
+    ),
+    "schedule-name": (_scheduled(name="Not a name"), "spec.schedules[0].name"),
+    "schedules-33": (
+        task(ENTRY | {"schedules": [{"name": f"s{n}", "cron": "@daily"} for n in range(33)]}),
+        "spec.schedules",
+    ),
     "no-code": (task({"entrypoint": "m:f"}), "set exactly one of image and source.inline"),
     "two-codes": (task(ENTRY | {"source": {"inline": "x"}}), "set exactly one of image and source.inline"),
     "nothing-to-run": (task({"image": "a:1"}), "image needs an entrypoint"),

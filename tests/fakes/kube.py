@@ -113,6 +113,12 @@ class FakeCluster:
             plural, namespace, name, {key: patch[key] for key in patch if key in {"status", "metadata"}}
         )
 
+    async def delete_object(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        self._called("delete_object", name)
+        there = self.objects.get((plural, namespace, name))
+        if there and there["metadata"]["uid"] == uid:
+            self.remove(plural, namespace, name)
+
     async def create_event(self, event: Any) -> None:
         self._called("create_event", event["reason"])
         try:

@@ -300,7 +300,7 @@ class Model:
 
     def _finish(self, run: Run, state: str, reason: str) -> None:
         run.state, run.reason = state, reason
-        if run.parent is not None:
+        if run.parent is not None and not run.parent.ended:
             self.wakes.append((run.parent, None, None))
 
     def _wake(self, run: Run) -> None:

@@ -20,7 +20,7 @@ FINISH = """
 with ended as (
     update runs set state = 'succeeded', finished_at = clock_timestamp(), event_count = event_count + 1
     where run_id in (select run_id from runs where state in ('admitted', 'running')
-                     and ($1::text is null or concurrency_key = $1) and ($2::text is null or task = $2)
+                     and ($1::text is null or concurrency_key like $1) and ($2::text is null or task = $2)
                      limit $3 for no key update skip locked)
     returning run_id, attempt, event_count
 ), heads as (
@@ -59,7 +59,7 @@ async def enqueue(
 async def finish(
     store: PostgresStore, count: int = 1_000_000, *, key: str | None = None, task: str | None = None
 ) -> int:
-    """End up to `count` runs that hold a slot."""
+    """End up to `count` runs that hold a slot; `key` is a pattern of LIKE."""
     rows = await store._db.fetch(FINISH, key, task, count)
     return int(rows[0][0])
 

@@ -12,7 +12,7 @@ import pytest
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import Rate, Semaphore
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, apply_task
+from tests.integration.engine import NS, apply_task, eventually
 from tests.integration.limits import claim, enqueue, finish, keys_in_order, queue, taken
 
 
@@ -257,7 +257,9 @@ async def test_a_resume_needs_no_token(store: PostgresStore, cause: str, limit: 
     assert await claim(store) == 0
 
 
-async def test_all_limits_together_while_they_change(store: PostgresStore, replicas: list[PostgresStore]) -> None:
+async def test_all_limits_together_while_they_change(  # noqa: C901  three actors and their checks
+    store: PostgresStore, replicas: list[PostgresStore]
+) -> None:
     rng = random.Random(7)
     await queue(store, concurrency=12, key_concurrency=4, rate=Rate(10_000, 60))
     await apply_task(store, "x", queue="q", concurrency=6)
@@ -322,8 +324,7 @@ async def test_a_claim_that_breaks_off_leaks_nothing(store: PostgresStore, setti
         assert await other.fetchval("select admitted from admit('default', $1, 'q', 10)", NS) == 3
         assert await claim(store) == 0  # the other one has the queue
         other.terminate()
-        while not await claim(store):
-            await asyncio.sleep(0.01)
+        await eventually(lambda: claim(store))
     assert await taken(store) == 3
 
 

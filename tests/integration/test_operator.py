@@ -290,3 +290,19 @@ async def test_an_image_that_can_not_be_pulled_fails_the_run_after_its_grace(wor
     status = await world.phase("r", "Failed")
     assert status["reason"] == "ImagePullFailed"
     assert "no such image" in status["message"]
+
+
+async def test_a_task_shows_when_it_runs_next_and_which_schedule_can_not(world: World) -> None:
+    schedules = [{"name": "yearly", "cron": "0 0 1 1 *"}, {"name": "never", "cron": "0 0 31 2 *"}]
+    await world.apply("Task", "cron", COMMAND | {"schedules": schedules})
+
+    async def shown() -> dict[str, Any] | None:
+        status = await world.status("tasks", "cron")
+        return status if status.get("nextRun") else None
+
+    status = await until(shown, "the next run in the Task's status")
+    assert status["nextRun"].endswith("-01-01T00:00:00Z")
+    assert [one["name"] for one in status["schedules"]] == ["yearly"]
+    said = {one["type"]: one for one in status["conditions"]}
+    assert (said["Accepted"]["status"], said["SchedulesAccepted"]["status"]) == ("True", "False")
+    assert "no day 31 ever comes in Feb" in said["SchedulesAccepted"]["message"]

@@ -51,7 +51,6 @@ async def test_a_longer_backlog_costs_no_more(store: PostgresStore) -> None:
         await buffers(store, *view),
         await buffers(store, "why_place", await store._db.pool.fetchval(last), MAX_AHEAD),
     ]
-    print(f"pages for a queue's view: {before[0]} at {SMALL}, {after[0]} at {BIG}; for why: {before[1]}, {after[1]}")
     assert after[0] <= before[0] * 1.3 + 50
     assert after[1] <= MAX_AHEAD * 3
     shown = await store.get_queue(NS, "agents")

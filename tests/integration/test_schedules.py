@@ -33,7 +33,7 @@ async def replicas(settings: Settings) -> AsyncIterator[list[PostgresStore]]:
 
 
 async def schedule(store: PostgresStore, spec: ScheduleSpec = EVERY_MINUTE, **changes: Any) -> ScheduleView:
-    return await store.create_schedule(NS, "index", "often", replace(spec, **changes))
+    return await store.create_schedule(NS, "index", "often", replace(spec, **changes), "ann")
 
 
 async def late(store: PostgresStore, seconds: float, schedule_id: UUID | None = None) -> None:
@@ -70,7 +70,7 @@ async def now_of(store: PostgresStore) -> datetime:
 
 async def clear_of_the_minute(store: PostgresStore) -> None:
     """Don't begin where a new minute would come in the middle of the test."""
-    while (await now_of(store)).second > 55:
+    while (await now_of(store)).second > 55:  # noqa: ASYNC110  the database's clock has no event
         await asyncio.sleep(0.5)
 
 
@@ -104,7 +104,7 @@ async def test_a_slot_becomes_a_run_of_its_task(store: PostgresStore) -> None:
 async def test_three_schedulers_fire_each_slot_once(replicas: list[PostgresStore], store: PostgresStore) -> None:
     await apply_task(store)
     for n in range(300):
-        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE)
+        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE, "ann")
     await clear_of_the_minute(store)
     for _ in range(2):
         await late(store, 61)
@@ -133,7 +133,7 @@ async def test_a_scheduler_killed_at_any_moment_loses_and_doubles_nothing(
     """SIGKILL between the insert of the runs and the commit; then two others take over."""
     await apply_task(store)
     for n in range(50):
-        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE)
+        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE, "ann")
     await clear_of_the_minute(store)
     await late(store, 61)
     process = await asyncio.create_subprocess_exec(
@@ -251,10 +251,10 @@ async def test_an_edit_of_the_times_misses_nothing_and_another_edit_loses_nothin
     made = await schedule(store, missed="catchup")
     await clear_of_the_minute(store)
     await late(store, 3600)
-    await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, tags=("other",)))
+    await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, tags=("other",)), "ann")
     assert await drain(store) == 60
     await late(store, 3600)
-    await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, cron="*/2 * * * *"))
+    await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, cron="*/2 * * * *"), "ann")
     assert await drain(store) == 0
 
 
@@ -264,7 +264,7 @@ async def test_a_new_zone_names_new_slots(store: PostgresStore) -> None:
     made = await schedule(store, time_zone="Asia/Tokyo")
     await late(store, 61)
     assert await drain(store) == 1
-    changed = await store.change_schedule(NS, made.schedule_id, lambda s: replace(s, time_zone="Europe/Berlin"))
+    changed = await store.change_schedule(NS, made.schedule_id, lambda s: replace(s, time_zone="Europe/Berlin"), "ann")
     assert changed.schedule_id == made.schedule_id
     await late(store, 61)
     assert await drain(store) == 1
@@ -288,20 +288,37 @@ async def test_a_backfill_is_idempotent_and_knows_what_ran(store: PostgresStore)
     assert len(await slots(store)) == 8
     with pytest.raises(InvalidInputError, match="in the future"):
         await store.backfill(NS, made.schedule_id, since, datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
-    every = await store.create_schedule(NS, "index", "dense", EVERY_MINUTE)
+    every = await store.create_schedule(NS, "index", "dense", EVERY_MINUTE, "ann")
     with pytest.raises(InvalidInputError, match="more than 10000 slots: end it after 2025-11-07T22:39:00"):
         await store.backfill(NS, every.schedule_id, since, since + timedelta(days=30), dry_run=True)
+
+
+async def test_a_backfilled_run_knows_its_slot(store: PostgresStore) -> None:
+    await apply_task(store)
+    made = await schedule(
+        store, cron="0 6 * * *", time_zone="Europe/Berlin", input='{"day": "$(slot)", "at": "$(slot.utc)"}'
+    )
+    await store.backfill(
+        NS, made.schedule_id, datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 7, 3, tzinfo=UTC), dry_run=False
+    )
+    rows = await store._db.fetch("select input, encode(input_hash, 'hex') as hash from runs order by slot")
+    assert [row["input"] for row in rows] == [
+        f'{{"day": "2026-07-0{n}T06:00:00", "at": "2026-07-0{n}T04:00:00Z"}}' for n in (1, 2)
+    ]
+    assert len({row["hash"] for row in rows}) == 2
 
 
 async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
     await apply_task(store)
     assert await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == []
     a, b = await store.list_schedules(NS, task="index")
+    await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)])
+    assert await store.list_schedules(NS, task="index") == [a, b]
     assert (a.name, a.managed, b.name) == ("a", True, "b")
     await late(store, 61, a.schedule_id)
     assert await drain(store) == 1
     for refused in (
-        store.change_schedule(NS, a.schedule_id, lambda spec: spec),
+        store.change_schedule(NS, a.schedule_id, lambda spec: spec, "ann"),
         store.delete_schedule(NS, a.schedule_id),
     ):
         with pytest.raises(ConflictError, match="belongs to the manifest"):
@@ -327,7 +344,7 @@ async def test_a_name_of_the_api_is_not_taken_by_a_manifest(store: PostgresStore
     await schedule(store)
     assert await store.apply_schedules(NS, "index", [("often", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == ["often"]
     with pytest.raises(ConflictError, match="has a schedule b"):
-        await store.create_schedule(NS, "index", "b", EVERY_MINUTE)
+        await store.create_schedule(NS, "index", "b", EVERY_MINUTE, "ann")
 
 
 async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
@@ -373,7 +390,7 @@ async def test_a_deleted_schedule_goes_when_its_runs_have(store: PostgresStore) 
 async def test_a_zone_that_is_no_more_stops_its_schedule_only(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store)
-    await store.create_schedule(NS, "index", "good", EVERY_MINUTE)
+    await store.create_schedule(NS, "index", "good", EVERY_MINUTE, "ann")
     await store._db.fetch(
         "update schedules set spec = replace(spec::text, 'UTC', 'Mars/Phobos')::json where schedule_id = $1",
         made.schedule_id,
@@ -395,7 +412,7 @@ async def test_a_run_waits_for_a_queue_that_is_missing(store: PostgresStore) -> 
 async def test_lists_go_by_keyset(store: PostgresStore) -> None:
     await apply_task(store)
     for name in "dbca":
-        await store.create_schedule(NS, "index", name, EVERY_MINUTE)
+        await store.create_schedule(NS, "index", name, EVERY_MINUTE, "ann")
     first = await store.list_schedules(NS, limit=2)
     rest = await store.list_schedules(NS, after=(NS, "index", first[-1].name))
     assert [one.name for one in (*first, *rest)] == ["a", "b", "c", "d"]

@@ -12,6 +12,7 @@ import pytest
 
 from milepost.wire.pod import Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.lifecycle import RunFilter
 from milepost_operator.domain.runs import QueueIntake
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, apply_task, launch, next_pod, trigger
@@ -63,7 +64,7 @@ async def test_signals_timers_children_and_pods_at_once(store: PostgresStore, re
     await asyncio.gather(*deeds)
     while await store.wake_runs(100):
         pass
-    assert {v.state for v in await store.list_runs(NS, limit=100)} == {"queued", "succeeded"}
+    assert {v.state for v in (await store.page(NS, RunFilter(), None, 100)).items} == {"queued", "succeeded"}
     rows = await store._db.fetch(
         "select run_id, count(taken_by) as taken, count(*) as sent from signals group by 1 order by 1"
     )

@@ -1,7 +1,6 @@
 # ruff: noqa: ARG002  (the arguments are the port's)
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from uuid import UUID
 
 import pytest
 
@@ -65,9 +64,6 @@ class Store:
     async def wake_runs(self, limit: int) -> int:
         self._turn("wake")
         return 0
-
-    async def wake_wait(self, run_id: UUID, key: str, resolution: str) -> bool:
-        raise NotImplementedError
 
     async def expire_queued(self, limit: int) -> int:
         self._turn("expire")
@@ -206,3 +202,13 @@ async def test_readiness_is_asked_once_a_second() -> None:
     now = 1.0
     answers.append((await health.readyz(None)).status_code)  # type: ignore[arg-type]
     assert (answers, asked) == ([200, 200, 200, 503], 2)
+
+
+async def test_runs_of_schedules_are_admitted_at_once_and_a_full_batch_is_followed(
+    store: Store, duties: Duties
+) -> None:
+    store.fired = [Fired(500, 300), Fired(3, 3)]
+    task = await running(duties)
+    await until(lambda: store.turns.get("schedules", 0) >= 2 and store.turns.get("admit", 0) >= 2)
+    assert duties._metrics.registry.get_sample_value("milepost_scheduled_runs_total") == 303
+    await stop(task)

@@ -176,7 +176,7 @@ class Walk:
         return of_month or of_week
 
     def fired(self, walls: list[datetime], begin: int) -> list[int]:
-        """Unix times among minutes whose local times are `walls`; those of fixed times by a clock that never goes back."""
+        """Unix times among minutes whose local times are `walls`; fixed times by a clock that never goes back."""
         if self.wild:
             return [begin + 60 * n for n, wall in enumerate(walls) if self.fits(wall)]
         found, clock = [], walls[0] - timedelta(minutes=1)
@@ -267,7 +267,8 @@ def test_days_against_the_calendar(zone: str) -> None:
         weekday, last = dice.randrange(8), dice.random() < 0.3
         kind = dice.choice(("month", "week", "either"))
         of_month = ",".join([*map(str, days), *(["L"] if last else [])])
-        text = f"0 12 {'*' if kind == 'week' else of_month} {','.join(map(str, months))} {'*' if kind == 'month' else weekday}"
+        fields = ("*" if kind == "week" else of_month, ",".join(map(str, months)), "*" if kind == "month" else weekday)
+        text = f"0 12 {fields[0]} {fields[1]} {fields[2]}"
         expected = []
         day = datetime(2027, 1, 1, 12)  # noqa: DTZ001
         while day.year < 2030:

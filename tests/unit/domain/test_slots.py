@@ -8,7 +8,7 @@ import pytest
 
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.schedules import ScheduleSpec, check
-from milepost_operator.domain.slots import Decision, Due, begin, decide, slots_between
+from milepost_operator.domain.slots import Decision, Due, begin, decide, input_of, slots_between
 
 ID = UUID("5e0a9d2e-93a4-4b6e-8f0e-0d6f6d6a1b11")
 NOON = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
@@ -123,6 +123,24 @@ def test_jitter_delays_by_the_same_part_each_time_and_keeps_the_slot() -> None:
     assert len(others) == 50
 
 
+@pytest.mark.parametrize("missed", ["skip", "latest", "catchup"])
+@pytest.mark.parametrize(("cron", "jitter"), [("* * * * *", 300), ("* * * * *", 7200), ("*/2 * * * * *", 60)])
+def test_jitter_beyond_the_next_slot_loses_none(missed: str, cron: str, jitter: int) -> None:
+    spec = replace(SPEC, cron=cron, jitter_seconds=jitter, missed=missed)  # type: ignore[arg-type]
+    step = begin(ID, spec, NOON)
+    seen: list[int] = []
+    now = float(NOON)
+    end = NOON + (1800 if cron.count("*") == 6 else 4 * HOUR)
+    while step.look_at is not None and step.look_at < end:
+        now = max(step.look_at, now + 0.5) + 0.3
+        step = decide(Due(ID, spec, step.cursor), now, 100)
+        assert not step.dropped
+        seen += step.slots
+    gap = 60 if cron.count("*") == 5 else 2
+    assert seen == list(range(NOON + gap, seen[-1] + 1, gap))
+    assert seen[-1] > end - jitter - 2 * MINUTE
+
+
 def test_lateness_counts_from_the_jittered_time() -> None:
     spec = replace(SPEC, cron="0 12 * * *", jitter_seconds=3600)
     at = begin(ID, spec, NOON - 1).look_at
@@ -137,6 +155,12 @@ def test_start_and_end_bound_the_slots() -> None:
     assert begin(ID, spec, NOON).next_slot == NOON + 300
     assert slots_between(spec, NOON - DAY, NOON + DAY, 10) == [NOON + n * 60 for n in (5, 6, 7)]
     assert begin(ID, spec, NOON + 7 * 60).next_slot is None
+
+
+def test_an_input_may_speak_of_its_slot() -> None:
+    assert input_of('{"a": 1}', NOON, "UTC") is None
+    text = input_of('{"for": "$(slot)", "key": "d-$(slot.utc)"}', NOON, "Europe/Berlin")
+    assert text == '{"for": "2026-11-20T13:00:00", "key": "d-2026-11-20T12:00:00Z"}'
 
 
 def test_a_clock_that_goes_back_fires_nothing_twice() -> None:
@@ -164,6 +188,7 @@ def test_an_edit_and_a_resume_begin_now() -> None:
             "endAt",
             "no slot of cron",
         ),
+        ({"cron": "* * * * * *", "jitter_seconds": 61}, "jitterSeconds", "above 60"),
         ({"start_at": datetime(2026, 1, 1)}, "startAt", "needs an offset"),  # noqa: DTZ001
     ],
 )

@@ -23,6 +23,8 @@ class FakeStore:
         self.intents: list[tuple[str, str, str]] = []
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
         self.queues: list[Any] = []
+        self.taken: list[str] = []
+        self.scheduled: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -61,6 +63,14 @@ class FakeStore:
     async def apply_task(self, task):
         self.told.append(("task", task))
         return 7
+
+    async def apply_schedules(self, namespace, task, schedules, kept=()):
+        self.told.append(("schedules", schedules, kept))
+        return self.taken
+
+    async def task_schedules(self, since, shown):
+        self.told.append(("task schedules", since))
+        return [one for one in self.scheduled if since is None or one.changed_at >= since]
 
     async def remove_task(self, namespace, name, uid=None):
         self.told.append(("task removed", namespace, name))

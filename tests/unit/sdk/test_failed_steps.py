@@ -105,6 +105,7 @@ async def test_a_caught_failure_is_replayed_and_an_uncaught_one_runs_afresh(pod:
 async def test_the_local_protocol_tells_a_failed_step(pod: Pod):
     await pod.start_sidecar()
     client = await pod.connected()
+    await curl(client, "GET", "/v1/attempt")  # waits for the start
     headers = [("Milepost-Failed", "true")]
     put = await curl(client, "PUT", "/v1/steps/s", b'{"message": "no"}', headers)
     assert put.status == 200

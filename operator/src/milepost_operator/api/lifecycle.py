@@ -26,6 +26,7 @@ LAST_RECORDS: Final = 50
 
 Move = Callable[[str, Sequence[str], str], Awaitable[Sequence[Redriven]]]
 _RunName = Annotated[str, Field(min_length=1, max_length=253)]
+_Many = Field(min_length=1, max_length=MAX_MANY, json_schema_extra={"uniqueItems": True})
 
 
 def _once(runs: list[str]) -> list[str]:
@@ -57,7 +58,7 @@ class CancelManyBody(_Body):
 class DeadLettersBody(_Body):
     """Either `runs` (names or ids) or `filter` says which; `limit` and `cursor` go with `filter`."""
 
-    runs: Annotated[list[_RunName], Field(min_length=1, max_length=MAX_MANY), AfterValidator(_once)] | None = None
+    runs: Annotated[list[_RunName], _Many, AfterValidator(_once)] | None = None
     filter: FilterBody | None = None
     namespace: str | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_MANY)] = 100

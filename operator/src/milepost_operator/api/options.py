@@ -29,7 +29,7 @@ Period = Annotated[float, Field(ge=options.MIN_PERIOD, le=options.MAX_SECONDS, a
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
 
 
 class DebounceBody(Model):

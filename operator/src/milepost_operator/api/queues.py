@@ -36,7 +36,7 @@ class QueuePauseBody(_Model):
     reason: Annotated[str, Field(max_length=MAX_REASON)] = ""
 
 
-class QueueQueueChangeBody(_Model):
+class QueueChangeBody(_Model):
     """`concurrency`: the limit in force from now on, over that of the manifest; null: the manifest's again."""
 
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None
@@ -59,7 +59,7 @@ class QueuesApi:
         query, named = QueueQuery, "/queues/{queue}"
         add_route(queues, "GET", "/queues", self.list_queues, answers=listed, query=query)
         add_route(queues, "GET", named, self.get, answers=one, query=query)
-        add_route(queues, "PATCH", named, self.change, answers=one, query=query, body=QueueQueueChangeBody)
+        add_route(queues, "PATCH", named, self.change, answers=one, query=query, body=QueueChangeBody)
         add_route(
             queues,
             "POST",
@@ -92,7 +92,7 @@ class QueuesApi:
         """Change the limit while the engine runs. It binds at the next admission; what runs goes on."""
         namespace, name = _named(request)
         body = await read_body(request, MAX_BODY, "a change is a small object")
-        asked = await parse_json(QueueQueueChangeBody, body)
+        asked = await parse_json(QueueChangeBody, body)
         await self._control.change_queue(namespace, name, caller_of(request).name, asked.concurrency)
         self._poke()
         return await self._shown(namespace, name)

@@ -76,10 +76,11 @@ def _problem(status: int) -> dict[str, object]:
 def _reference(model: type[BaseModel]) -> dict[str, object]:
     """A reference with the definitions it needs beside it; the document moves those to its components."""
     schema = model.model_json_schema(ref_template=SCHEMAS)
-    definitions = schema.pop("$defs", {})
-    if model.model_config.get("extra") != "allow":
-        schema["additionalProperties"] = False
-    return {"$ref": SCHEMAS.format(model=model.__name__), "$defs": {**definitions, model.__name__: schema}}
+    definitions = {**schema.pop("$defs", {}), model.__name__: schema}
+    for one in definitions.values():
+        if one.get("type") == "object":  # parsers refuse what they don't know, at any depth
+            one.setdefault("additionalProperties", False)
+    return {"$ref": SCHEMAS.format(model=model.__name__), "$defs": definitions}
 
 
 def _path_parameters(path: str) -> list[dict[str, object]]:

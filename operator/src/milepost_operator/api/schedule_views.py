@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from milepost_operator.crds.common import DNS_LABEL, DNS_SUBDOMAIN
@@ -23,7 +23,15 @@ _KEY_PARTS: Final = 3
 Namespace = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=DNS_SUBDOMAIN)]
 TaskName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 ScheduleName = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
-Time = Annotated[datetime, Field(strict=False)]
+_TIMES: Final = TypeAdapter(datetime)
+
+
+def _time(value: object) -> object:
+    """RFC 3339 text as a time: strict models take only what JSON has no type for."""
+    return _TIMES.validate_strings(value) if isinstance(value, str) else value
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]
 
 
 class _Model(BaseModel):
@@ -39,7 +47,7 @@ class ScheduleChangeBody(ScheduleSettings):
     end_at: Time | None = None
 
 
-class CreateBody(ScheduleChangeBody):
+class ScheduleBody(ScheduleChangeBody):
     """`namespace`: the token's own unless it may name any. The other fields are those of a Task's spec.schedules."""
 
     namespace: Namespace | None = None

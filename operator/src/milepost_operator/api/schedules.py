@@ -15,9 +15,9 @@ from milepost_operator.api.routes import add_route
 from milepost_operator.api.schedule_views import (
     BackfillBody,
     BackfillOut,
-    CreateBody,
     ListQuery,
     OneQuery,
+    ScheduleBody,
     ScheduleChangeBody,
     ScheduleOut,
     SchedulesOut,
@@ -29,7 +29,7 @@ from milepost_operator.api.schedule_views import (
 from milepost_operator.api.tokens import Caller
 from milepost_operator.crds.schedule import ScheduleSettings
 from milepost_operator.domain.errors import InvalidInputError, NotFoundError
-from milepost_operator.domain.schedules import ScheduleSpec
+from milepost_operator.domain.schedules import ScheduleSpec, check_time
 from milepost_operator.manifests.schedules import MAX_INPUT_BYTES, schedule_of
 from milepost_operator.ports.schedules import ScheduleApi
 
@@ -48,7 +48,7 @@ class SchedulesApi:
         router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
         named = "/{schedule}"
         made, listed, one = {201: ScheduleOut}, {200: SchedulesOut}, {200: ScheduleOut}
-        add_route(router, "POST", "", self.create, answers=made, body=CreateBody, refusals=(409,))
+        add_route(router, "POST", "", self.create, answers=made, body=ScheduleBody, refusals=(409,))
         add_route(router, "GET", "", self.list_schedules, answers=listed, query=ListQuery)
         add_route(router, "GET", named, self.get, answers=one, query=OneQuery)
         add_route(
@@ -63,9 +63,10 @@ class SchedulesApi:
 
     async def create(self, request: Request) -> Response:
         """Make a schedule of a Task: it fires from its next slot on."""
-        asked = parse_object(CreateBody, await parse_body(await _read(request)))
-        namespace = self._served(caller_of(request).namespace_for(asked.namespace))
-        made = await self._store.create_schedule(namespace, asked.task, asked.name, _spec(asked))
+        asked = parse_object(ScheduleBody, await parse_body(await _read(request)))
+        caller = caller_of(request)
+        namespace = self._served(caller.namespace_for(asked.namespace))
+        made = await self._store.create_schedule(namespace, asked.task, asked.name, _spec(asked), caller.name)
         headers = {"Location": f"/v1/schedules/{made.schedule_id}?namespace={namespace}"}
         return json_response(schedule_out(made), 201, headers)
 
@@ -99,7 +100,7 @@ class SchedulesApi:
             except ValidationError as error:
                 raise InvalidInputError("missing-field", "a schedule needs a cron", "$.cron") from error
 
-        return json_response(schedule_out(await self._store.change_schedule(*named, edit)))
+        return json_response(schedule_out(await self._store.change_schedule(*named, edit, caller_of(request).name)))
 
     async def delete(self, request: Request) -> Response:
         """No further slot fires; its runs stay."""
@@ -119,8 +120,7 @@ class SchedulesApi:
         named = _named(request)
         asked = parse_object(BackfillBody, await parse_body(await _read(request)))
         for path, at in (("$.from", asked.since), ("$.to", asked.until)):
-            if at.tzinfo is None:
-                raise InvalidInputError("invalid-field", f"{path} needs an offset, such as Z or +02:00", path)
+            check_time(at, path)
         if asked.since >= asked.until:
             raise InvalidInputError("invalid-field", "to must be after from", "$.to")
         done = await self._store.backfill(*named, asked.since, asked.until, dry_run=asked.dry_run)

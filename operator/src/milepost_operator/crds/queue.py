@@ -24,7 +24,7 @@ class Rate(Model):
     period_seconds: Annotated[int, Field(ge=1, le=86_400)]
     """Length of the period."""
     algorithm: Literal["window", "bucket"] | None = None
-    """window (default): never more than limit in any window of that length; bucket: a steady rate that may save up burst."""
+    """window (default): never more than limit in any window of that length; bucket: a rate that saves up burst."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """What a bucket can save up; limit."""
 

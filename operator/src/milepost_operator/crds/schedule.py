@@ -33,7 +33,7 @@ class ScheduleSettings(Model):
     time_zone: Annotated[str, Field(min_length=1, max_length=64, pattern=ZONE)] | None = None
     """IANA time zone that cron is read in, such as Europe/Berlin; UTC."""
     input: AnyJSON = None
-    """Input of the runs: any JSON, at most 64 KB."""
+    """Input of the runs: any JSON, at most 64 KB. $(slot) in it becomes the slot's time, $(slot.utc) that in UTC."""
     jitter_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
     """Each slot fires up to so much later, by a part of it that is random but always the same for the slot; 0."""
     overlap: Literal["allow", "forbid", "replace"] | None = None

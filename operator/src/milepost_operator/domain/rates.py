@@ -1,8 +1,8 @@
 """Rate limits as arithmetic: what may be admitted now, and when more may. The SQL functions of admission follow it.
 
-A window admits at most `limit` in any window of its period: the period has 60 slices, and the last 61 of them (which any
-window of that length lies within) hold together at most `limit`. A bucket fills at the same rate up to `burst`. A clock
-that goes back stands still.
+A window admits at most `limit` in any window of its period: the period has 60 slices, and the last 61 of them (any
+window of that length lies within them) hold together at most `limit`. A bucket fills at that rate up to `burst`.
+A clock that goes back stands still.
 """
 
 import math
@@ -18,7 +18,7 @@ SLICES: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """`at`: newest time seen. `seconds`: the period. `counts`: cost per slice, newest first. `tokens`: of a bucket."""
+    """`at`: newest time seen. `seconds`: the period. `counts`: cost per slice, newest first. `tokens`: of buckets."""
 
     at: datetime
     seconds: float
@@ -27,7 +27,7 @@ class RateState:
 
 
 def at(rate: Rate, state: RateState | None, now: datetime) -> RateState:
-    """The state as of `now`. After a change of the period each slice's cost counts at the latest moment it can be of."""
+    """The state as of `now`. After a change of the period a slice's cost counts at the latest moment it can be of."""
     capacity = float(rate.burst or rate.limit)
     period = float(rate.period_seconds)
     if state is None:

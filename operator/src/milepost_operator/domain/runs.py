@@ -36,7 +36,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`limit` of cost in any window of `period_seconds`; of algorithm `bucket`: that rate, with up to `burst` saved up."""
+    """`limit` of cost in any window of `period_seconds`; `bucket`: at that rate, with up to `burst` saved up."""
 
     limit: int
     period_seconds: int

@@ -9,12 +9,14 @@ from uuid import UUID
 from milepost_operator.domain.cron import MINUTE, Cron
 from milepost_operator.domain.crontab import parse
 from milepost_operator.domain.errors import InvalidInputError
-from milepost_operator.domain.zones import zone_of
+from milepost_operator.domain.zones import LAST_YEAR, zone_of
 
 Overlap = Literal["allow", "forbid", "replace"]
 Missed = Literal["skip", "latest", "catchup"]
 
 MAX_CATCHUP: Final = 10_000
+FIRST_YEAR: Final = 1973
+"""Of times that people give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ class Plan:
             slot = self.after(slot)
 
 
+def check_time(at: datetime, path: str) -> None:
+    """Raise InvalidInputError for a time that no slot can have, or that is in no zone."""
+    if at.tzinfo is None:
+        raise InvalidInputError("invalid-field", f"{path} needs an offset, such as Z or +02:00", path)
+    if not FIRST_YEAR <= at.year < LAST_YEAR:
+        raise InvalidInputError("invalid-field", f"{path} must lie in the years {FIRST_YEAR} to {LAST_YEAR - 1}", path)
+
+
 def check(spec: ScheduleSpec) -> None:
     """Raise InvalidInputError, with the field as its path, for a schedule that can't work."""
     for path, test, value in (("cron", parse, spec.cron), ("timeZone", zone_of, spec.time_zone)):
@@ -82,8 +92,11 @@ def check(spec: ScheduleSpec) -> None:
         except InvalidInputError as error:
             raise InvalidInputError(error.code, str(error), path) from error
     for path, at in (("startAt", spec.start_at), ("endAt", spec.end_at)):
-        if at is not None and at.tzinfo is None:
-            raise InvalidInputError("invalid-schedule", f"{path} needs an offset, such as Z or +02:00", path)
+        if at is not None:
+            check_time(at, path)
+    if spec.jitter_seconds > MINUTE > Plan(spec).least_gap:
+        message = f"jitterSeconds can't be above {MINUTE} where cron has several seconds in its first field"
+        raise InvalidInputError("invalid-schedule", message, "jitterSeconds")
     if spec.overlap == "replace" and spec.missed == "catchup":
         message = "catchup can't go with overlap: replace, where each slot would cancel the one before: use latest"
         raise InvalidInputError("invalid-schedule", message, "missed")

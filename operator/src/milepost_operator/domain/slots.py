@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -55,6 +56,18 @@ class _Late:
     note: str | None = None
 
 
+def input_of(text: str, slot: int, zone: str) -> str | None:
+    """The input of a slot's run where the schedule's (JSON text) speaks of the slot; None: it is the schedule's own.
+
+    `$(slot)` in a string stands for the slot's time as the wall shows it, `$(slot.utc)` for the same in UTC.
+    """
+    if "$(slot" not in text:
+        return None
+    wall = slot_name(slot, zone).partition("[")[0]
+    utc = datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text.replace("$(slot)", wall).replace("$(slot.utc)", utc)
+
+
 def begin(schedule_id: UUID, spec: ScheduleSpec, now: int) -> Decision:
     """For a schedule that is new, edited or resumed: nothing before `now` is missed."""
     plan = Plan(spec)
@@ -96,8 +109,9 @@ def _on_time(due: Due, plan: Plan, now: float, room: int) -> _Late:
     first = plan.after(due.cursor)
     if first is not None and first <= oldest:
         late.cursor = oldest
+    at = 0.0
     for slot in plan.slots(late.cursor):
-        at = _fire_at(due.schedule_id, spec, slot)
+        at = max(at, _fire_at(due.schedule_id, spec, slot))  # in order: one waits for those before it
         if at > now or len(late.slots) >= room:
             break
         late.cursor = slot

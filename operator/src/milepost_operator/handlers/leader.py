@@ -15,6 +15,7 @@ from milepost_operator.handlers.objects import watch_objects
 from milepost_operator.manifests.job import PodSettings
 from milepost_operator.obs.operator import OperatorMetrics
 from milepost_operator.reconcile.backlog import Backlog
+from milepost_operator.reconcile.history import DELETES_PER_SECOND, HistoryLimits
 from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
@@ -129,6 +130,7 @@ class Leader:
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
         queues = QueueStatus(store, cluster, bucket, clock=now, on_views=metrics.show_queues)
         schedules = TaskScheduleStatus(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND))
+        history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
         by_project = Loop("project", projector.turn, interval=1.0, spacing=0.1)
@@ -141,6 +143,7 @@ class Leader:
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),
+            Loop("history", history.turn, interval=10.0),
             Loop("absent-manifests", manifest_sweep.turn, interval=30.0),
         )
         self._by_name = {"pods": (by_pods,), "launch": (by_launch, by_pods), "project": (by_project,)}

@@ -17,7 +17,7 @@ _MAX_KEY: Final = 256
 _MAX_MESSAGE: Final = 900
 _MAX_PROGRESS: Final = 120
 _MAX_TAGS: Final = 8
-_AT_WORK: Final = frozenset({RunState.RUNNING, RunState.CANCELLING, RunState.SUSPENDED})
+_AT_WORK: Final = frozenset({RunState.RUNNING, RunState.CANCELLING})
 
 
 def phase(state: RunState) -> str:

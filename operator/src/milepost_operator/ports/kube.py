@@ -56,6 +56,9 @@ class Objects(Protocol):
     async def patch_status(self, plural: Plural, namespace: str, name: str, patch: Object) -> Object:
         """Merge patch of status. NotFoundError; ConflictError when it names another uid."""
 
+    async def delete_object(self, plural: Plural, namespace: str, name: str, uid: str) -> None:
+        """It is no error when it is gone, or is another one than `uid`."""
+
     async def create_event(self, event: Object) -> None:
         """An Event of the same name that is there already counts as written."""
 

@@ -1,7 +1,6 @@
 """The store for lists, for many runs at once and for what is left of ended ones. As all ports, see ports.store."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -54,6 +53,3 @@ class History(Protocol):
 
     async def cr_deleted(self, run_ids: Sequence[UUID]) -> None:
         """These objects are gone, and stay away."""
-
-    async def forget_absent_crs(self, present: Sequence[str], before: datetime) -> int:
-        """Objects of ended runs that a complete list no longer has (by uid): nothing is kept for their sake."""

@@ -44,7 +44,7 @@ class ScheduleDuty(Protocol):
 class ScheduleApi(Protocol):
     """Schedules of the HTTP API. NotFoundError for one that isn't there."""
 
-    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec) -> ScheduleView:
+    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec, who: str) -> ScheduleView:
         """ConflictError `schedule-exists` when the Task has one of this name."""
 
     async def get_schedule(self, namespace: str, schedule_id: UUID) -> ScheduleView: ...
@@ -60,7 +60,7 @@ class ScheduleApi(Protocol):
         """By (namespace, task, name); from after these on."""
 
     async def change_schedule(
-        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec]
+        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec], who: str
     ) -> ScheduleView:
         """ConflictError `managed-schedule` for one of a Task's manifest. What `edit` raises is raised."""
 

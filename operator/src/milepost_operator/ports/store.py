@@ -108,7 +108,7 @@ class Projections(Protocol):
         """The CR shows `rev` and the Events up to a seq are out. `shown`: with which progress; else with the newest."""
 
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
-        """CRs (by uid) that a complete list no longer has: forget them, so that they are projected anew."""
+        """CRs (by uid) that a complete list no longer has: forget them. Live ones are projected anew (how many)."""
 
 
 class PodStore(Protocol):

@@ -68,11 +68,11 @@ class TaskScheduleStatus:
         self._objects = objects
         self._bucket = bucket
         self._since: datetime | None = None
-        self._shown: dict[tuple[str, str], Manifest] = {}
+        self._shown: dict[tuple[str, str], datetime] = {}
 
     async def turn(self) -> None:
         found = await self._store.task_schedules(self._since and self._since - _OVERLAP, MAX_SCHEDULES)
-        news = [one for one in found if self._shown.get((one.namespace, one.task)) != _status(one)]
+        news = [one for one in found if self._shown.get((one.namespace, one.task)) != one.changed_at]
         for one in news[:PER_TURN]:
             await self._show(one)
         if len(news) > PER_TURN:
@@ -82,17 +82,15 @@ class TaskScheduleStatus:
 
     async def _show(self, one: TaskSchedules) -> None:
         await self._bucket.take()
-        status = _status(one)
         try:
-            await self._objects.patch_status("tasks", one.namespace, one.task, {"status": status})
+            await self._objects.patch_status("tasks", one.namespace, one.task, {"status": _status(one)})
         except UnavailableError:
             raise
         except NotFoundError:
-            self._shown.pop((one.namespace, one.task), None)
-            return
+            log.debug("task_of_schedules_missing", namespace=one.namespace, task=one.task)
         except MilepostError as error:
             log.info("schedules_not_shown", namespace=one.namespace, task=one.task, error=str(error))
-        self._shown[one.namespace, one.task] = status
+        self._shown[one.namespace, one.task] = one.changed_at
 
 
 def _status(one: TaskSchedules) -> Manifest:

@@ -58,15 +58,7 @@ class Cluster:
         return await self._found(f"{_jobs(namespace)}/{quote(name)}")
 
     async def delete_job(self, namespace: str, name: str, uid: str | None = None) -> None:
-        options: dict[str, Any] = {"propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
-        try:
-            await self._kube.delete(f"{_jobs(namespace)}/{quote(name)}", options)
-        except (KubeNotFound, KubeConflict):
-            return  # gone, or another one of that name
-        except KubeForbidden as error:
-            raise ForbiddenError(str(error)) from error
+        await self._delete(f"{_jobs(namespace)}/{quote(name)}", uid)
 
     async def pods_of(self, namespace: str, pod_id: str) -> Sequence[Object]:
         params: dict[str, str | int] = {"labelSelector": f"{names.SELECTOR},{names.POD_LABEL}={pod_id}"}
@@ -93,6 +85,9 @@ class Cluster:
         with translated():
             return await self._kube.patch(f"{_custom(plural, namespace)}/{quote(name)}/status", patch)
 
+    async def delete_object(self, plural: Plural, namespace: str, name: str, uid: str) -> None:
+        await self._delete(f"{_custom(plural, namespace)}/{quote(name)}", uid)
+
     async def create_event(self, event: Object) -> None:
         namespace: str = event["metadata"]["namespace"]  # type: ignore[index]
         try:
@@ -115,6 +110,17 @@ class Cluster:
 
     async def namespace_alive(self, namespace: str) -> bool:
         return _stays(await self._found(f"/api/v1/namespaces/{quote(namespace)}"))
+
+    async def _delete(self, path: str, uid: str | None) -> None:
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._kube.delete(path, options)
+        except (KubeNotFound, KubeConflict):
+            return  # gone, or another one of that name
+        except KubeForbidden as error:
+            raise ForbiddenError(str(error)) from error
 
     async def _found(self, path: str) -> dict[str, Any] | None:
         try:

@@ -1,4 +1,4 @@
-"""Port `Admission`: runs that wait get their slot, within every limit. The SQL function `admit` decides (migration 0003)."""
+"""Port `Admission`: runs that wait get their slot, within every limit. The SQL function `admit` (0003) decides."""
 
 import asyncio
 import time

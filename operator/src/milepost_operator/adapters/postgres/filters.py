@@ -47,7 +47,7 @@ def ids(
         made.conditions.append("r.namespace = n.namespace")
     if len(asked.states) == 1:
         made.where("r.state = {}", asked.states[0])
-    elif asked.states and not asked.by_finish and asked.tag is None:
+    elif asked.states and _in_order_of_states(asked):
         lanes.append(f"unnest({made.put(list(asked.states))}::text[]) s (state)")
         made.conditions.append("r.state = s.state")
     elif asked.states:
@@ -124,6 +124,12 @@ def dead_letters(
         f" order by r.dead_lettered_at desc, r.run_id desc limit {made.put(limit)}"
     )
     return query, made.arguments
+
+
+def _in_order_of_states(asked: RunFilter) -> bool:
+    """Nothing else picks the index to go by: each state is a page of its own."""
+    others = (asked.task, asked.queue, asked.tag, asked.key, asked.idempotency_key)
+    return not asked.by_finish and all(one is None for one in others)
 
 
 def _source(made: Statement, asked: RunFilter) -> tuple[str, str]:

@@ -145,6 +145,7 @@ class PostgresPodStore:
                 write.types,
                 write.fingerprint,
                 _size(write),
+                write.failed,
             )
         except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
             return None

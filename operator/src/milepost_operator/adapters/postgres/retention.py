@@ -4,7 +4,6 @@ Batches of a few hundred runs, each in a transaction of its own, found by index 
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -52,9 +51,6 @@ class PostgresRetention:
 
     async def cr_deleted(self, run_ids: Sequence[UUID]) -> None:
         await self._db.fetch(Q["cr_deleted"], list(run_ids))
-
-    async def forget_absent_crs(self, present: Sequence[str], before: datetime) -> int:
-        return len(await self._db.fetch(Q["forget_absent_crs"], self._db.cluster, list(present), before))
 
     async def _prune_records(self, connection: Connection, group: Row, limit: int) -> int:
         key = (self._db.cluster, group["namespace"], group["task"], group["succeeded"])

@@ -11,7 +11,7 @@ from uuid import UUID
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schedule_rows import continued, put_schedule, read_spec, view_of
-from milepost_operator.adapters.postgres.schedules import SlotRun, insert_runs
+from milepost_operator.adapters.postgres.schedules import insert_runs, slot_run
 from milepost_operator.domain.cron import slot_name
 from milepost_operator.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from milepost_operator.domain.ids import uuid7
@@ -29,7 +29,7 @@ class PostgresScheduleApi:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec) -> ScheduleView:
+    async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec, who: str) -> ScheduleView:
         key = (self._db.cluster, namespace, task)
 
         async def work(connection: Connection) -> UUID:
@@ -46,7 +46,7 @@ class PostgresScheduleApi:
                 begin(made, spec, int(now.timestamp())),
                 managed=False,
                 active=True,
-                paused_by="its maker" if spec.paused else None,
+                paused_by=who if spec.paused else None,
             )
             if not written:
                 raise _exists(task, name)
@@ -83,15 +83,18 @@ class PostgresScheduleApi:
         return [view_of(row) for row in await self._db.fetch(query, *args, limit)]
 
     async def change_schedule(
-        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec]
+        self, namespace: str, schedule_id: UUID, edit: Callable[[ScheduleSpec], ScheduleSpec], who: str
     ) -> ScheduleView:
         async def work(connection: Connection) -> None:
             row = await self._locked(connection, namespace, schedule_id)
             _require_free(row)
             before = read_spec(row["spec"], row["input"])
             spec = edit(before)
+            paused_by = row["paused_by"]
+            if spec.paused != before.paused:
+                paused_by = who if spec.paused else None
             if spec != before:
-                await self._put(connection, row, before, spec, row["paused_by"])
+                await self._put(connection, row, before, spec, paused_by)
 
         await self._db.transaction(work)
         return await self.get_schedule(namespace, schedule_id)
@@ -130,16 +133,17 @@ class PostgresScheduleApi:
             message = f"the range has more than {MAX_BACKFILL} slots: end it after {last}, and then go on from there"
             raise InvalidInputError("range-too-large", message, "$.to")
         slots = [slot_name(slot, spec.time_zone) for slot in found]
-        created = await self._fill(view, slots) if not dry_run else 0
+        created = await self._fill(view, found) if not dry_run else 0
         known = await self._db.fetchrow(Q["runs_of_slots"], schedule_id, slots)
         existing = (int(known[0]) if known else 0) - created
         return Backfill(len(slots), created, existing, slots[0] if slots else None, slots[-1] if slots else None)
 
-    async def _fill(self, view: ScheduleView, slots: Sequence[str]) -> int:
+    async def _fill(self, view: ScheduleView, slots: Sequence[int]) -> int:
         created = 0
         digest = input_hash(view.spec.input)
         for start in range(0, len(slots), _CHUNK):
-            items = [SlotRun(view.schedule_id, view.task, slot, digest) for slot in slots[start : start + _CHUNK]]
+            chunk = slots[start : start + _CHUNK]
+            items = [slot_run(view.schedule_id, view.task, view.spec, slot, digest) for slot in chunk]
             created += await self._db.transaction(lambda c, items=items: insert_runs(c, items))  # type: ignore[misc]
         if created:
             self._db.wake("admit")

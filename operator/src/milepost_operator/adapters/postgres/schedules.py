@@ -19,13 +19,16 @@ from milepost_operator.adapters.postgres.schedule_rows import continued, parsed,
 from milepost_operator.domain.cron import slot_name
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
+from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.schedules import Fired, ScheduleSpec, TaskSchedules
-from milepost_operator.domain.slots import Decision, Due, begin, decide
+from milepost_operator.domain.slots import Decision, Due, begin, decide, input_of
 from milepost_operator.obs.logging import get_logger
 
 RUNS_PER_TURN: Final = 1_000
 RUNS_PER_SCHEDULE: Final = 100
 """Of one schedule in one turn: one that catches up holds nobody else up."""
+DECIDING_SECONDS: Final = 0.1
+"""After a long outage a decision may take tens of milliseconds, and sidecars' heartbeats wait meanwhile."""
 FORGET: Final = 100
 MANIFEST: Final = "the Task's manifest"
 
@@ -34,12 +37,21 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SlotRun:
-    """A run to insert for a slot."""
+    """A run to insert for a slot. `input`: JSON text, where it is not the schedule's own."""
 
     schedule_id: UUID
     task: str
     slot: str
     input_hash: bytes
+    input: str | None = None
+
+
+def slot_run(schedule_id: UUID, task: str, spec: ScheduleSpec, slot: int, digest: bytes) -> SlotRun:
+    """`digest`: identity of the schedule's own input."""
+    given = input_of(spec.input, slot, spec.time_zone)
+    return SlotRun(
+        schedule_id, task, slot_name(slot, spec.time_zone), digest if given is None else input_hash(given), given
+    )
 
 
 async def insert_runs(connection: Connection, items: Sequence[SlotRun]) -> int:
@@ -52,6 +64,7 @@ async def insert_runs(connection: Connection, items: Sequence[SlotRun]) -> int:
         [item.slot for item in items],
         [run_name(item.task, secrets.token_bytes(NAME_SUFFIX_BYTES)) for item in items],
         [item.input_hash for item in items],
+        [item.input for item in items],
     )
     return len(rows)
 
@@ -158,11 +171,11 @@ async def _live(connection: Connection, rows: Sequence[Row]) -> dict[UUID, list[
 
 
 def _decided(rows: Sequence[Row], live: Mapping[UUID, Sequence[UUID]]) -> list[_Move]:
-    """Decisions for as many rows as a transaction may make runs for; the others stay due."""
+    """Decisions for as many rows as one turn may take on, in runs and in time; the others stay due."""
     moves = []
-    room = RUNS_PER_TURN
+    room, stop = RUNS_PER_TURN, time.monotonic() + DECIDING_SECONDS
     for row in rows:
-        if room <= 0:
+        if room <= 0 or time.monotonic() > stop:
             break
         move = _move(row, len(live.get(row["schedule_id"], ())), min(room, RUNS_PER_SCHEDULE))
         room -= len(move.runs)
@@ -179,7 +192,7 @@ def _move(row: Row, live: int, room: int) -> _Move:
         decision = decide(Due(schedule_id, spec, cursor, live), now, room)
     except InvalidInputError as error:  # it was right when it was taken: the time zones are other ones since
         return _Move(row, Decision(int(now), None, None, note=f"the schedule rests: {error}"))
-    runs = [SlotRun(schedule_id, row["task"], slot_name(slot, spec.time_zone), digest) for slot in decision.slots]
+    runs = [slot_run(schedule_id, row["task"], spec, slot, digest) for slot in decision.slots]
     return _Move(row, decision, runs)
 
 

@@ -35,6 +35,7 @@ class PostgresProjections:
         await self._db.fetch(Q["projected"], run_id, rev, cr_uid, events_upto, *progress)
 
     async def lost_crs(self, present: Sequence[str], before: datetime) -> int:
+        await self._db.fetch(Q["forget_absent_crs"], self._db.cluster, list(present), before)
         return len(await self._db.fetch(Q["lost_crs"], self._db.cluster, list(present), before))
 
     async def _events(self, row: Row) -> Sequence[RunEvent]:

@@ -89,12 +89,19 @@ create table queue_keys (
     touched_at timestamptz not null default clock_timestamp()
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 
--- Unique by an expression, so that no plan reads by it: it leads through every version of a row, `newest` to the last one.
-create unique index queue_keys_one on queue_keys (cluster, namespace, queue, (key || ''));
 create index queue_keys_order on queue_keys (cluster, namespace, queue, tag, key) where open and tasks <> '{}';
 create index queue_keys_newest on queue_keys (cluster, namespace, queue, key, tag);
 create index queue_keys_opening on queue_keys (cluster, namespace, queue, opens_at) where opens_at is not null;
 create index queue_keys_idle on queue_keys (cluster, touched_at) where tasks = '{}' and running = 0;
+
+-- Who inserts the name makes the key. A unique index on the key itself would be walked through all its versions.
+create table queue_key_names (
+    cluster text not null,
+    namespace text not null,
+    queue text not null,
+    key text not null,
+    primary key (cluster, namespace, queue, key)
+);
 
 -- Slots given back since the last claim of their queue folded them into its counters; negative: taken outside a claim.
 -- `anew`: a run waits before its key's mark.
@@ -192,6 +199,16 @@ begin
     raise exception 'a cost of % never fits a limit of %', cost, rate->>'limit';
 end $$;
 
+create function make_key(p_cluster text, p_namespace text, p_queue text, p_key text) returns void language plpgsql as $$
+#variable_conflict use_column
+begin
+    insert into queue_key_names (cluster, namespace, queue, key) values (p_cluster, p_namespace, p_queue, p_key)
+    on conflict do nothing;
+    if found then
+        insert into queue_keys (cluster, namespace, queue, key) values (p_cluster, p_namespace, p_queue, p_key);
+    end if;
+end $$;
+
 -- Says of keys and tasks that runs wait under them, the first of them at `firsts`. What is told already costs a look,
 -- without a lock: the rare key that is put to rest at that very moment is found by `find_waiting`. An entry before the
 -- key's mark is told too, so that the next claim reads from the beginning.
@@ -215,16 +232,21 @@ begin
             values (n.cluster, n.namespace, n.queue, n.key, 0, true);
         end if;
         continue when found and not known.emptied and n.task = any(known.tasks);
-        v_virtual := (select i.virtual from queue_states i
-                      where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
-                      order by i.turn desc limit 1);
-        insert into queue_keys as k (cluster, namespace, queue, key, tasks, tag)
-        values (n.cluster, n.namespace, n.queue, n.key, array[n.task], coalesce(v_virtual, 0))
-        on conflict (cluster, namespace, queue, (key || '')) do update
+        v_virtual := coalesce((select i.virtual from queue_states i
+                               where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue
+                               order by i.turn desc limit 1), 0);
+        loop
+            select i.ctid as tid into known from queue_keys i
+            where i.cluster = n.cluster and i.namespace = n.namespace and i.queue = n.queue and i.key = n.key
+            order by i.tag desc limit 1 for no key update;
+            exit when found;
+            perform make_key(n.cluster, n.namespace, n.queue, n.key);
+        end loop;
+        update queue_keys k
         set tasks = case when n.task = any(k.tasks) then k.tasks else k.tasks || n.task end,
-            tag = greatest(k.tag, excluded.tag), open = k.open or k.emptied, emptied = false,
+            tag = greatest(k.tag, v_virtual), open = k.open or k.emptied, emptied = false,
             opens_at = case when k.emptied then null else k.opens_at end
-        where k.emptied or not n.task = any(k.tasks);
+        where k.ctid = known.tid and (k.emptied or not n.task = any(k.tasks));
     end loop;
 end $$;
 
@@ -324,6 +346,11 @@ create function recount(p_cluster text, p_namespace text, p_queue text) returns 
 declare
     total integer;
 begin
+    perform make_key(p_cluster, p_namespace, p_queue, r.key)
+    from (select distinct concurrency_key as key from runs where cluster = p_cluster and namespace = p_namespace
+          and queue = p_queue and state in ('admitted', 'running', 'cancelling')) r
+    where not exists (select 1 from queue_keys k where k.cluster = p_cluster and k.namespace = p_namespace
+                      and k.queue = p_queue and k.key = r.key);
     with held as (
         select concurrency_key as key, count(*)::integer as n from runs
         where cluster = p_cluster and namespace = p_namespace and queue = p_queue and state in ('admitted', 'running', 'cancelling')
@@ -333,12 +360,6 @@ begin
         where cluster = p_cluster and namespace = p_namespace and queue = p_queue group by key
     ), counted as materialized (
         select key, sum(n)::integer as n from held group by key
-    ), fresh as (
-        insert into queue_keys (cluster, namespace, queue, key, running)
-        select p_cluster, p_namespace, p_queue, key, n from counted
-        where n <> 0 and not exists (select 1 from queue_keys k where k.cluster = p_cluster and k.namespace = p_namespace
-                                     and k.queue = p_queue and k.key = counted.key)
-        on conflict do nothing
     ), wrong as (
         select k.key, coalesce(c.n, 0) as n from queue_keys k left join counted c on c.key = k.key
         where k.cluster = p_cluster and k.namespace = p_namespace and k.queue = p_queue and k.running <> coalesce(c.n, 0)
@@ -368,10 +389,11 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 #variable_conflict use_column
 declare
     sweep_every constant interval := '80 milliseconds';
+    few constant integer := 8;
     nothing constant uuid := '00000000-0000-0000-0000-000000000000';
     q record; s queue_states; r record; t record; u record; now_ timestamptz := clock_timestamp();
     v_sweep boolean; changed boolean := false; v_upto bigint; v_free integer; v_n integer; ki integer; ti integer; mi integer; cost integer; fits boolean;
-    returned text[]; names text[]; more claim_key[]; ks claim_key[] := '{}'; v_live integer := 0; progress boolean;
+    returned text[]; names text[]; more claim_key[]; ks claim_key[] := '{}'; v_live integer := 0;
     v_tokens integer; v_taken integer := 0; virtual_now bigint;
     t_names text[] := '{}'; t_versions bigint[] := '{}'; t_rooms integer[] := '{}'; t_units jsonb[] := '{}';
     m_names text[] := '{}'; m_rooms integer[] := '{}'; v_blocked text[] := '{}';
@@ -469,7 +491,7 @@ begin
         union all
         (select i.key from queue_keys i where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue
          and i.open and i.tasks <> '{}' and i.tag >= case when v_sweep then -1 else s.virtual - 1 end
-         and v_free > 0 and (v_tokens is null or v_tokens > 0) order by i.tag, i.key limit p_limit)
+         and v_free > 0 and (v_tokens is null or v_tokens > 0) order by i.tag, i.key limit greatest(p_limit, few + 2))
     ) w;
 
     virtual_now := s.virtual;
@@ -529,7 +551,6 @@ begin
             v_live := v_live + ks[i].live::integer;
         end loop;
 
-        progress := false;
         for r in
             with k as materialized (
                 select m.*, m.tag + m.got as place from unnest(ks) with ordinality m
@@ -682,7 +703,6 @@ begin
             t_rooms[ti] := t_rooms[ti] - 1;
             v_free := v_free - 1;
             admitted := admitted + 1;
-            progress := true;
             if r.n > 0 then
                 virtual_now := greatest(virtual_now, ks[ki].tag + ks[ki].got);
                 if not ks[ki].dropped then
@@ -705,7 +725,7 @@ begin
             if ks[i].met < ks[i].asked then
                 ks[i].live := false;
                 if ks[i].whole then
-                    ks[i].bare := true;
+                    ks[i].bare := not ks[i].tasks && v_blocked;
                 else
                     again_in := least(again_in, extract(epoch from sweep_every));
                 end if;
@@ -713,16 +733,14 @@ begin
             v_live := v_live + (ks[i].live and ks[i].room > 0 and ks[i].opens_at is null and not ks[i].tasks <@ v_blocked)::integer;
         end loop;
         exit when v_free <= 0 or v_tokens <= 0;
-        names := null;
-        if v_live = 0 then
-            select array_agg(w.key) into names from (
-                select i.key from queue_keys i
-                where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.open and i.tasks <> '{}'
-                  and i.tag >= case when v_sweep then -1 else s.virtual - 1 end and not i.tasks <@ v_blocked
-                  and i.key <> all(select m.key from unnest(ks) m)
-                order by i.tag, i.key limit p_limit) w;
-            exit when names is null;
-        end if;
+        -- Those at hand had less than there is room for: those next in turn come before they are asked again.
+        select array_agg(w.key) into names from (
+            select i.key from queue_keys i
+            where i.cluster = p_cluster and i.namespace = p_namespace and i.queue = p_queue and i.open and i.tasks <> '{}'
+              and i.tag >= case when v_sweep then -1 else s.virtual - 1 end and not i.tasks <@ v_blocked
+              and i.key <> all(select m.key from unnest(ks) m)
+            order by i.tag, i.key limit greatest(p_limit, few + 2)) w;
+        exit when names is null and v_live = 0;
     end loop;
 
     if cardinality(orphans) > 0 then
@@ -763,19 +781,21 @@ begin
     -- A key under which nothing is left rests after a second look; where there are few, it stays in turn for a while.
     with judged as (
         select m.*, m.bare and not m.stays and m.got = 0 and (m.emptied or not m.used) as rests
-        from (select m.*, m.bare and m.used and cardinality(ks) <= 8 as stays
+        from (select m.*, m.bare and m.used and cardinality(ks) <= few as stays
               from (select m.*, o.tasks as were, o.running as ran, o.emptied as was_emptied,
                            m.got > 0 or o.touched_at > now_ - interval '5 seconds' as used
                     from unnest(ks) m join queue_keys o on o.ctid = m.tid) m) m
     ), due as materialized (
         select * from judged m
-        where m.got > 0 or m.running <> m.ran or m.bare and not m.stays or m.opens_at is not null or m.was_emptied
+        where m.got > 0 or m.running <> m.ran or m.bare and (not m.stays or m.tag < virtual_now) or m.opens_at is not null
+              or m.was_emptied
     ), done as (
         update queue_keys k
-        set running = m.running + m.got, tag = m.tag + m.got, mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
+        set running = m.running + m.got, tag = case when m.bare then greatest(m.tag + m.got, virtual_now) else m.tag + m.got end,
+            mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
             rate = case when m.taken > 0 then rate_take(m.rate, m.taken) else m.rate end,
             touched_at = case when m.got > 0 then now_ else k.touched_at end,
-            tasks = case when m.rests then array(select w from unnest(m.tasks) w where w = any(v_blocked)) else m.tasks end,
+            tasks = case when m.rests then '{}' else m.tasks end,
             emptied = case when m.bare then not m.stays and not m.rests else m.emptied and m.opens_at is not null end,
             opens_at = case when m.bare then case when not m.stays and not m.rests then now_ + interval '100 milliseconds' end
                             else m.opens_at end,

@@ -32,6 +32,8 @@ create index runs_by_key on runs (cluster, namespace, concurrency_key, created_a
 create index runs_by_idempotency_key on runs (idempotency_key) where idempotency_key is not null;
 create index runs_by_finish on runs (cluster, namespace, finished_at desc, run_id desc) where finished_at is not null;
 create index runs_by_duration on runs (cluster, namespace, (finished_at - started_at)) where finished_at is not null;
+-- Those of a partial index don't count for the planner.
+create statistics runs_duration on (finished_at - started_at) from runs;
 
 -- Tags in the order of lists, written once: an index on the array would be written with every change of a run.
 create table run_tags (
@@ -58,9 +60,9 @@ select distinct r.cluster, r.namespace, t.tag, r.created_at, r.run_id from runs 
 -- Retention. Ended runs of a task in the order of their end; dead letters stay out of its way.
 create index runs_history on runs (cluster, namespace, task, (state = 'succeeded'), finished_at, run_id)
     where finished_at is not null and not dead_lettered;
--- Run objects that we made, of ended runs.
+-- Ended runs that a Run object shows.
 create index runs_shown on runs (cluster, namespace, task, (state = 'succeeded'), finished_at desc, run_id)
-    where finished_at is not null and cr_uid is not null and intent_uid is null;
+    where finished_at is not null and cr_uid is not null;
 
 -- Records of a task's runs that ended up to here are pruned: no run is looked at twice.
 create table retention_marks (

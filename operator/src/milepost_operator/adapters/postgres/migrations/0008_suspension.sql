@@ -41,7 +41,8 @@ create index wakes_of_run on wakes (run_id);
 
 create function wake_parent() returns trigger language plpgsql as $$
 begin
-    insert into wakes (run_id) values (new.parent_run);
+    insert into wakes (run_id)
+    select r.run_id from runs r where r.run_id = new.parent_run and r.finished_at is null;
     return null;
 end
 $$;

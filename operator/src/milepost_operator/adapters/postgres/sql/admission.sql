@@ -49,12 +49,16 @@ from untold having count(*) > 0;
 -- name: forget_keys
 -- Keys that nothing uses and whose rate remembers nothing any more (the longest period is a day).
 with idle as (
-    select ctid as tid from queue_keys
+    select namespace, queue, key from queue_keys
     where cluster = $1 and tasks = '{}' and running = 0 and touched_at < clock_timestamp() - interval '2 days'
     limit $2
     for update skip locked
+), forgotten as (
+    delete from queue_keys k using idle i
+    where k.cluster = $1 and k.namespace = i.namespace and k.queue = i.queue and k.key = i.key
 )
-delete from queue_keys k using idle i where k.ctid = i.tid and k.tasks = '{}' and k.running = 0;
+delete from queue_key_names k using idle i
+where k.cluster = $1 and k.namespace = i.namespace and k.queue = i.queue and k.key = i.key;
 
 -- name: set_global_limit
 insert into limits as l (cluster, namespace, kind, name, concurrency) values ($1, '', 'global', '', $2)

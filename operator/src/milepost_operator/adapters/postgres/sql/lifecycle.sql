@@ -2,7 +2,7 @@
 -- A new run of the same input and options; its queue, policy and version are the Task's of now. Its spans of time begin
 -- anew. A key of idempotency stays with the run that took it.
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, held_at, input, input_hash, tags,
-                  priority, concurrency_key, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
+                  priority, concurrency_key, rate_cost, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
                   origin_run, origin_seq)
 select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null or q.name is null then 'held' else 'queued' end,
@@ -10,7 +10,7 @@ select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null then format('no Task %s in namespace %s: apply it, or delete the run', s.task, s.namespace)
             when q.name is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', t.queue, s.namespace) end,
        case when t.name is null or q.name is null then n.at end,
-       s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, n.at, order_at(n.at, s.priority),
+       s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, s.rate_cost, n.at, order_at(n.at, s.priority),
        n.at + (s.expires_at - s.created_at), n.at + (s.deadline_at - s.created_at),
        t.retry, t.timeouts, $4, s.run_id, h.last_seq
 from runs s
@@ -29,8 +29,8 @@ returning records;
 
 -- name: copy_records
 -- Under the seqs they have; attempt 0: written before the first attempt of this run.
-insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, created_at)
-select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, created_at from records where run_id = $1;
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, created_at)
+select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, failed, created_at from records where run_id = $1;
 
 -- name: run_to_copy
 -- Locked: of two that want to make another run of it, one comes after the other.
@@ -51,8 +51,8 @@ order by w.place;
 -- name: leave_dead_letters
 -- Its Event goes out where a Run object shows it; no object is made for its sake.
 update runs
-set dead_lettered = false, redriven_by = $2, discarded_at = case when $2 is null then clock_timestamp() end,
-    discarded_by = case when $2 is null then $3 end, rev = rev + (cr_uid is not null)::int
+set dead_lettered = false, redriven_by = $2, discarded_at = case when $2::uuid is null then clock_timestamp() end,
+    discarded_by = case when $2::uuid is null then $3 end, rev = rev + (cr_uid is not null)::int
 where run_id = $1 and dead_lettered;
 
 -- name: cancellable

@@ -13,20 +13,21 @@ with recursive found as (
 select namespace from found where namespace is not null;
 
 -- name: summaries
--- The rows of a page, under their names in JSON (api.views.RunSummaryOut). $3: attempts of a run that knows no policy yet.
-select r.run_id as id, r.name, r.namespace, r.task, r.queue, r.state, r.reason, r.message, r.attempt,
+-- The rows of a page, under their names in JSON (api.views.RunSummaryOut). What only some have is looked up for those:
+-- the pod while it is at work, the resume of later attempts. $3: attempts of a run that knows no policy yet.
+select r.run_id::text as id, r.name, r.namespace, r.task, r.queue, r.state, r.reason, r.message, r.attempt,
        r.attempts_counted as "attemptsCounted", coalesce((r.retry ->> 'max_attempts')::int, $3) as "maxAttempts", r.version,
-       r.origin, r.origin_run as "originRun", r.origin_seq as "originSeq", r.tags, r.idempotency_key as "idempotencyKey",
+       r.origin, r.origin_run::text as "originRun", r.origin_seq as "originSeq", r.tags, r.idempotency_key as "idempotencyKey",
        p.pod_name as "podName", coalesce(h.last_seq, 0) as "lastSeq", h.last_key as "lastCheckpoint",
-       case when a.attempt > 1 then a.resumed_after end as "resumedAfter", h.progress,
-       h.progress_message as "progressMessage", r.dead_lettered as "deadLettered", r.redriven_by as "redrivenBy",
+       a.resumed_after as "resumedAfter", h.progress,
+       h.progress_message as "progressMessage", r.dead_lettered as "deadLettered", r.redriven_by::text as "redrivenBy",
        r.created_at as "createdAt", r.ready_at as "readyAt", r.admitted_at as "admittedAt", r.started_at as "startedAt",
        r.finished_at as "finishedAt"
 from unnest($1::uuid[], $2::int[]) page (run_id, place)
 join runs r on r.run_id = page.run_id
 left join run_heads h on h.run_id = r.run_id
-left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
-left join pods p on p.pod_id = a.pod_id
+left join attempts a on a.run_id = case when r.attempt > 1 then r.run_id end and a.attempt = r.attempt
+left join pods p on p.pod_id = h.pod_id
 order by page.place;
 
 -- name: last_records

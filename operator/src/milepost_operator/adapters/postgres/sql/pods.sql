@@ -106,8 +106,8 @@ with head as (
       and not exists (select 1 from records r where r.run_id = $1 and r.key = $7 and r.kind = 'step' and $6 = 'step')
     returning h.last_seq
 )
-insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes)
-select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11 from head
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed)
+select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11, $12 from head
 returning seq;
 
 -- name: record_by_write

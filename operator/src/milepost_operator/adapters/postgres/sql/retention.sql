@@ -140,10 +140,10 @@ update runs set cr_uid = null, projected_rev = greatest(projected_rev, rev)
 where run_id = any($1) and finished_at is not null and intent_uid is null;
 
 -- name: forget_absent_crs
+-- Objects of ended runs that a complete list no longer has: their rows are kept for no object's sake any more.
 update runs set cr_uid = null, intent_uid = null, projected_rev = greatest(projected_rev, rev)
 where run_id in (
     select run_id from runs
-    where cluster = $1 and finished_at < $3 and cr_uid is not null and not (cr_uid = any($2))
-      and projected_at < $3
-    limit 500)
-returning run_id;
+    where cluster = $1 and finished_at is not null and cr_uid is not null and finished_at < $3
+      and coalesce(projected_at, finished_at) < $3 and not (cr_uid = any($2))
+    limit 500);

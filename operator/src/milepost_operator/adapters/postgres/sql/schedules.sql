@@ -18,8 +18,8 @@ group by schedule_id;
 -- name: insert_schedule_runs
 -- Runs with what their schedules and Tasks say. A slot that has its run already makes no second one.
 with items as (
-    select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])
-        with ordinality as i(run_id, schedule_id, slot, name, input_hash, place)
+    select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[])
+        with ordinality as i(run_id, schedule_id, slot, name, input_hash, input, place)
 ), facts as (
     select i.*, s.cluster, s.namespace, s.task, s.spec, coalesce(t.queue, 'default') as queue, t.retry, t.timeouts,
            statement_timestamp() + i.place * interval '1 microsecond' as ready_at,
@@ -35,7 +35,7 @@ with items as (
            case lacks
                when 'TaskNotFound' then format('no Task %s in namespace %s: apply it, or delete the run', task, namespace)
                when 'QueueNotFound' then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', queue, namespace) end,
-           spec -> 'input', input_hash, array(select json_array_elements_text(spec -> 'tags')),
+           coalesce(input::json, spec -> 'input'), input_hash, array(select json_array_elements_text(spec -> 'tags')),
            (spec ->> 'priority')::integer, spec ->> 'concurrencyKey', ready_at,
            order_at(ready_at, (spec ->> 'priority')::integer), case when lacks is not null then clock_timestamp() end,
            retry, timeouts, 'schedule', schedule_id, slot
@@ -125,7 +125,7 @@ select namespace, task, max(updated_at) as changed_at, min(next_at) as next_at,
                                     'paused', paused, 'message', coalesce(note, ''))::text
                   order by next_at nulls last, name) filter (where deleted_at is null))[:$3] as schedules
 from schedules
-where cluster = $1
+where cluster = $1 and (namespace, task) in (
+    select namespace, task from schedules where cluster = $1 and updated_at >= coalesce($2::timestamptz, '-infinity'))
 group by namespace, task
-having max(updated_at) >= coalesce($2::timestamptz, '-infinity')
 order by changed_at;

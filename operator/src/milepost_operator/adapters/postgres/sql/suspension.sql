@@ -69,16 +69,18 @@ from runs r where w.run_id = any($1) and w.armed and r.run_id = w.run_id and r.s
 
 -- name: lock_woken
 -- Runs that something happened to while they slept. One that another replica holds is served there.
+-- Scalar subqueries and an array: one probe for each row, whatever the planner thinks of the backlog.
 with due as (
-    (select k.run_id from wakes k join runs r on r.run_id = k.run_id
-     where r.cluster = $1 order by k.wake_id limit $2)
+    (select k.run_id from wakes k where (select r.cluster from runs r where r.run_id = k.run_id) = $1
+     order by k.wake_id limit $2)
     union
-    (select w.run_id from waits w join runs r on r.run_id = w.run_id
-     where r.cluster = $1 and w.armed and w.resolved_at is null and w.until <= clock_timestamp()
+    (select w.run_id from waits w
+     where w.armed and w.resolved_at is null and w.until <= clock_timestamp()
+       and (select r.cluster from runs r where r.run_id = w.run_id) = $1
      order by w.until limit $2)
 )
 select r.run_id from runs r
-where r.run_id in (select run_id from due)
+where r.run_id = any(array(select run_id from due))
 order by r.run_id
 for no key update skip locked;
 
@@ -91,10 +93,6 @@ with taken as (
 )
 update waits w set resolved_at = clock_timestamp(), resolution = f.resolution
 from first f where w.wait_id = f.wait_id and w.resolved_at is null;
-
--- name: drop_wakes
--- Of runs that are gone.
-delete from wakes k where not exists (select 1 from runs r where r.run_id = k.run_id);
 
 -- name: signal_sent
 select seq from signals where run_id = $1 and signal_id = $2;

@@ -1,0 +1,63 @@
+"""What time brings is found by its index, however many runs wait or sleep."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.store import PostgresStore
+from tests.integration.engine import NS, apply_task
+
+BACKLOG = """
+insert into runs (run_id, cluster, namespace, name, task, queue, state, input, input_hash, origin, finished_at)
+select gen_random_uuid(), 'default', $1, 'r' || n, 'index', 'default',
+       case when n % 2 = 0 then 'queued' else 'succeeded' end,
+       '{}', '', 'api', case when n % 2 = 1 then now() end
+from generate_series(1, 20000) n
+"""
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *[n for child in plan.get("Plans", []) for n in nodes(child)]]
+
+
+SLEEPERS = """
+with made as (
+    insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, suspended_at, input, input_hash,
+                      origin, deadline_at, run_deadline_at)
+    select gen_random_uuid(), 'default', $1, 's' || n, 'index', 'default', 'suspended', 'Suspended', now(), '{}', '',
+           'api', now() + interval '1 day', now() + interval '1 day'
+    from generate_series(1, 5000) n
+    returning run_id
+)
+insert into waits (wait_id, run_id, key, kind, until)
+select gen_random_uuid(), run_id, 'k', 'timer', now() + interval '1 day' from made
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "args", "indexes"),
+    [
+        ("lock_woken", ["default", 200], {"waits_timers"}),
+        ("expire_queued", ["default", 200], {"runs_past_ttl"}),
+        ("overdue_waiting", ["default", 200, timedelta(days=1), None], {"runs_past_deadline", "runs_past_time"}),
+    ],
+)
+async def test_what_time_brings_is_found_by_index(
+    store: PostgresStore, query: str, args: list[object], indexes: set[str]
+) -> None:
+    await apply_task(store)
+    await store._db.fetch(BACKLOG, NS)
+    await store._db.fetch(SLEEPERS, NS)
+    await store._db.fetch("insert into run_heads (run_id) select run_id from runs")
+    await store._db.fetch(
+        "insert into run_events (run_id, seq, reason, message, terminal)"
+        " select run_id, 1, 'x', '', true from runs where finished_at is not null",
+    )
+    await store._db.fetch("analyze")
+    (row,) = await store._db.fetch(f"explain (format json) {Q[query]}", *args)
+    found = nodes(json.loads(row[0])[0]["Plan"])
+    assert indexes <= {n.get("Index Name") for n in found}
+    assert [n for n in found if n["Node Type"] == "Seq Scan" and n.get("Relation Name") in {"runs", "waits"}] == []
