@@ -8,7 +8,7 @@ import asyncpg
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.settings import Settings
-from tests.integration.engine import apply_task, trigger
+from tests.integration.engine import apply_task, next_pod, trigger
 
 END_ALL = (
     "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -30,4 +30,19 @@ async def test_a_session_that_ended_while_it_was_idle_is_an_outage_and_no_bug(
             with suppress(UnavailableError):
                 await trigger(store)
     assert await trigger(store)
+    await hand.close()
+
+
+async def test_records_are_taken_again_after_their_session_ended(store: PostgresStore, settings: Settings) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    hand = await asyncpg.connect(settings.dsn)
+    for n in range(5):
+        assert await pod.write(f"before/{n}")
+        await hand.execute(END_ALL)
+        for _ in range(12):  # as many as the pool has, and some
+            with suppress(UnavailableError):
+                await pod.write(f"while/{n}")
+        assert isinstance(await pod.write(f"after/{n}"), list)
     await hand.close()
