@@ -51,6 +51,11 @@ MUTANTS: Final = (
                 "join locked l on l.run_id = i.run_id",
                 2,
             ),
+            Edit(
+                SQL,
+                "    where h.run_id = $1 and h.attempt = $2 and h.token = $3 and h.pod_id = $4\n",
+                "    where h.run_id = $1 and ($2::int, $3::bigint, $4::text) is not null\n",
+            ),
         ),
         (f"{STORE}::test_an_older_attempt_can_write_nothing",),
     ),
@@ -243,5 +248,18 @@ MUTANTS: Final = (
             Edit(SQL, "    on conflict (schedule_id, slot) do nothing\n", ""),
         ),
         ("tests/integration/test_schedules.py::test_a_cursor_that_goes_back_makes_no_second_run",),
+    ),
+    Mutant(
+        "closed-lane-kept",
+        "after its session ended, records are refused until the api is started again",
+        (
+            Edit(
+                STORE_CODE,
+                "            self._drop()  # its other end is gone, or perhaps gone: the next"
+                " statement gets another one\n",
+                "",
+            ),
+        ),
+        ("tests/integration/test_connections.py::test_records_are_taken_again_after_their_session_ended",),
     ),
 )
