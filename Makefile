@@ -8,7 +8,7 @@ help: ## list the targets
 demo: venv ## the main job: cluster, images, chart, a task that is killed and resumes
 	@$(PY) -m e2e.demo
 
-test: check integration chart e2e ## everything, on a real Postgres, Helm and Kubernetes
+test: check integration chaos chart e2e ## everything, on a real Postgres, Helm and Kubernetes
 
 check: venv ## format, lint, import law, types, generated files, unit tests: seconds
 	ruff format --check .
@@ -23,6 +23,12 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 integration: programs ## the engine on a real Postgres, the operator and its client on a real API server
 	pytest -q tests/integration tests/contract
 
+chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hits runs at work 20 times)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),1.2)
+
+mutants: venv ## planted bugs, each of which a named test or the chaos run has to notice
+	@$(PY) -m tests.mutants
+
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
@@ -34,6 +40,9 @@ lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nod
 
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench
+
+bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
+	@$(PY) -m tests.benchmarks.engine
 
 up: venv ## bring up a cluster (NODES=2 for two nodes)
 	@$(PY) -m e2e.cluster up
@@ -56,4 +65,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chart e2e lifecycle bench up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants chart e2e lifecycle bench bench-engine up down images programs venv lock fmt

@@ -1,7 +1,7 @@
 """Connections: the pool, transactions that retry, and the wake-up channel."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
@@ -108,18 +108,32 @@ class Lane:
             self._busy = False
 
     async def _fetch(self, query: str, args: Sequence[object]) -> Sequence[Row]:
+        if self._connection is None:
+            self._connection = await self._db.pool.acquire()
         connection = self._connection
-        if connection is None or connection.is_closed():
-            self._connection = None
-            if connection is not None:
-                await self._db.pool.release(connection)
-            connection = self._connection = await self._db.pool.acquire()
         try:
             rows: Sequence[Row] = await connection.fetch(query, *args)
-        except (OSError, TimeoutError):
-            connection.terminate()  # perhaps its other end is gone: the next statement gets another one
+        except asyncpg.PostgresError:
+            if _closed(connection):
+                self._drop()
+            raise
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+            self._drop()  # its other end is gone, or perhaps gone: the next statement gets another one
             raise
         return rows
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(asyncpg.InterfaceError):  # the pool has taken a closed one back already
+                connection.terminate()
+
+
+def _closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # so closed that the pool has taken it back
+        return True
 
 
 async def _keep(_: Connection) -> None:

@@ -27,7 +27,8 @@ def translated() -> Iterator[None]:
         if state.startswith(_CAN_NOT_NOW) or state in _RETRY:
             raise UnavailableError(f"Postgres can't commit now ({state} {error})") from error
         raise
-    except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        # InternalClientError: a session that the server ended while it was idle, found by the next who takes it
         if isinstance(error, ValueError):  # a wrong argument of ours
             raise
         raise UnavailableError(f"Postgres can't be reached ({error or type(error).__name__})") from error

@@ -15,10 +15,11 @@ where r.cluster = $1 and h.token is not null and not exists (
     select 1 from attempts a where a.run_id = h.run_id and a.attempt = r.attempt and a.token = h.token and a.state <> 'ended');
 
 -- name: writes_fenced
--- 2: no record was committed by an attempt after that attempt's end.
-select count(*) from records c join attempts a on a.run_id = c.run_id and a.attempt = c.attempt
-join runs r on r.run_id = c.run_id
-where r.cluster = $1 and a.ended_at is not null and c.created_at > a.ended_at + interval '1 second';
+-- 2: an attempt's records all come before what the next attempt resumes after. By sequence: times of two rows tell
+-- nothing once the clock was set back.
+select count(*) from records c join runs r on r.run_id = c.run_id
+where r.cluster = $1 and exists (
+    select 1 from attempts later where later.run_id = c.run_id and later.attempt > c.attempt and later.resumed_after < c.seq);
 
 -- name: slots_within_limit
 -- 3: no more slots than the limit, where the limit was not lowered since.
