@@ -169,11 +169,11 @@ class Chaos:
 
     async def check(self) -> None:
         """Terminal is final, and no moment has more slots than the limit."""
-        for view in await self.store.list_runs(NS, limit=100):
-            before = self.ended.get(view.run_id)
-            assert before in {None, view.state}, f"{view.name} was {before}, is {view.state}"
-            if view.state in TERMINAL:
-                self.ended[view.run_id] = view.state
+        for row in await self.store._db.fetch("select run_id, name, state from runs"):
+            before = self.ended.get(row["run_id"])
+            assert before in {None, row["state"]}, f"{row['name']} was {before}, is {row['state']}"
+            if row["state"] in TERMINAL:
+                self.ended[row["run_id"]] = row["state"]
         query = "select count(*) from runs where state in ('admitted', 'running', 'cancelling')"
         (row,) = await self.store._db.fetch(query)
         assert row[0] <= LIMIT, f"{row[0]} slots of {LIMIT}"

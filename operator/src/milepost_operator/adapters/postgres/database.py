@@ -131,9 +131,10 @@ class Lane:
 
 def _closed(connection: Connection) -> bool:
     try:
-        return connection.is_closed()
+        closed: bool = connection.is_closed()
     except asyncpg.InterfaceError:  # so closed that the pool has taken it back
         return True
+    return closed
 
 
 async def _keep(_: Connection) -> None:
