@@ -11,10 +11,11 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from tests.integration.engine import NS, apply_task
 
 BACKLOG = """
-insert into runs (run_id, cluster, namespace, name, task, queue, state, input, input_hash, origin, finished_at)
+insert into runs (run_id, cluster, namespace, name, task, queue, state, input, input_hash, origin, finished_at,
+                  expires_at)
 select gen_random_uuid(), 'default', $1, 'r' || n, 'index', 'default',
        case when n % 2 = 0 then 'queued' else 'succeeded' end,
-       '{}', '', 'api', case when n % 2 = 1 then now() end
+       '{}', '', 'api', case when n % 2 = 1 then now() end, now() + interval '1 day'
 from generate_series(1, 20000) n
 """
 

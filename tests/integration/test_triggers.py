@@ -21,7 +21,7 @@ from milepost_operator.domain.runs import Created, Debounce, NewRun, QueueIntake
 from milepost_operator.domain.states import RunState
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, apply_task, eventually, next_pod, trigger
-from tests.integration.test_plans import BACKLOG, nodes
+from tests.integration.test_plans_of_time import BACKLOG, nodes
 
 _numbers = itertools.count()
 

@@ -1,6 +1,7 @@
 """Steps that failed for good and whose error the task caught: kept as data, and raised again when they are replayed."""
 
 import json
+from functools import partial
 from traceback import format_exception
 from typing import Final
 
@@ -56,10 +57,12 @@ def _remade(name: str, arguments: list[JSON]) -> Exception | None:
     found = look_up(name)
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return None  # a class of a function, of code that changed, or of a module that the task no longer imports
-    try:
-        return found(*arguments)
-    except Exception:  # noqa: BLE001  # its __init__ wants something else: the error without it is better than none
-        return found.__new__(found, *arguments)
+    for make in (found, partial(found.__new__, found)):
+        try:
+            return make(*arguments)
+        except Exception:  # noqa: BLE001, S112  # its __init__ wants something else: then without it, if that can be
+            continue
+    return None
 
 
 def _text(text: str) -> str:

@@ -782,15 +782,18 @@ begin
         select m.*, m.bare and not m.stays and m.got = 0 and (m.emptied or not m.used) as rests
         from (select m.*, m.bare and m.used and cardinality(ks) <= few as stays
               from (select m.*, o.tasks as were, o.running as ran, o.emptied as was_emptied,
-                           m.got > 0 or o.touched_at > now_ - interval '5 seconds' as used
+                           m.got > 0 or o.touched_at > now_ - interval '5 seconds' as used,
+                           not m.live and m.room > 0 and m.opens_at is null and not m.tasks <@ v_blocked as dry
                     from unnest(ks) m join queue_keys o on o.ctid = m.tid) m) m
     ), due as materialized (
         select * from judged m
         where m.got > 0 or m.running <> m.ran or m.bare and (not m.stays or m.tag < virtual_now) or m.opens_at is not null
-              or m.was_emptied
+              or m.was_emptied or m.dry and m.tag < virtual_now
     ), done as (
         update queue_keys k
-        set running = m.running + m.got, tag = case when m.bare then greatest(m.tag + m.got, virtual_now) else m.tag + m.got end,
+        -- a key that had nothing more saves up no turns, and stays among those that the next claim looks at
+        set running = m.running + m.got,
+            tag = case when m.bare or m.dry then greatest(m.tag + m.got, virtual_now) else m.tag + m.got end,
             mark_at = m.mark_at, mark_id = m.mark_id, swept_at = m.swept_at,
             rate = case when m.taken > 0 then rate_take(m.rate, m.taken) else m.rate end,
             touched_at = case when m.got > 0 then now_ else k.touched_at end,
