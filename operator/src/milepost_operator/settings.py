@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     """Infrastructure losses in a row without a new record before the run is given up as poison."""
     default_queue_concurrency: int = Field(default=10, ge=1)
     """Limit of the queue `default` where no Queue of that name is applied."""
-    global_concurrency: int | None = Field(default=None, ge=1)
-    """Runs at work at once in the whole cluster; None: no limit."""
+    global_concurrency: int = Field(default=0, ge=0)
+    """Runs at work at once in the whole cluster; 0: no limit."""
     progress_seconds: float = Field(default=15.0, gt=0)
     """Progress alone is written to a Run's status at most so often."""
     held_seconds: int = Field(default=86400, ge=1)

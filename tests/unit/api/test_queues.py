@@ -92,7 +92,7 @@ async def test_a_limit_is_changed_and_cleared(queues: Bench, team: dict[str, str
         (b'{"concurrency": "3"}', "invalid-field", "$.concurrency"),
         (b'{"concurrency": true}', "invalid-field", "$.concurrency"),
         (b'{"concurrency": 3, "limit": 4}', "unknown-field", "$.limit"),
-        (b"[]", "invalid-field", "$"),
+        (b"[]", "not-an-object", "$"),
         (b"", "not-json", "$"),
         (b"\xff", "not-json", "$"),
     ],

@@ -92,7 +92,7 @@ class PostgresAdmission:
         """The global limit of the settings; keys that waiting runs were not told of; keys that nothing uses."""
         upkeep, now = self._upkeep, time.monotonic()
         if not upkeep.global_set:
-            await self._db.fetch(Q["set_global_limit"], self._db.cluster, self._db.settings.global_concurrency)
+            await self._db.fetch(Q["set_global_limit"], self._db.cluster, self._db.settings.global_concurrency or None)
             upkeep.global_set = True
         if now >= upkeep.find_at:
             await self._db.fetch(Q["find_waiting"], self._db.cluster)
