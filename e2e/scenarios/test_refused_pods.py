@@ -92,8 +92,9 @@ def test_quota_is_waited_for(lab: Lab) -> None:
     run = lab.run("quick")
     eventually("the refusal", lambda: run.row()["reason"] == "PodCreationRefused", 40, 0.1, run.diagnose)
     stays("waiting for the quota", lambda: run.row()["reason"] == "PodCreationRefused", 8, 0.5)
-    run.wait("Admitted")
-    assert "exceeded quota" in str(run.status("message"))
+    told = "what it waits for in its object, once that has held for 10 s"
+    eventually(told, lambda: "exceeded quota" in str(run.status("message")), 30, diagnose=run.diagnose)
+    assert run.phase == "Admitted"
     lab.kubectl.delete("resourcequota", "no-pods", lab.namespace)
     run.wait("Succeeded", timeout=90)
     assert len(run.attempts()) == 1, "a pod that waits is one attempt"
