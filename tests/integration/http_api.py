@@ -1,7 +1,7 @@
 """The api's true server over a store, on a free port of this machine."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import httpx2
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.api.app import Api as App
 from milepost_operator.api.app import ApiSettings, build_app
 from milepost_operator.api.health import Health
 from milepost_operator.api.server import Listener, listening_socket
@@ -35,6 +36,20 @@ class Api:
         return await self.client.post("/v1/runs", json={"task": "index"} | body)
 
 
+def app_of(store: PostgresStore, tokens: Path, identify: Callable[[str], Awaitable[PodIdentity]]) -> App:
+    """The api on a store, with the public API's tokens of a file; `identify` says whose a pod's token is."""
+    return build_app(
+        store,
+        identify,
+        ApiSettings(),
+        sessions=Sessions(b"k" * 32),
+        tokens=ApiTokens(tokens),
+        metrics=Metrics(),
+        health=Health(store.ready, dict),
+        poke=lambda: None,
+    )
+
+
 @asynccontextmanager
 async def serving(
     store: PostgresStore, tmp: Path, cert: Path | None = None, key: Path | None = None
@@ -46,16 +61,7 @@ async def serving(
 
     tokens = tmp / "tokens"
     tokens.write_text(f"team:{NS}:{TOKEN}\n")
-    app = build_app(
-        store,
-        identify,
-        ApiSettings(),
-        sessions=Sessions(b"k" * 32),
-        tokens=ApiTokens(tokens),
-        metrics=Metrics(),
-        health=Health(store.ready, dict),
-        poke=lambda: None,
-    )
+    app = app_of(store, tokens, identify)
     listener, socket = Listener(app, 0, cert, key), listening_socket(0)
     port = socket.getsockname()[1]
     work = asyncio.ensure_future(listener.serve([socket]))

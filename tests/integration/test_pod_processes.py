@@ -10,13 +10,9 @@ import pytest
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.api.app import ApiSettings, build_app
-from milepost_operator.api.health import Health
 from milepost_operator.api.server import Listener, listening_socket
-from milepost_operator.api.sessions import Sessions
-from milepost_operator.api.tokens import ApiTokens
-from milepost_operator.obs.metrics import Metrics
 from tests.integration.engine import NS, apply_task, launch, trigger
+from tests.integration.http_api import app_of
 from tests.unit.sdk.conftest import Pod
 
 SOURCE = """
@@ -43,16 +39,7 @@ async def port(store: PostgresStore, tmp_path: Path) -> AsyncIterator[int]:
 
     tokens = tmp_path / "tokens"
     tokens.write_text(f"root:*:{'s' * 32}\n")
-    app = build_app(
-        store,
-        identify,
-        ApiSettings(),
-        sessions=Sessions(b"k" * 32),
-        tokens=ApiTokens(tokens),
-        metrics=Metrics(),
-        health=Health(store.ready, dict),
-        poke=lambda: None,
-    )
+    app = app_of(store, tokens, identify)
     listener = Listener(app, 0)
     socket = listening_socket(0)
     serving = asyncio.ensure_future(listener.serve([socket]))

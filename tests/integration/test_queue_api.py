@@ -9,15 +9,11 @@ import pytest
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.api import queueviews, views
-from milepost_operator.api.app import ApiSettings, build_app
-from milepost_operator.api.health import Health
-from milepost_operator.api.sessions import Sessions
-from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.errors import UnauthenticatedError
 from milepost_operator.domain.runs import QueueIntake, Rate
-from milepost_operator.obs.metrics import Metrics
 from tests.integration.engine import NS, apply_task, launch, trigger
+from tests.integration.http_api import app_of
 
 TOKEN = "team-token-0123456789"
 
@@ -29,16 +25,7 @@ async def client(store: PostgresStore, tmp_path: Path) -> AsyncIterator[httpx2.A
     async def identify(_: str) -> PodIdentity:
         raise UnauthenticatedError("no pods here")
 
-    app = build_app(
-        store,
-        identify,
-        ApiSettings(),
-        sessions=Sessions(b"k" * 32),
-        tokens=ApiTokens(tmp_path / "tokens"),
-        metrics=Metrics(),
-        health=Health(store.ready, dict),
-        poke=lambda: None,
-    )
+    app = app_of(store, tmp_path / "tokens", identify)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as made:

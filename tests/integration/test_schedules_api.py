@@ -9,13 +9,9 @@ import pytest
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.api.app import ApiSettings, build_app
-from milepost_operator.api.health import Health
-from milepost_operator.api.sessions import Sessions
-from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.domain.schedules import ScheduleSpec
-from milepost_operator.obs.metrics import Metrics
 from tests.integration.engine import NS, apply_task
+from tests.integration.http_api import app_of
 
 DAILY = {"task": "index", "name": "daily", "cron": "30 1 * * *", "timeZone": "America/New_York"}
 RANGE = {"from": "2025-11-01T00:00:00Z", "to": "2025-11-04T00:00:00Z"}
@@ -28,16 +24,7 @@ async def client(store: PostgresStore, tmp_path: Path) -> AsyncIterator[httpx2.A
 
     tokens = tmp_path / "tokens"
     tokens.write_text(f"ann:{NS}:{'a' * 20}\nroot:*:{'r' * 20}\nother:other:{'o' * 20}\n")
-    app = build_app(
-        store,
-        identify,
-        ApiSettings(),
-        sessions=Sessions(b"k" * 32),
-        tokens=ApiTokens(tokens),
-        metrics=Metrics(),
-        health=Health(store.ready, dict),
-        poke=lambda: None,
-    )
+    app = app_of(store, tokens, identify)
     await apply_task(store)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {'a' * 20}"}
