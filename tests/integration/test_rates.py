@@ -1,16 +1,17 @@
-"""The SQL of rate limits does what `domain.rates` says, whatever the times, costs and changes."""
+"""The SQL of rate limits does what `tests.rates` says, whatever the times, costs and changes."""
 
 import json
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
 import pytest
 
-from milepost_operator.adapters.postgres.admission import rate_of, rate_state
 from milepost_operator.adapters.postgres.intake import rate_json
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain import rates
 from milepost_operator.domain.runs import Rate
+from tests import rates
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STEP = """
@@ -19,6 +20,21 @@ select state, rate_free($1::jsonb, state) as free, rate_cost($1::jsonb, $4) as c
        rate_next($1::jsonb, state, $4) as next, rate_take(state, rate_cost($1::jsonb, $4)) as taken
 from now_
 """
+
+
+def rate_of(text: str | None) -> Rate | None:
+    """The column `queues.rate` or `key_rate`."""
+    if text is None:
+        return None
+    found = orjson.loads(text)
+    return Rate(found["limit"], found["periodSeconds"], found.get("algorithm") or "window", found.get("burst"))
+
+
+def rate_state(value: Any) -> rates.RateState | None:
+    """The column `queue_states.rate` or `queue_keys.rate`."""
+    if value is None or value["counts"] is None:
+        return None
+    return rates.RateState(value["at"], value["seconds"], tuple(value["counts"]), value["tokens"])
 
 
 @pytest.mark.parametrize("seed", range(6))

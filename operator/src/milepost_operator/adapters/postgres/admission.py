@@ -5,13 +5,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
 from milepost_operator.adapters.postgres.breaker import judge
 from milepost_operator.adapters.postgres.database import Connection, Database, Row
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.rates import RateState
-from milepost_operator.domain.runs import Rate
 
 TOGETHER: Final = 4
 """Queues served at a time: their commits share the wait for the disk."""
@@ -101,18 +97,3 @@ class PostgresAdmission:
         if now >= upkeep.forget_at:
             await self._db.fetch(Q["forget_keys"], self._db.cluster, _FORGET_BATCH)
             upkeep.forget_at = now + _FORGET_SECONDS
-
-
-def rate_of(text: str | None) -> Rate | None:
-    """The column `queues.rate` or `key_rate`."""
-    if text is None:
-        return None
-    found = orjson.loads(text)
-    return Rate(found["limit"], found["periodSeconds"], found.get("algorithm") or "window", found.get("burst"))
-
-
-def rate_state(value: Row | None) -> RateState | None:
-    """The column `queue_states.rate` or `queue_keys.rate`, for `domain.rates.next_token_at`."""
-    if value is None or value["counts"] is None:
-        return None
-    return RateState(value["at"], value["seconds"], tuple(value["counts"]), value["tokens"])

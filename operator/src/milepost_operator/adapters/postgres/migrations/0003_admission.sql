@@ -116,7 +116,7 @@ create table slot_returns (
     primary key (cluster, namespace, queue, return_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
--- The rate limits. `rate`: {"limit", "periodSeconds", "algorithm": "window" | "bucket", "burst"}. domain/rates.py is the model.
+-- The rate limits. `rate`: {"limit", "periodSeconds", "algorithm": "window" | "bucket", "burst"}. tests/rates.py is the model.
 
 -- The state as of `now`; a clock that went back stands still here. After a change of the period each slice's cost
 -- counts at the latest moment it can be of.

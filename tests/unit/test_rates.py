@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost_operator.domain.rates import RateState, at, counted, free, next_token_at, take
 from milepost_operator.domain.runs import Rate
+from tests.rates import RateState, at, counted, free, next_token_at, take
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -1,4 +1,5 @@
-"""Rate limits as arithmetic: what may be admitted now, and when more may. The SQL functions of admission follow it.
+"""Rate limits as arithmetic: what may be admitted now, and when more may. The SQL functions of admission (0003)
+are held against it.
 
 A window admits at most `limit` in any window of its period: the period has 60 slices, and the last 61 of them (any
 window of that length lies within them) hold together at most `limit`. A bucket fills at that rate up to `burst`.
