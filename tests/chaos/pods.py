@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -129,24 +130,28 @@ def _tell(**news: object) -> None:
 
 async def serve(port: int, journal: Journal) -> None:
     """Run pods until stdin ends."""
-    running: dict[str, asyncio.Task[None]] = {}
+    running: dict[str, asyncio.Task[bool]] = {}
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     with tempfile.TemporaryDirectory(prefix="milepost-chaos-node-") as home:
 
-        async def live(pod_id: str) -> None:
-            settled = False
-            try:
-                settled = await Pod(pod_id, port, Path(home), journal).run()
-            finally:
-                running.pop(pod_id, None)
-                _tell(news="ended", pod=pod_id, settled=settled)
+        def start(pod_id: str) -> None:
+            task = asyncio.create_task(Pod(pod_id, port, Path(home), journal).run())
+            running[pod_id] = task
+            task.add_done_callback(lambda ended: tell_end(pod_id, ended))
+
+        def tell_end(pod_id: str, task: asyncio.Task[bool]) -> None:
+            """Not in the task itself: one that is killed before its first step runs no line of its own."""
+            del running[pod_id]
+            if not task.cancelled() and (error := task.exception()):
+                traceback.print_exception(error)
+            _tell(news="ended", pod=pod_id, settled=not task.cancelled() and not task.exception() and task.result())
 
         while line := await reader.readline():
             order = json.loads(line)
             pod_id = order["pod"]
             if order["order"] == "start":
-                running[pod_id] = asyncio.create_task(live(pod_id))
+                start(pod_id)
             elif pod_id in running:
                 running[pod_id].cancel()
         for task in list(running.values()):
