@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from e2e.bench.bars import Bar, percentile
-from e2e.bench.peers import commit_floor
+from e2e.bench.peers import RESOURCES, commit_floor
 from e2e.bench.programs import CHECKPOINTS, STEPS
 from e2e.harness.lab import Lab
 
@@ -16,15 +16,14 @@ TARGET_P99 = 10.0
 
 def measure(lab: Lab) -> Sequence[Bar]:
     """Steps carry the targets; checkpoints show what of it is the way to Postgres."""
-    generous = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
     bars = []
     for name, source, targets in (
         ("step", STEPS, (TARGET_P50, TARGET_P99)),
         ("checkpoint", CHECKPOINTS, (None, None)),
     ):
-        lab.task(f"durable-{name}s", source, resources=generous)
+        lab.task(f"durable-{name}s", source, resources=RESOURCES)
         run = lab.run(f"durable-{name}s", given={"steps": STEPS_COUNT, "size": BYTES})
-        run.wait_state("succeeded", timeout=120)
+        run.end(timeout=120)
         result = run.result()
         if not isinstance(result, list):
             raise TypeError(f"no list of times: {result!r}")
