@@ -44,7 +44,7 @@ class Launcher:
                 if epoch is None:
                     epoch = await self._store.take_epoch(name)
                 await self._launch(epoch)
-                await self._sweep()
+                await self._sweep(epoch)
             except DeposedError:
                 self.deposed += 1
                 return
@@ -62,10 +62,10 @@ class Launcher:
             if not await self._store.launched(epoch, order.pod_id, f"job-{order.pod_id}"):
                 self._nodes.delete(order.pod_id)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, epoch: int) -> None:
         for pod in await self._store.open_pods():
             if pod.state == "closing":
                 if pod.pod_id in self._nodes.gone or self._nodes.delete(pod.pod_id):
                     await self._store.close_pod(pod.pod_id)
             elif pod.pod_id in self._nodes.gone:
-                await self._store.pod_ended(pod.pod_id, pod_uid(pod.pod_id), LOST)
+                await self._store.pod_ended(epoch, pod.pod_id, pod_uid(pod.pod_id), LOST)

@@ -14,7 +14,7 @@ from milepost_operator.domain.runs import Created, Ending, PodSession
 from milepost_operator.domain.states import Reason, RunState
 from milepost_operator.settings import Settings
 from tests.fakes.memory_store import MemoryStore
-from tests.integration.engine import NS, Pod, apply_task, launch, trigger
+from tests.integration.engine import NS, Pod, apply_task, launch, lose, trigger
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "postgres"], indirect=True)
 
@@ -45,7 +45,7 @@ class World:
         """Only the true store has losses; in memory the next launch stands for one."""
         if isinstance(self.store, PostgresStore):
             loss = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
-            await self.store.pod_ended(pod.session.pod_id, None, loss)
+            await lose(self.store, pod.session.pod_id, loss)
 
     async def state(self, run: Created) -> str:
         return (await self.store.get_run(NS, run.name)).state

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from milepost.wire.pod import Evidence, Failure, Fence, RecordsRequest, RecordWrite, SettleRequest, Start, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.runs import Created, NewRun, PodSession, Retry, TaskIntake, Timeouts
+from milepost_operator.domain.runs import Created, Ending, NewRun, PodSession, Retry, TaskIntake, Timeouts
 
 NS = "team"
 _ids = itertools.count()
@@ -79,6 +79,11 @@ async def next_pod(store: PostgresStore) -> Pod:
     """The one attempt that can start now."""
     (session,) = await launch(store)
     return Pod(store, session, await store.start(session))
+
+
+async def lose(store: PostgresStore, pod_id: str, ending: Ending) -> None:
+    """What the leader does once a pod's end is seen."""
+    await store.pod_ended(await store.take_epoch("test"), pod_id, None, ending)
 
 
 async def eventually(check: Callable[[], Awaitable[object]], seconds: float = 5.0) -> None:

@@ -128,7 +128,7 @@ class Chaos:
 
     async def lose(self) -> None:
         if self.sessions:
-            await self.store.pod_ended(self.rng.choice(self.sessions[-8:]).pod_id, None, LOST)
+            await self.store.pod_ended(self.epoch, self.rng.choice(self.sessions[-8:]).pod_id, None, LOST)
 
     async def reap(self) -> None:
         await self.store.reap(20)

@@ -15,7 +15,7 @@ from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, QueueIntake
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, served_for, trigger
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, lose, next_pod, served_for, trigger
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 
@@ -163,6 +163,26 @@ async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
     assert await other.launched(second, order.pod_id, "job")
 
 
+async def test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    first = await store.take_epoch("a")
+    (order,) = await store.take_wanted(first, 10)
+    second = await other.take_epoch("b")
+    (same,) = await other.take_wanted(second, 10)
+    assert await other.launched(second, same.pod_id, "job")
+    session = await other.open_session(same.pod_id, NS, "uid", f"mp-{same.pod_id}-abcde")
+    pod = Pod(other, session, await other.start(session))
+    # it was stopped while the API server refused its pod, and goes on with that: final, and no pod uid to compare
+    refused = Ending(Reason.CONFIG, "the pod can't be created", counted=False, final=True, started=False)
+    with pytest.raises(DeposedError):
+        await store.pod_ended(first, order.pod_id, None, refused)
+    assert ((await view(store, run.name)).state, await pod.write("a")) == ("running", [1])
+
+
 async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
     await apply_task(store)
     run = await trigger(store)
@@ -218,7 +238,7 @@ async def test_an_append_that_waits_for_the_end_of_its_attempt_is_refused(
     assert await pod.write("a") == [1]
     async with hand.transaction():
         await hand.execute(Q["head_for_ending"], run.run_id)
-        ends = asyncio.create_task(other.pod_ended(pod.session.pod_id, None, LOST))
+        ends = asyncio.create_task(lose(other, pod.session.pod_id, LOST))
         await blocked(hand, ends)
         writes = asyncio.create_task(pod.write("b"))
         await asyncio.sleep(0.05)
@@ -239,7 +259,7 @@ async def test_settle_pod_end_reap_and_cancel_at_once_end_an_attempt_once(
         await served_for(store, "1 h")
         await asyncio.gather(
             pod.succeed(),
-            other.pod_ended(pod.session.pod_id, None, LOST),
+            lose(other, pod.session.pod_id, LOST),
             store.reap(10),
             other.reap(10),
             store.cancel_run(run.run_id, "me"),

@@ -18,7 +18,7 @@ from milepost_operator.domain.errors import (
 from milepost_operator.domain.runs import Ending, QueueIntake, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, lose, next_pod, trigger
 
 
 async def state_of(store: PostgresStore, name: str) -> str:
@@ -43,7 +43,7 @@ async def test_the_next_attempt_reads_what_was_acknowledged(store: PostgresStore
     first = await next_pod(store)
     for i in range(3):
         await first.write(f"step{i}", str(i))
-    await store.pod_ended(first.session.pod_id, None, Ending(Reason.POD_LOST, "deleted", counted=False, infra=True))
+    await lose(store, first.session.pod_id, Ending(Reason.POD_LOST, "deleted", counted=False, infra=True))
     second = await next_pod(store)
     assert (second.start.attempt, second.start.cause, second.start.records) == (2, "infra", 3)
     assert await second.records() == [("step0", "0"), ("step1", "1"), ("step2", "2")]
@@ -56,7 +56,7 @@ async def test_an_older_attempt_can_write_nothing(store: PostgresStore) -> None:
     await apply_task(store)
     await trigger(store)
     old = await next_pod(store)
-    await store.pod_ended(old.session.pod_id, None, Ending(Reason.LEASE_EXPIRED, "late", counted=False, infra=True))
+    await lose(store, old.session.pod_id, Ending(Reason.LEASE_EXPIRED, "late", counted=False, infra=True))
     new = await next_pod(store)
     for refused in (await old.write("late"), *await store.beat([(old.session, HeartbeatRequest(old.fence))])):
         assert isinstance(refused, ConflictError)
@@ -162,9 +162,9 @@ async def test_infrastructure_losses_have_their_own_budget_and_progress_resets_i
         pod = await next_pod(store)
         if i == 0:
             await pod.write("progress")
-        await store.pod_ended(pod.session.pod_id, None, loss)
+        await lose(store, pod.session.pod_id, loss)
     assert await state_of(store, run.name) == "backoff"
-    await store.pod_ended((await next_pod(store)).session.pod_id, None, loss)
+    await lose(store, (await next_pod(store)).session.pod_id, loss)
     view = await store.get_run(NS, run.name)
     assert (view.state, view.reason, view.dead_lettered, view.attempts_counted) == (
         "failed",
@@ -182,7 +182,7 @@ async def test_settling_twice_is_one_settle(store: PostgresStore) -> None:
     late = await pod.write("late")
     assert isinstance(late, ConflictError)
     assert late.code == "settled"
-    await store.pod_ended(pod.session.pod_id, None, Ending(Reason.USER_FAILURE, "exit 1"))
+    await lose(store, pod.session.pod_id, Ending(Reason.USER_FAILURE, "exit 1"))
     assert [row["state"] for row in await store._db.fetch("select state from runs")] == ["succeeded"]
 
 

@@ -12,7 +12,7 @@ from milepost_operator.domain.errors import ConflictError, InvalidInputError, No
 from milepost_operator.domain.runs import Ending, QueueIntake, RunView, Timeouts
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, lose, next_pod, trigger
 
 APPROVED = Wait("approve#1", "signal", name="approve")
 
@@ -66,7 +66,7 @@ async def test_settling_a_suspension_twice_is_one_suspension(store: PostgresStor
     assert await pod.suspend(APPROVED) == await pod.suspend(APPROVED) == "suspended"
     late = await pod.write("late")
     assert isinstance(late, ConflictError)
-    await store.pod_ended(pod.session.pod_id, None, Ending(Reason.POD_LOST, "gone", counted=False, infra=True))
+    await lose(store, pod.session.pod_id, Ending(Reason.POD_LOST, "gone", counted=False, infra=True))
     assert (await view(store, run.name)).state == "suspended"
 
 

@@ -53,7 +53,7 @@ class FakeStore:
     async def pod_digest(self, pod_id, digest):
         self.told.append(("digest", digest))
 
-    async def pod_ended(self, pod_id, pod_uid, ending):
+    async def pod_ended(self, epoch, pod_id, pod_uid, ending):
         self.told.append(("ended", pod_uid, ending))
 
     async def close_pod(self, pod_id):

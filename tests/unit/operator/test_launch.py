@@ -7,6 +7,7 @@ from milepost_operator.domain.runs import OpenPod, PodOrder
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import PodSettings
 from milepost_operator.reconcile.launch import Launcher
+from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.pods import Pods
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import FakeStore
@@ -27,7 +28,7 @@ class Clock:
 @pytest.fixture
 def world():
     store, cluster, clock = FakeStore(), FakeCluster(), Clock()
-    pods = Pods(store, cluster, cluster, clock=lambda: datetime.now(UTC), config_grace_seconds=60)
+    pods = Pods(store, cluster, cluster, 3, clock=lambda: datetime.now(UTC), config_grace_seconds=60)
     launcher = Launcher(store, cluster, pods, SETTINGS, 3, config_grace_seconds=60, clock=clock)
     store.wanted = [ORDER]
     store.rows[ID] = OpenPod(ID, "team", "creating", None, None, None, None, 0.0, 0)
@@ -136,3 +137,12 @@ async def test_old_pods_go_before_new_ones_come(world):
     await launcher.turn()
     methods = [call[0] for call in cluster.calls]
     assert methods.index("delete_job") < methods.index("create_job")
+
+
+async def test_a_leader_that_is_told_so_by_one_of_many_ends_as_such():
+    async def act(number):
+        if number == 2:
+            raise DeposedError("epoch 3 is over")
+
+    with pytest.raises(DeposedError):
+        await each([1, 2, 3], act, at_once=2, what="pod")

@@ -111,6 +111,7 @@ class Leader:
             store,
             cluster,
             self._watches,
+            epoch,
             clock=now,
             config_grace_seconds=grace,
             on_ended=lambda reason: metrics.ended.labels(reason).inc(),
@@ -124,7 +125,7 @@ class Leader:
             config_grace_seconds=grace,
             on_launched=metrics.launched.inc,
         )
-        pod_sweep = PodSweep(store, cluster, self._watches, pods, config_grace_seconds=grace)
+        pod_sweep = PodSweep(store, cluster, self._watches, pods, epoch, config_grace_seconds=grace)
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)

@@ -89,8 +89,10 @@ class Launches(Protocol):
     async def pod_digest(self, pod_id: str, digest: str) -> None:
         """The image digest that the version's first pod reports."""
 
-    async def pod_ended(self, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
-        """The pod is gone or finished: end its attempt by `ending` unless it was settled, and let the row close."""
+    async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
+        """The pod is gone or finished: end its attempt by `ending` unless it was settled, and let the row close.
+        DeposedError when a newer epoch leads: what an older leader saw may be long over.
+        """
 
     async def close_pod(self, pod_id: str) -> None:
         """No Job or pod of this row is left."""

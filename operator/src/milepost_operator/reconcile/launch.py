@@ -128,5 +128,5 @@ class Launcher:
 
     async def _hopeless(self, order: PodOrder, message: str) -> None:
         ending = Ending(Reason.CONFIG, names.clipped(message, 2000), counted=False, final=True, started=False)
-        await self._store.pod_ended(order.pod_id, None, ending)
+        await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
         self._held.pop(order.pod_id, None)

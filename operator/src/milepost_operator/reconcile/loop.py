@@ -74,7 +74,9 @@ class Loop:
 
 
 async def each(items: Sequence[T], act: Callable[[T], Awaitable[object]], *, at_once: int, what: str) -> None:
-    """Do `act` for all items, `at_once` of them at a time; one that fails is logged and hinders no other."""
+    """Do `act` for all items, `at_once` of them at a time; one that fails is logged and hinders no other. Only
+    DeposedError ends them all.
+    """
     gate = asyncio.Semaphore(at_once)
 
     async def guarded(item: T) -> None:
@@ -88,6 +90,9 @@ async def each(items: Sequence[T], act: Callable[[T], Awaitable[object]], *, at_
             except Exception:
                 log.exception("not_done", what=what)
 
-    async with asyncio.TaskGroup() as group:
-        for item in items:
-            group.create_task(guarded(item))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                group.create_task(guarded(item))
+    except ExceptionGroup as failed:  # the loop has to see it as what it is
+        raise failed.exceptions[0] from None

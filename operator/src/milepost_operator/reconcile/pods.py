@@ -170,6 +170,7 @@ class Pods:
         store: Launches,
         jobs: Jobs,
         seen: Seen,
+        epoch: int,
         *,
         clock: Callable[[], datetime],
         config_grace_seconds: float,
@@ -179,6 +180,7 @@ class Pods:
         self._store = store
         self._jobs = jobs
         self._seen = seen
+        self._epoch = epoch
         self._clock = clock
         self._grace = config_grace_seconds
         self._told: dict[str, set[Note | Digest]] = defaultdict(set)
@@ -222,7 +224,7 @@ class Pods:
                 await self._tell(row, action)
             case End(pod_uid, ending):
                 log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
-                await self._store.pod_ended(row.pod_id, pod_uid, ending)
+                await self._store.pod_ended(self._epoch, row.pod_id, pod_uid, ending)
                 self._on_ended(ending.reason.value)
             case Delete(job_uid):
                 await self._jobs.delete_job(row.namespace, names.job_name(row.pod_id), job_uid)

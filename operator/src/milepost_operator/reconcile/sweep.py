@@ -31,11 +31,14 @@ _POD_TROUBLE: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedCre
 class PodSweep:
     """Jobs without an open row, and rows whose pod does not come."""
 
-    def __init__(self, store: Launches, jobs: Jobs, seen: Seen, pods: Pods, *, config_grace_seconds: float) -> None:
+    def __init__(
+        self, store: Launches, jobs: Jobs, seen: Seen, pods: Pods, epoch: int, *, config_grace_seconds: float
+    ) -> None:
         self._store = store
         self._jobs = jobs
         self._seen = seen
         self._pods = pods
+        self._epoch = epoch
         self._grace = config_grace_seconds
 
     async def turn(self) -> None:
@@ -84,7 +87,7 @@ class PodSweep:
         message = names.clipped(message, 1000)
         if hopeless and row.age_seconds >= self._grace:
             ending = Ending(reason, message, counted=False, final=True, started=False)
-            await self._store.pod_ended(row.pod_id, row.pod_uid, ending)
+            await self._store.pod_ended(self._epoch, row.pod_id, row.pod_uid, ending)
             return
         await self._store.note_pod(row.pod_id, reason.value, message)
 

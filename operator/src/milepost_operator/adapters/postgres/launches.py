@@ -75,8 +75,9 @@ class PostgresLaunches:
     async def pod_digest(self, pod_id: str, digest: str) -> None:
         await self._db.fetch(Q["set_digest"], self._db.cluster, pod_id, digest)
 
-    async def pod_ended(self, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
+    async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
         async def work(connection: Connection) -> None:
+            await self._check(connection, epoch)
             pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
             if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
                 return
