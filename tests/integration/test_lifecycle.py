@@ -6,7 +6,7 @@ import pytest
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import ConflictError, PrunedError
 from milepost_operator.domain.lifecycle import RunFilter
-from milepost_operator.domain.runs import Retry
+from milepost_operator.domain.runs import Retry, Singleton
 from milepost_operator.domain.states import RunState
 from tests.integration.engine import NS, Pod, apply_task, next_pod, trigger
 
@@ -69,6 +69,39 @@ async def test_only_ended_runs_with_their_records_are_retried(store: PostgresSto
     assert await store.prune(100)
     with pytest.raises(PrunedError, match="create a run"):
         await store.retry_run(made.run_id, "me")
+
+
+async def test_racing_retries_of_a_run_make_one_run(store: PostgresStore) -> None:
+    await apply_task(store)
+    made = await trigger(store)
+    await store.cancel_run(made.run_id, "me")
+    answers = await asyncio.gather(*(store.retry_run(made.run_id, "me") for _ in range(8)), return_exceptions=True)
+    (copied,) = [one for one in answers if not isinstance(one, BaseException)]
+    refused = [one for one in answers if isinstance(one, ConflictError)]
+    assert ({one.code for one in refused}, len(refused)) == ({"already-retried"}, 7)
+    assert copied.name in str(refused[0])
+    await store.cancel_run(copied.run_id, "me")
+    assert (await store.retry_run(made.run_id, "me")).run_id != copied.run_id
+
+
+@pytest.mark.usefixtures("one_attempt")
+async def test_a_copy_of_a_singleton_is_one_too(store: PostgresStore) -> None:
+    only = Singleton("s")
+    first = await trigger(store, singleton=only)
+    await store.cancel_run(first.run_id, "me")
+    letter = (await failed(store, singleton=only)).start.run_id
+    copied = await store.retry_run(first.run_id, "me")
+    assert (await trigger(store, singleton=only)).run_id == copied.run_id
+    (kept,) = await store.redrive(NS, [letter], "me")
+    assert (kept.outcome, kept.made, await letters(store)) == ("singleton-exists", copied.run_id, [letter])
+    await store.cancel_run(copied.run_id, "me")
+    other = await trigger(store, singleton=only)
+    with pytest.raises(ConflictError, match=other.name) as refused:
+        await store.retry_run(first.run_id, "me")
+    assert refused.value.code == "singleton-exists"
+    await store.cancel_run(other.run_id, "me")
+    (done,) = await store.redrive(NS, [letter], "me")
+    assert done.outcome == "redriven"
 
 
 async def test_a_retry_of_a_task_that_is_gone_is_held(store: PostgresStore) -> None:

@@ -73,7 +73,7 @@ class Found:
     following: Position | None
 
 
-Outcome = Literal["redriven", "discarded", "not-a-dead-letter", "not-found", "records-pruned"]
+Outcome = Literal["redriven", "discarded", "not-a-dead-letter", "not-found", "records-pruned", "singleton-exists"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ class PostgresLifecycle:
                 raise ConflictError("dead-letter", message)
             if run["pruned"]:
                 raise PrunedError(_PRUNED.format(name=run["name"]))
+            if (live := await connection.fetchval(Q["live_copy"], run_id)) is not None:
+                message = f"run {run['name']} goes on as run {live}, which has not ended: wait for it, or cancel it"
+                raise ConflictError("already-retried", message)
             copied = await self._copy(connection, run, "retry")
             await add_event(connection, run_id, "RunRetried", f"retried as run {copied.name} by {who}")
             return copied
@@ -90,15 +93,25 @@ class PostgresLifecycle:
             return Redriven(named, "discarded")
         if run["pruned"]:
             return Redriven(named, "records-pruned")
+        if run["singleton_key"] is not None and (owner := await self._singleton_owner(connection, run)):
+            return Redriven(named, "singleton-exists", as_uuid(owner["run_id"]), owner["name"])
         copied = await self._copy(connection, run, "redrive")
         await connection.execute(Q["leave_dead_letters"], run_id, copied.run_id, who)
         await add_event(connection, run_id, "DeadLetterRedriven", f"redriven as run {copied.name} by {who}")
         return Redriven(named, "redriven", copied.run_id, copied.name)
 
+    async def _singleton_owner(self, connection: Connection, run: Row) -> Row | None:
+        """The run that has not ended and has the singleton key of `run`."""
+        key = (self._db.cluster, run["namespace"], run["task"], run["singleton_key"])
+        return await connection.fetchrow(Q["singleton_owner"], *key)
+
     async def _copy(self, connection: Connection, run: Row, origin: Literal["retry", "redrive"]) -> Copied:
         run_id = uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
         name = run_name(run["task"], secrets.token_bytes(NAME_SUFFIX_BYTES))
         made = await connection.fetchrow(Q["copy_run"], run["run_id"], run_id, name, origin)
+        if made is None and (owner := await self._singleton_owner(connection, run)):
+            message = f"run {owner['name']} has the singleton key {run['singleton_key']!r}: wait for its end, or cancel it"
+            raise ConflictError("singleton-exists", message)
         if made is None:
             raise ConflictError("name-taken", f"a run {name} exists: ask again")
         records: int = await connection.fetchval(Q["copy_head"], run["run_id"], run_id)

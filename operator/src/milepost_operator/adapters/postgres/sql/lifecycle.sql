@@ -2,7 +2,7 @@
 -- A new run of the same input and options; its queue, policy and version are the Task's of now. Its spans of time begin
 -- anew. A key of idempotency stays with the run that took it.
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, held_at, input, input_hash, tags,
-                  priority, concurrency_key, rate_cost, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
+                  priority, concurrency_key, rate_cost, singleton_key, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
                   origin_run, origin_seq)
 select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null or q.name is null then 'held' else 'queued' end,
@@ -10,7 +10,7 @@ select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null then format('no Task %s in namespace %s: apply it, or delete the run', s.task, s.namespace)
             when q.name is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', t.queue, s.namespace) end,
        case when t.name is null or q.name is null then n.at end,
-       s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, s.rate_cost, n.at, order_at(n.at, s.priority),
+       s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, s.rate_cost, s.singleton_key, n.at, order_at(n.at, s.priority),
        n.at + (s.expires_at - s.created_at), n.at + (s.deadline_at - s.created_at),
        t.retry, t.timeouts, $4, s.run_id, h.last_seq
 from runs s
@@ -34,11 +34,19 @@ select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, failed
 
 -- name: run_to_copy
 -- Locked: of two that want to make another run of it, one comes after the other.
-select r.run_id, r.namespace, r.name, r.task, r.state, r.dead_lettered, r.redriven_by, r.discarded_at,
+select r.run_id, r.namespace, r.name, r.task, r.singleton_key, r.state, r.dead_lettered, r.redriven_by, r.discarded_at,
        h.records_pruned_at is not null as pruned
 from runs r join run_heads h on h.run_id = r.run_id
 where r.cluster = $1 and r.run_id = $2
 for no key update of r;
+
+-- name: live_copy
+-- A statement of its own, after the lock: it sees what another one committed while this one waited.
+select name from runs where origin_run = $1 and origin in ('retry', 'redrive') and finished_at is null limit 1;
+
+-- name: singleton_owner
+select run_id, name from runs
+where cluster = $1 and namespace = $2 and task = $3 and singleton_key = $4 and finished_at is null;
 
 -- name: named_runs
 -- By name or id, in the order they were named.
