@@ -1,7 +1,7 @@
-"""What time brings is found by its index, however many runs wait or sleep."""
+"""What time brings, and what is to be shown, is found by its index, however many runs wait or sleep."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +44,9 @@ select gen_random_uuid(), run_id, 'k', 'timer', now() + interval '1 day' from ma
         ("lock_woken", ["default", 200], {"waits_timers"}),
         ("expire_queued", ["default", 200], {"runs_past_ttl"}),
         ("overdue_waiting", ["default", 200, timedelta(days=1), None], {"runs_past_deadline", "runs_past_time"}),
+        ("due", ["default", 200, timedelta(seconds=15)], {"runs_behind", "runs_slots"}),
+        ("run_of_cr", ["default", NS, "cr-1"], {"runs_cr", "runs_intent"}),
+        ("lost_crs", ["default", ["cr-1"], datetime(2026, 1, 1, tzinfo=UTC)], {"runs_cr"}),
     ],
 )
 async def test_what_time_brings_is_found_by_index(

@@ -1,14 +1,24 @@
 -- name: due
 -- Runs whose CR is behind. Those of the API are shown from their admission on, so that a backlog makes no objects.
 -- A run made with kubectl whose CR is gone stays gone. Mere progress waits for its interval.
-select r.run_id from runs r
-left join run_heads h on h.run_id = r.run_id
-where r.cluster = $1
-  and (r.rev > r.projected_rev
-       or (r.state = 'running' and r.projected_at < clock_timestamp() - $3::interval
-           and (h.last_seq <> r.shown_seq or h.progress is distinct from r.shown_progress)))
-  and (case when r.origin = 'kubectl' then r.cr_uid is not null else r.attempt > 0 or r.cr_uid is not null end)
-order by r.run_id
+-- Two searches: with `or` between them the planner walks all runs. What may be shown is the index's own condition.
+with behind as (
+    select r.run_id from runs r
+    where r.cluster = $1 and r.rev > r.projected_rev
+      and (case when r.origin = 'kubectl' then r.cr_uid is not null else r.attempt > 0 or r.cr_uid is not null end)
+    order by r.run_id
+    limit $2
+), moving as (
+    select r.run_id from runs r
+    join run_heads h on h.run_id = r.run_id
+    where r.cluster = $1 and r.state = 'running' and r.projected_at < clock_timestamp() - $3::interval
+      and (h.last_seq <> r.shown_seq or h.progress is distinct from r.shown_progress)
+      and (r.origin <> 'kubectl' or r.cr_uid is not null)
+    order by r.run_id
+    limit $2
+)
+select run_id from behind union select run_id from moving
+order by run_id
 limit $2;
 
 -- name: projected
