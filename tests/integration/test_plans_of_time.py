@@ -44,6 +44,7 @@ select gen_random_uuid(), run_id, 'k', 'timer', now() + interval '1 day' from ma
         ("lock_woken", ["default", 200], {"waits_timers"}),
         ("expire_queued", ["default", 200], {"runs_past_ttl"}),
         ("overdue_waiting", ["default", 200, timedelta(days=1), None], {"runs_past_deadline", "runs_past_time"}),
+        ("release_held", ["default", 200], {"runs_held"}),
         ("due", ["default", 200, timedelta(seconds=15)], {"runs_behind", "runs_slots"}),
         ("run_of_cr", ["default", NS, "cr-1"], {"runs_cr", "runs_intent"}),
         ("lost_crs", ["default", ["cr-1"], datetime(2026, 1, 1, tzinfo=UTC)], {"runs_cr"}),
@@ -65,3 +66,25 @@ async def test_what_time_brings_is_found_by_index(
     found = nodes(json.loads(row[0])[0]["Plan"])
     assert indexes <= {n.get("Index Name") for n in found}
     assert [n for n in found if n["Node Type"] == "Seq Scan" and n.get("Relation Name") in {"runs", "waits"}] == []
+
+
+HELD = """
+insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, held_at, input, input_hash, origin)
+select gen_random_uuid(), 'default', $1, 'h' || n, 'gone' || n % 7, 'default', 'held', 'TaskNotFound', now(), '{}', '',
+       'api'
+from generate_series(1, 7000) n
+"""
+
+
+async def test_runs_that_are_held_cost_admission_a_look_for_each_task(store: PostgresStore) -> None:
+    await apply_task(store)
+    await store._db.fetch(HELD, NS)
+    await store._db.fetch("insert into run_heads (run_id) select run_id from runs")
+    await store._db.fetch("analyze")
+    (row,) = await store._db.fetch(f"explain (analyze, timing off, format json) {Q['release_held']}", "default", 200)
+    of_runs = [n for n in nodes(json.loads(row[0])[0]["Plan"]) if n.get("Relation Name") == "runs"]
+    read = sum(n["Actual Rows"] * n["Actual Loops"] + n.get("Rows Removed by Filter", 0) for n in of_runs)
+    assert read <= 20, read
+    await apply_task(store, "gone3")
+    assert await store.promote(600) == 600
+    assert await store.promote(600) == 400

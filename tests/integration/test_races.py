@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -12,7 +12,7 @@ from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, UnavailableError
-from milepost_operator.domain.runs import Ending, QueueIntake
+from milepost_operator.domain.runs import Ending, NewRun, QueueIntake
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, Pod, apply_task, eventually, launch, lose, next_pod, served_for, trigger
@@ -312,3 +312,42 @@ async def test_a_record_that_comes_while_the_object_is_written_is_shown_next_tim
     assert (shown.view.last_key, again.view.last_key) == ("a", "b")
     await store.projected(again.view.run_id, again.view.rev, "cr", 2, shown=again.view)
     assert await store.due(10, 0) == []
+
+
+@pytest.mark.parametrize("what", ["task", "queue"])
+async def test_what_waits_for_a_manifest_that_went_is_held_whatever_is_locked_and_however_many(
+    store: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]", what: str
+) -> None:
+    """In one statement they would have to be done in its ten seconds, and all of them would wait for each."""
+    await store.apply_queue(QueueIntake(NS, "q", "u", 1, 1))
+    await apply_task(store, queue="q")
+    await store.create_runs([NewRun(NS, "index", "{}") for _ in range(1000)])
+    await trigger(store, delay_seconds=60)
+    locked = await trigger(store, name="locked")
+    async with hand.transaction():
+        await hand.execute("select from runs where run_id = $1 for update", locked.run_id)
+        async with asyncio.timeout(30):
+            await (store.remove_task(NS, "index") if what == "task" else store.remove_queue(NS, "q"))
+    rows = await store._db.fetch("select state, count(*) as n from runs group by 1 order by 1")
+    assert [(r["state"], r["n"]) for r in rows] == [("held", 1001), ("queued", 1)]
+    await (store.remove_task(NS, "index") if what == "task" else store.remove_queue(NS, "q"))
+    assert (await view(store, "locked")).state == "held"
+
+
+async def test_a_run_that_can_not_be_ended_keeps_no_other_from_its_end(store: PostgresStore) -> None:
+    await apply_task(store)
+    for _ in range(3):
+        await trigger(store)
+    for session in await launch(store):
+        await store.start(session)
+    await store._db.fetch("update run_heads set lease_until = now() - interval '1 min'")
+    await served_for(store, "1 h")
+    (first, *_) = await store._db.fetch(Q["overdue"], "default", 1, timedelta(seconds=1), None)
+    await store._db.fetch("update runs set retry = '{\"unknown\": 1}' where run_id = $1", first["run_id"])
+    with pytest.raises(TypeError):
+        await store.reap(10)
+    states = {r["run_id"]: r["state"] for r in await store._db.fetch("select run_id, state from runs")}
+    assert states.pop(first["run_id"]) == "running"
+    assert set(states.values()) == {"queued"}
+    await store._db.fetch("update runs set retry = '{}' where run_id = $1", first["run_id"])
+    assert await store.reap(10) == 1

@@ -67,14 +67,19 @@ class PostgresDuties:
     async def reap(self, limit: int) -> int:
         lease = seconds(self._db.settings.lease_seconds)
         ended = 0
-        for row in await self._db.fetch(Q["overdue"], self._db.cluster, limit, lease, None):
-            ended += await self._db.transaction(lambda c, row=row: self._end_overdue(c, row))  # type: ignore[misc]
         held = seconds(self._db.settings.held_seconds)
-        for row in await self._db.fetch(Q["overdue_waiting"], self._db.cluster, limit, held, None):
-            ended += await self._db.transaction(lambda c, row=row: self._expire_waiting(c, row))  # type: ignore[misc]
+        failed: Exception | None = None
+        for query, span, end in (("overdue", lease, self._end_overdue), ("overdue_waiting", held, self._expire_waiting)):
+            for row in await self._db.fetch(Q[query], self._db.cluster, limit, span, None):
+                try:
+                    ended += await self._db.transaction(lambda c, row=row, end=end: end(c, row))  # type: ignore[misc]
+                except Exception as error:  # noqa: BLE001 (told below: one that can't end must not keep the others)
+                    failed = error
         ended += len(await self._db.fetch(Q["hold_stranded"], self._db.cluster, limit))
         if ended:
             self._db.wake("admit", "launch", "project")
+        if failed:
+            raise failed
         return ended
 
     async def violations(self) -> dict[str, int]:

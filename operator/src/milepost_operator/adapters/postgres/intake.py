@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from milepost_operator.domain.errors import NotFoundError
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Ending, QueueIntake, Rate, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 CANCEL_BATCH: Final = 20
 """Runs that are told to end in one transaction."""
 
@@ -68,13 +70,9 @@ class PostgresIntake:
         return version
 
     async def remove_task(self, namespace: str, name: str, uid: str | None = None) -> None:
-        async def work(connection: Connection) -> None:
-            if not await connection.fetchval(Q["remove_task"], self._db.cluster, namespace, name, uid):
-                return
-            message = f"the Task {name} was deleted: apply it again, or delete the run"
-            await connection.execute(Q["hold_waiting_of_task"], self._db.cluster, namespace, name, message)
-
-        await self._db.transaction(work)
+        await self._db.fetch(Q["remove_task"], self._db.cluster, namespace, name, uid)
+        message = f"the Task {name} was deleted: apply it again, or delete the run"
+        await self._hold_waiting(Q["hold_waiting_of_task"], namespace, name, message)
         self._db.wake("project")
 
     async def apply_queue(self, queue: QueueIntake) -> None:
@@ -103,18 +101,17 @@ class PostgresIntake:
         self._db.wake("admit")
 
     async def remove_queue(self, namespace: str, name: str, uid: str | None = None) -> None:
-        async def work(connection: Connection) -> None:
-            if name == DEFAULT_QUEUE:
-                limit = self._db.settings.default_queue_concurrency
-                if await connection.fetchval(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid):
-                    await sync_pause(self._db, connection, (self._db.cluster, namespace, name))
-                return
-            if not await connection.fetchval(Q["remove_queue"], self._db.cluster, namespace, name, uid):
-                return
-            message = f"the Queue {name} was deleted: apply it again, or change the Task's queue"
-            await connection.execute(Q["hold_waiting_of_queue"], self._db.cluster, namespace, name, message)
+        async def reset(connection: Connection) -> None:
+            limit = self._db.settings.default_queue_concurrency
+            if await connection.fetchval(Q["reset_default_queue"], self._db.cluster, namespace, limit, uid):
+                await sync_pause(self._db, connection, (self._db.cluster, namespace, name))
 
-        await self._db.transaction(work)
+        if name == DEFAULT_QUEUE:
+            await self._db.transaction(reset)
+        else:
+            await self._db.fetch(Q["remove_queue"], self._db.cluster, namespace, name, uid)
+            message = f"the Queue {name} was deleted: apply it again, or change the Task's queue"
+            await self._hold_waiting(Q["hold_waiting_of_queue"], namespace, name, message)
         self._db.wake("admit", "project")
 
     async def cancel_run(self, run_id: UUID, who: str) -> None:
@@ -161,6 +158,13 @@ class PostgresIntake:
     async def known_manifests(self, namespace: str | None) -> Sequence[tuple[str, str, str, str]]:
         rows = await self._db.fetch(Q["known_manifests"], self._db.cluster, namespace)
         return [(r["plural"], r["namespace"], r["name"], r["uid"]) for r in rows]
+
+    async def _hold_waiting(self, query: str, namespace: str, name: str, message: str) -> None:
+        """Each batch commits by itself; whoever calls again after a failure goes on with the rest."""
+        after: tuple[datetime, UUID] | None = (_BEGINNING, UUID(int=0))
+        while after is not None:
+            row = await self._db.fetchrow(query, self._db.cluster, namespace, name, message, *after)
+            after = (row["created_at"], row["run_id"]) if row else None
 
     async def _ensure_default_queue(self, connection: Connection, namespace: str) -> None:
         limit = self._db.settings.default_queue_concurrency

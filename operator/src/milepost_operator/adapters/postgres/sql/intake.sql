@@ -55,34 +55,71 @@ where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null
 returning name;
 
 -- name: hold_waiting_of_task
-update runs set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = rev + 1
-where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'delayed', 'backoff');
+-- A batch at a time, as long as the Task is gone: all at once would outlast the statement's time. What somebody else has
+-- locked is held when it is looked at again. ($5, $6): the last one of the batch before.
+with found as (
+    select run_id, created_at from runs
+    where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'delayed', 'backoff')
+      and (created_at, run_id) > ($5, $6)
+      and not exists (select from tasks m where m.cluster = $1 and m.namespace = $2 and m.name = $3 and m.present)
+    order by created_at, run_id
+    limit 1000
+    for no key update skip locked
+), held as (
+    update runs r set state = 'held', held_at = clock_timestamp(), reason = 'TaskNotFound', message = $4, rev = r.rev + 1
+    from found f where r.run_id = f.run_id
+)
+select created_at, run_id from found order by created_at desc, run_id desc limit 1;
 
 -- name: hold_waiting_of_queue
-update runs set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', message = $4, rev = rev + 1
-where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff');
+-- A batch at a time, as long as the Queue is gone: all at once would outlast the statement's time. What somebody else has
+-- locked is held when it is looked at again. ($5, $6): the last one of the batch before.
+with found as (
+    select run_id, created_at from runs
+    where cluster = $1 and namespace = $2 and queue = $3 and state in ('queued', 'delayed', 'backoff')
+      and (created_at, run_id) > ($5, $6)
+      and not exists (select from queues m where m.cluster = $1 and m.namespace = $2 and m.name = $3 and m.present)
+    order by created_at, run_id
+    limit 1000
+    for no key update skip locked
+), held as (
+    update runs r set state = 'held', held_at = clock_timestamp(), reason = 'QueueNotFound', message = $4, rev = r.rev + 1
+    from found f where r.run_id = f.run_id
+)
+select created_at, run_id from found order by created_at desc, run_id desc limit 1;
 
 -- name: release_held
 -- Level-triggered: whatever order a run, its Task and its queue came in, what the run lacks now decides; its Task first.
--- Policy is copied when the run first sees its Task.
-with facts as (
-    select r.run_id, r.namespace, r.task, t.name as task_found, t.retry, t.timeouts,
-           case when r.retry is null then coalesce(t.queue, r.queue) else r.queue end as queue
-    from runs r
-    left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
-    where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
-      and (t.name is not null or r.reason <> 'TaskNotFound')
+-- Policy is copied when the run first sees its Task. Runs that lack the same are judged as one, found by hops through the
+-- index: this is asked at each admission, however many are held.
+with recursive alike as (
+    (select namespace, task, queue, reason, retry is null as bare from runs
+     where cluster = $1 and state = 'held' and reason in ('TaskNotFound', 'QueueNotFound')
+     order by namespace, task, queue, reason, (retry is null) limit 1)
+    union all
+    select n.* from alike a cross join lateral (
+        select r.namespace, r.task, r.queue, r.reason, r.retry is null as bare from runs r
+        where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
+          and (r.namespace, r.task, r.queue, r.reason, r.retry is null) > (a.namespace, a.task, a.queue, a.reason, a.bare)
+        order by r.namespace, r.task, r.queue, r.reason, (r.retry is null) limit 1) n
+), facts as (
+    select a.namespace, a.task, a.queue as was_queue, a.reason, a.bare, t.name as task_found, t.retry, t.timeouts,
+           case when a.bare then coalesce(t.queue, a.queue) else a.queue end as queue
+    from alike a
+    left join tasks t on t.cluster = $1 and t.namespace = a.namespace and t.name = a.task and t.present
 ), judged as (
-    select f.*, q.name as queue_found,
-           case when f.task_found is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end as lacks
+    select f.*, case when f.task_found is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end as lacks
     from facts f
     left join queues q on q.cluster = $1 and q.namespace = f.namespace and q.name = f.queue and q.present
 ), changed as (
-    select j.* from judged j join runs r on r.run_id = j.run_id
-    where r.state = 'held' and (j.lacks is distinct from r.reason or j.queue <> r.queue)
-    order by r.run_id
+    select r.run_id, j.queue, j.retry, j.timeouts, j.lacks from judged j cross join lateral (
+        select i.run_id from runs i
+        where i.cluster = $1 and i.state = 'held' and i.namespace = j.namespace and i.task = j.task
+          and i.queue = j.was_queue and i.reason = j.reason and (i.retry is null) = j.bare
+        limit $2
+        for no key update skip locked) r
+    where j.lacks is distinct from j.reason or j.queue <> j.was_queue
     limit $2
-    for no key update of r skip locked
 )
 update runs r
 set queue = c.queue,
