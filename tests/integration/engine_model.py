@@ -67,6 +67,7 @@ class Run:
     cancel_asked: bool = False
     cancel_deadline: float = math.inf
     expires: float = math.inf
+    given: float = 0
     deadline: float = math.inf
     time: float = math.inf
     created: int = 0
@@ -126,7 +127,7 @@ class Model:
     def copy(self, run: Run, run_id: str) -> Run:
         """A retry or a redrive: a new run with the records of this one."""
         made = self.trigger(run_id, run.queue, key=run.key, priority=run.priority)
-        made.expires, made.deadline = (self.now + (at - run.created) for at in (run.expires, run.deadline))
+        made.expires, made.deadline = (self.now + (at - run.created) for at in (run.expires - run.given, run.deadline))
         made.records, made.write_ids = list(run.records), dict(run.write_ids)
         run.dead = False
         return made
@@ -161,7 +162,8 @@ class Model:
         since = self.paused.pop(queue, None)
         for run in self.runs.values():
             if since is not None and run.queue == queue and run.state in WAITING and not run.attempts:
-                run.expires += self.now - max(since, run.created)
+                given = self.now - max(since, run.created)
+                run.expires, run.given = run.expires + given, run.given + given
 
     def answer(self, run: Run, key: str, value: str) -> bool:
         wait = run.waits.get(key)

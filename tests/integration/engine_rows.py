@@ -48,7 +48,8 @@ select json_build_object(
         for name, column in {
             "ready": "r.ready_at",
             "place": "r.order_at",
-            "expires": "r.expires_at",
+            "expires": "(r.expires_at + paused_time(r.cluster, r.namespace, r.queue, r.created_at)"
+            " - coalesce(r.thawed, '0'))",
             "cancel": "r.cancel_deadline_at",
             "time": "r.run_deadline_at",
             "lease": "h.lease_until",

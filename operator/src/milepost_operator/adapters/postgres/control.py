@@ -3,7 +3,6 @@
 Lock order: queue, run, attempt, head.
 """
 
-from typing import Final
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row
@@ -12,8 +11,6 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError
 from milepost_operator.domain.runs import Ending
 from milepost_operator.domain.states import Reason, RunState
-
-_FIRST: Final = UUID(int=0)
 
 Key = tuple[str, str, str]
 """Cluster, namespace and name of a queue."""
@@ -77,8 +74,7 @@ async def sync_pause(db: Database, connection: Connection, key: Key) -> int:
         await connection.execute(Q["stop_queue"], *key)
         return await _put_back(db, connection, key)
     if not stopped and queue["held_since"] is not None:
-        await _thaw(connection, key, queue)
-        await connection.execute(Q["start_queue"], *key)
+        await connection.execute(Q["start_queue"], *key, queue["now"])
     return 0
 
 
@@ -97,13 +93,6 @@ async def _put_back(db: Database, connection: Connection, key: Key) -> int:
             await end_attempt(db, connection, run, attempt, ending, settled=False)
             count += 1
     return count
-
-
-async def _thaw(connection: Connection, key: Key, queue: Row) -> None:
-    """Each run that waits for its first admission gets back the time that it waited during the pause."""
-    last: object = _FIRST
-    while last is not None:
-        last = await connection.fetchval(Q["thaw"], *key, queue["held_since"], last, queue["now"])
 
 
 async def _locked(connection: Connection, key: Key) -> Row:

@@ -105,7 +105,10 @@ class PostgresSuspension:
         return seen
 
     async def expire_queued(self, limit: int) -> int:
-        expired = len(await self._db.fetch(Q["expire_queued"], self._db.cluster, limit))
+        expired, more = 0, True
+        while more and not expired:  # those that get a pause's time back are not the end of it
+            rows = await self._db.fetch(Q["expire_queued"], self._db.cluster, limit)
+            expired, more = sum(row["expired"] for row in rows), len(rows) == limit
         if expired:
             self._db.wake("project")
         return expired

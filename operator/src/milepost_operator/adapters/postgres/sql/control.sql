@@ -16,6 +16,17 @@ where cluster = $1 and namespace = $2 and name = $3;
 update queues set paused = true, held_since = clock_timestamp() where cluster = $1 and namespace = $2 and name = $3;
 
 -- name: start_queue
+-- The newest pauses are kept; a run that waited through more of them has waited long enough.
+with over as (
+    insert into queue_pauses (cluster, namespace, queue, since, until)
+    select cluster, namespace, name, least(held_since, $4), $4 from queues
+    where cluster = $1 and namespace = $2 and name = $3
+    on conflict do nothing
+), old as (
+    delete from queue_pauses p using (
+        select until from queue_pauses where cluster = $1 and namespace = $2 and queue = $3 order by until desc offset 1000) o
+    where p.cluster = $1 and p.namespace = $2 and p.queue = $3 and p.until = o.until
+)
 update queues set paused = false, held_since = null where cluster = $1 and namespace = $2 and name = $3;
 
 -- name: reserved_runs
@@ -24,22 +35,6 @@ select r.run_id from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt and a.state = 'reserved'
 where r.cluster = $1 and r.namespace = $2 and r.queue = $3 and r.state = 'admitted'
 order by r.run_id;
-
--- name: thaw
--- The time of the pause is given back, a batch at a time: $5 is the last run of the one before.
-with frozen as (
-    select run_id from runs
-    where cluster = $1 and namespace = $2 and queue = $3 and run_id > $5
-      and expires_at is not null and attempt = 0 and state in ('queued', 'delayed', 'held')
-    order by run_id
-    limit 5000
-    for no key update
-), thawed as (
-    update runs r set expires_at = r.expires_at + ($6 - greatest($4, r.created_at))
-    from frozen f where r.run_id = f.run_id
-    returning r.run_id
-)
-select run_id from thawed order by run_id desc limit 1;
 
 -- name: override_queue
 update queues

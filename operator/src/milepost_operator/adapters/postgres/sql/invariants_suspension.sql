@@ -23,6 +23,7 @@ select (select count(*) from late l join runs r on r.ready_at < l.at
         where r.cluster = $1 and r.deadline_at is not null and r.finished_at is null)
      + (select count(*) from late l join runs r on r.expires_at < l.at
         where r.cluster = $1 and r.expires_at is not null and r.attempt = 0 and r.state in ('queued', 'delayed')
+          and r.expires_at + paused_time(r.cluster, r.namespace, r.queue, r.created_at) - coalesce(r.thawed, '0') < l.at
           and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
                           and q.name = r.queue and (q.paused or q.updated_at > l.at)))
      + (select count(*) from late l join waits w on w.until < l.at join runs r on r.run_id = w.run_id

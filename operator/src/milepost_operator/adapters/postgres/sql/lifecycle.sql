@@ -11,7 +11,7 @@ select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
             when q.name is null then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', t.queue, s.namespace) end,
        case when t.name is null or q.name is null then n.at end,
        s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, s.rate_cost, s.singleton_key, n.at, order_at(n.at, s.priority),
-       n.at + (s.expires_at - s.created_at), n.at + (s.deadline_at - s.created_at),
+       n.at + (s.expires_at - coalesce(s.thawed, '0') - s.created_at), n.at + (s.deadline_at - s.created_at),
        t.retry, t.timeouts, $4, s.run_id, h.last_seq
 from runs s
 join run_heads h on h.run_id = s.run_id

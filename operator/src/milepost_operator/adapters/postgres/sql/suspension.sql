@@ -111,25 +111,31 @@ where w.run_id = $1 and w.resolved_at is not null
 order by w.ordinal;
 
 -- name: expire_queued
--- Runs that waited for their first admission longer than they may; a paused queue's clock stands still.
+-- Runs that waited for their first admission longer than they may; a paused queue's clock stands still, and what it
+-- stood still for is given back here.
 with late as (
-    select r.run_id from runs r
+    select r.run_id, greatest(paused_time(r.cluster, r.namespace, r.queue, r.created_at) - coalesce(r.thawed, '0'), '0') as owed
+    from runs r
     where r.cluster = $1 and r.attempt = 0 and r.state in ('queued', 'delayed') and r.expires_at <= clock_timestamp()
       and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
                       and q.name = r.queue and q.paused)
     order by r.expires_at
     limit $2
     for no key update of r skip locked
+), thawed as (
+    update runs r set expires_at = r.expires_at + l.owed, thawed = coalesce(r.thawed, '0') + l.owed
+    from late l where r.run_id = l.run_id and l.owed > '0'
 ), expired as (
     update runs r
     set state = 'expired', reason = 'QueueTTL', message = 'not admitted within its ttlSeconds', finished_at = clock_timestamp(),
         event_count = r.event_count + 1, rev = r.rev + 1
-    where r.run_id = any(array(select run_id from late))
+    where r.run_id = any(array(select run_id from late where owed = '0'))
     returning r.run_id, r.event_count, r.message
+), told as (
+    insert into run_events (run_id, seq, reason, message, warning, terminal)
+    select run_id, event_count, 'RunExpired', message, true, true from expired
 )
-insert into run_events (run_id, seq, reason, message, warning, terminal)
-select run_id, event_count, 'RunExpired', message, true, true from expired
-returning run_id;
+select owed = '0' as expired from late;
 
 -- name: put_wake
 -- Kept beside the run, whose row it does not lock: it is resolved when the run is next looked at.
