@@ -174,7 +174,9 @@ async def test_the_ttl_of_a_paused_queue_stands_still(busy: PostgresStore) -> No
     await busy._db.fetch("update queues set held_since = held_since - interval '1 hour' where name = $1", Q)
     await busy._db.fetch("update runs set created_at = created_at - interval '10 minutes' where run_id = $1", runs[0])
     await busy._db.fetch("update runs set created_at = created_at - interval '2 hours' where run_id = $1", runs[1])
-    await busy._db.fetch("update runs set expires_at = clock_timestamp() - interval '1 s' where run_id = any($1)", runs[:2])
+    await busy._db.fetch(
+        "update runs set expires_at = clock_timestamp() - interval '1 s' where run_id = any($1)", runs[:2]
+    )
     before = dict(await rows(busy, "run_id, expires_at"))  # type: ignore[arg-type]
     assert await busy.expire_queued(10) == 0
     await resume_while_locked(busy, runs[0])
@@ -185,7 +187,9 @@ async def test_the_ttl_of_a_paused_queue_stands_still(busy: PostgresStore) -> No
     assert timedelta(minutes=10) <= given[0] < timedelta(minutes=10, seconds=5)
     assert timedelta(hours=1) <= given[1] < timedelta(hours=1, seconds=5)
     assert given[2] is None
-    await busy._db.fetch("update runs set expires_at = clock_timestamp() - interval '1 s' where run_id = any($1)", runs[:2])
+    await busy._db.fetch(
+        "update runs set expires_at = clock_timestamp() - interval '1 s' where run_id = any($1)", runs[:2]
+    )
     assert await busy.expire_queued(10) == 2  # a pause is given back once
 
 

@@ -263,6 +263,24 @@ async def test_a_throttle_lets_no_more_through_from_many(store: PostgresStore, o
     assert await store.forget_triggers(10) == 2
 
 
+async def test_a_call_that_is_sent_again_takes_nothing_of_a_throttle(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    await apply_task(store)
+    terms = Throttle("t", 2, 60)
+    calls = [trigger(s, throttle=terms, idempotency_key="k") for _ in range(4) for s in (store, other)]
+    assert len({made.run_id for made in await asyncio.gather(*calls)}) == 1
+    batch = await store.create_runs(
+        [new(throttle=terms, idempotency_key=key) for key in ("k", "l", "l", "m")], together=True
+    )
+    assert [isinstance(answer, Created) for answer in batch] == [True, True, True, False]
+    assert (await trigger(store, throttle=terms, idempotency_key="l")).duplicate
+    with pytest.raises(ThrottledError):
+        await trigger(store, throttle=terms, idempotency_key="m")
+    with pytest.raises(ConflictError, match="another input"):
+        await trigger(store, throttle=terms, idempotency_key="k", input='"other"')
+
+
 async def full(store: PostgresStore, depth: int) -> None:
     await store.apply_queue(QueueIntake(NS, "q", "u", 1, 1))
     await store._db.fetch("update queues set max_depth = $1 where name = 'q'", depth)
@@ -290,6 +308,22 @@ async def test_a_full_queue_refuses_new_roots_only(store: PostgresStore) -> None
         return isinstance(answer, Created)
 
     await eventually(taken)  # a full queue is believed to be full for a moment
+
+
+async def test_a_full_queue_still_puts_off_the_run_that_waits(store: PostgresStore, other: PostgresStore) -> None:
+    await full(store, 1)
+    terms = Debounce("d", 60, 600)
+    first = await trigger(other, debounce=terms)
+    await trigger(store)
+    with pytest.raises(QueueFullError):
+        await trigger(store)
+    again = await trigger(store, debounce=replace(terms, seconds=120), input='"newest"')
+    assert (again.run_id, again.duplicate, (await row(store, first))["input"]) == (first.run_id, True, '"newest"')
+    assert again.ready_at is not None and first.ready_at is not None
+    assert again.ready_at - first.ready_at > timedelta(seconds=50)
+    with pytest.raises(QueueFullError):
+        await trigger(store, debounce=Debounce("another", 60, 600))
+    assert len(await store._db.fetch("select from debounces")) == 1
 
 
 async def test_a_batch_into_a_queue_with_little_room_is_taken_in_part(store: PostgresStore) -> None:

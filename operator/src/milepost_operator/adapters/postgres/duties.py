@@ -69,7 +69,10 @@ class PostgresDuties:
         ended = 0
         held = seconds(self._db.settings.held_seconds)
         failed: Exception | None = None
-        for query, span, end in (("overdue", lease, self._end_overdue), ("overdue_waiting", held, self._expire_waiting)):
+        for query, span, end in (
+            ("overdue", lease, self._end_overdue),
+            ("overdue_waiting", held, self._expire_waiting),
+        ):
             for row in await self._db.fetch(Q[query], self._db.cluster, limit, span, None):
                 try:
                     ended += await self._db.transaction(lambda c, row=row, end=end: end(c, row))  # type: ignore[misc]

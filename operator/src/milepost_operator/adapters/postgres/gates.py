@@ -4,7 +4,7 @@ Rows are locked in the order of their keys, throttles before debounces before ru
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import orjson
@@ -12,32 +12,46 @@ import orjson
 from milepost_operator.adapters.postgres.database import Connection, Row, as_uuid, to_json
 from milepost_operator.adapters.postgres.items import Item
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.errors import ThrottledError
+from milepost_operator.domain.errors import MilepostError, ThrottledError
 from milepost_operator.domain.runs import Created, Debounce, Throttle
 from milepost_operator.domain.states import RunState
-from milepost_operator.domain.triggers import folded, throttle
+from milepost_operator.domain.triggers import folded, leaders, throttle
 
 Key = tuple[str, str, str]
 
 
-async def throttled(connection: Connection, cluster: str, items: Sequence[Item]) -> dict[int, ThrottledError]:
-    """Count calls that have a throttle; by index those that may not pass now."""
+Known = Callable[[Sequence[Item]], Awaitable[dict[int, Created | MilepostError]]]
+"""Tells of calls whose run is there already, or another one in its place, by index."""
+
+
+async def throttled(
+    connection: Connection, cluster: str, items: Sequence[Item], known: Known
+) -> dict[int, Created | MilepostError]:
+    """Count calls that have a throttle; by index those that may not pass now, and those that make no run: they are not
+    counted. A call that is sent again, because its answer was lost, would take the place of another, or find it taken.
+    """
     groups: dict[Key, list[tuple[Item, Throttle]]] = defaultdict(list)
     for item in items:
         if item.run.throttle is not None:
             groups[item.run.namespace, item.run.task, item.run.throttle.key].append((item, item.run.throttle))
     if not groups:
         return {}
-    errors: dict[int, ThrottledError] = {}
+    rows = await connection.fetch(Q["lock_throttles"], cluster, *_columns(sorted(groups)))
+    # After the lock: whoever sent the same call before has made its run by now.
+    answers = await known([item for calls in groups.values() for item, _ in calls])
     saved: list[tuple[Key, str, float]] = []
-    for row in await connection.fetch(Q["lock_throttles"], cluster, *_columns(sorted(groups))):
+    for row in rows:
         key: Key = (row["namespace"], row["task"], row["key"])
-        calls = groups[key]
+        fresh = [call for call in groups[key] if call[0].index not in answers]
+        firsts = leaders(item.run for item, _ in fresh)
+        calls = [call for call, leads in zip(fresh, firsts, strict=True) if leads]
+        if not calls:
+            continue
         terms = calls[-1][1]
         counts = _counts(row["counts"], terms.period_seconds)
         answer = throttle(counts, row["now"], terms.limit, terms.period_seconds, len(calls))
         for item, _ in calls[answer.passed :]:
-            errors[item.index] = ThrottledError(
+            answers[item.index] = ThrottledError(
                 f"throttle {terms.key!r} lets {terms.limit} calls pass in {terms.period_seconds:g} s:"
                 f" come again in {max(1.0, answer.retry_after_seconds):.0f} s",
                 answer.retry_after_seconds,
@@ -51,7 +65,7 @@ async def throttled(connection: Connection, cluster: str, items: Sequence[Item])
         keys = _columns([key for key, _, _ in saved])
         texts, periods = [text for _, text, _ in saved], [period for _, _, period in saved]
         await connection.execute(Q["save_throttles"], cluster, *keys, texts, periods)
-    return errors
+    return answers
 
 
 def _counts(text: str, period: float) -> Mapping[int, int]:
@@ -95,6 +109,16 @@ def debounces_of(items: Sequence[Item]) -> list[Debounced]:
     return found
 
 
+async def put_off_only(connection: Connection, cluster: str, items: Sequence[Item]) -> dict[int, Created]:
+    """Put off the runs that wait already, where there is no room for new ones."""
+    by_key = {group.key: group for group in debounces_of(items)}
+    if not by_key:
+        return {}
+    rows = await connection.fetch(Q["waiting_debounces"], cluster, *_columns(sorted(by_key)))
+    known = [(row, by_key[row["namespace"], row["task"], row["key"]]) for row in rows]
+    return _answered(known, await _push(connection, known))
+
+
 async def put_off(connection: Connection, cluster: str, groups: Sequence[Debounced]) -> dict[int, Created]:
     """Put off the runs that wait already; the calls that are not in the answer need a new one."""
     if not groups:
@@ -107,20 +131,22 @@ async def put_off(connection: Connection, cluster: str, groups: Sequence[Debounc
     known = [(row, by_key[row["namespace"], row["task"], row["key"]]) for row in rows]
     known = [(row, group) for row, group in known if row["run_id"] != group.item.run_id]
     pushed = await _push(connection, known)
-    answers: dict[int, Created] = {}
-    lapsed: list[Debounced] = []
-    for row, group in known:
-        run = pushed.get(row["run_id"])
-        if run is None:
-            lapsed.append(group)
-            continue
-        state = RunState(run["state"])
-        made = Created(as_uuid(run["run_id"]), run["name"], state, duplicate=True, ready_at=run["ready_at"])
-        answers |= group.answers(made)
+    answers = _answered(known, pushed)
+    lapsed = [group for row, group in known if row["run_id"] not in pushed]
     if lapsed:
         args = _columns([group.key for group in lapsed])
         longest = [group.terms.max_seconds for group in lapsed]
         await connection.execute(Q["point_debounces"], cluster, [group.item.run_id for group in lapsed], *args, longest)
+    return answers
+
+
+def _answered(known: Sequence[tuple[Row, Debounced]], pushed: dict[UUID, Row]) -> dict[int, Created]:
+    answers: dict[int, Created] = {}
+    for row, group in known:
+        if (run := pushed.get(row["run_id"])) is not None:
+            state = RunState(run["state"])
+            made = Created(as_uuid(run["run_id"]), run["name"], state, duplicate=True, ready_at=run["ready_at"])
+            answers |= group.answers(made)
     return answers
 
 

@@ -110,7 +110,9 @@ class PostgresLifecycle:
         name = run_name(run["task"], secrets.token_bytes(NAME_SUFFIX_BYTES))
         made = await connection.fetchrow(Q["copy_run"], run["run_id"], run_id, name, origin)
         if made is None and (owner := await self._singleton_owner(connection, run)):
-            message = f"run {owner['name']} has the singleton key {run['singleton_key']!r}: wait for its end, or cancel it"
+            message = (
+                f"run {owner['name']} has the singleton key {run['singleton_key']!r}: wait for its end, or cancel it"
+            )
             raise ConflictError("singleton-exists", message)
         if made is None:
             raise ConflictError("name-taken", f"a run {name} exists: ask again")

@@ -11,7 +11,7 @@ import asyncpg
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.depths import Depths
 from milepost_operator.adapters.postgres.endings import add_event
-from milepost_operator.adapters.postgres.gates import debounces_of, put_off, throttled
+from milepost_operator.adapters.postgres.gates import debounces_of, put_off, put_off_only, throttled
 from milepost_operator.adapters.postgres.items import Item, create_arguments, items_of, owner_arguments
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, MilepostError, OverloadedError
@@ -63,7 +63,9 @@ class PostgresTriggers:
         items = items_of(runs)
         async with self._depths.room(runs) as full:
             refused = [items[index] for index in full]
-            answers: Answers = {**full, **await self._known(refused)}
+            answers: Answers = {**full, **await self._known(self._db.fetch, refused)}
+            if any(item.run.debounce for item in refused):
+                answers |= await self._db.transaction(lambda c: put_off_only(c, self._db.cluster, refused))
             if refused:
                 items = [item for item in items if item.index not in full]
             if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
@@ -95,7 +97,7 @@ class PostgresTriggers:
                 rows: Sequence[Row] = await connection.fetch(query, *args)
                 return rows
 
-        answers: Answers = {**await throttled(connection, self._db.cluster, items)}
+        answers = await throttled(connection, self._db.cluster, items, lambda some: self._known(fetch, some))
         passed = [item for item in items if item.index not in answers]
         groups = debounces_of(passed)
         answers |= await put_off(connection, self._db.cluster, groups)
@@ -173,12 +175,12 @@ class PostgresTriggers:
         await self._free(fetch, gone)
         return answers
 
-    async def _known(self, items: Sequence[Item]) -> Answers:
-        """Of calls that are refused: those whose run is there already get it all the same."""
+    async def _known(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
+        """Of calls that may be refused: those whose run is there already get it all the same."""
         asked = [item for item in items if item.run.intent_uid or identity_of(item.run)]
         if not asked:
             return {}
-        found = await self._resolved(self._db.fetch, asked)
+        found = await self._resolved(fetch, asked)
         return {index: answer for index, answer in found.items() if _of_another(answer)}
 
     async def _free(self, fetch: Fetch, keys: Sequence[tuple[str, str, str, UUID]]) -> None:

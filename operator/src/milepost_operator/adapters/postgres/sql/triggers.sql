@@ -93,6 +93,13 @@ from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::float8[]) as u(r
 on conflict (cluster, namespace, task, key) do update set touched_at = clock_timestamp()
 returning d.namespace, d.task, d.key, d.run_id, d.until;
 
+-- name: waiting_debounces
+select d.namespace, d.task, d.key, d.run_id, d.until
+from unnest($2::text[], $3::text[], $4::text[]) with ordinality as u(namespace, task, key, place)
+join debounces d on d.cluster = $1 and d.namespace = u.namespace and d.task = u.task and d.key = u.key
+order by d.namespace, d.task, d.key
+for no key update of d;
+
 -- name: push_debounced
 -- Put off runs that wait for their time still, never beyond their last moment. Their time to live moves with them.
 -- `input` null: the first one stays.
