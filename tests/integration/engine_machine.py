@@ -18,7 +18,7 @@ from milepost_operator.domain.errors import ConflictError, GoneError, MilepostEr
 from milepost_operator.domain.runs import Ending, PodSession, QueueIntake, Retry, Timeouts
 from milepost_operator.domain.states import Reason
 from tests.integration import engine_model as m
-from tests.integration.engine import NS, Pod, apply_task, lose, trigger
+from tests.integration.engine import NS, Pod, apply_task, trigger
 from tests.integration.engine_rows import Rows, difference, expectation
 
 T = TypeVar("T")
@@ -370,7 +370,7 @@ class Engine(RuleBasedStateMachine):
         if not self.sessions:
             return
         session, run, number = self.sessions[-1 - n % min(len(self.sessions), 8)]
-        self.do(lose(self.store, session.pod_id, LOST if infra else BROKE))
+        self.do(self.store.pod_ended(self.epoch, session.pod_id, None, LOST if infra else BROKE))
         if self.model.may_write(run, number):
             self.model.pod_lost(run, infra)
 

@@ -319,7 +319,8 @@ async def test_a_full_queue_still_puts_off_the_run_that_waits(store: PostgresSto
         await trigger(store)
     again = await trigger(store, debounce=replace(terms, seconds=120), input='"newest"')
     assert (again.run_id, again.duplicate, (await row(store, first))["input"]) == (first.run_id, True, '"newest"')
-    assert again.ready_at is not None and first.ready_at is not None
+    assert again.ready_at is not None
+    assert first.ready_at is not None
     assert again.ready_at - first.ready_at > timedelta(seconds=50)
     with pytest.raises(QueueFullError):
         await trigger(store, debounce=Debounce("another", 60, 600))
