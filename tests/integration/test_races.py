@@ -351,3 +351,34 @@ async def test_a_run_that_can_not_be_ended_keeps_no_other_from_its_end(store: Po
     assert set(states.values()) == {"queued"}
     await store._db.fetch("update runs set retry = '{}' where run_id = $1", first["run_id"])
     assert await store.reap(10) == 1
+
+
+async def test_replicas_that_queue_runs_of_the_same_keys_in_other_orders_do_not_deadlock(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """A deadlock costs both a second, and admission with them."""
+    await apply_task(store)
+    made = [await trigger(store, concurrency_key=key, delay_seconds=60) for key in ("a", "m", "z", "z", "m", "a")]
+    for n, run in enumerate(made):
+        due = "update runs set ready_at = now() - interval '1 h' + $2 * interval '1 s' where run_id = $1"
+        await store._db.fetch(due, run.run_id, n)
+    for key in ("a", "m", "z"):
+        await store._db.fetch("select make_key('default', $1, 'default', $2)", NS, key)
+    async with hand.transaction():
+        await hand.execute("select from queue_keys where key = 'm' for update")
+        first = asyncio.create_task(store._db.fetch(Q["promote"], "default", 3))
+        await waiting_for_locks(store, 1)
+        second = asyncio.create_task(other._db.fetch(Q["promote"], "default", 3))
+        await waiting_for_locks(store, 2)
+    assert [len(rows) for rows in await asyncio.gather(first, second)] == [3, 3]
+    (row,) = await store._db.fetch("select deadlocks from pg_stat_database where datname = current_database()")
+    assert row["deadlocks"] == 0
+
+
+async def waiting_for_locks(store: PostgresStore, sessions: int) -> None:
+    waits = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+    async def check() -> bool:
+        return bool((await store._db.fetch(waits))[0]["n"] == sessions)
+
+    await eventually(check)

@@ -246,6 +246,20 @@ begin
     where k.ctid = known.tid and (k.emptied or not p_task = any(k.tasks));
 end $$;
 
+-- Before one statement queues many runs: their keys are told, and so locked, in one order for all. The trigger of each
+-- run would take them as the runs come, and two replicas would wait for each other.
+create function tell_keys(p_runs uuid[]) returns boolean language plpgsql as $$
+declare
+    n record;
+begin
+    for n in select distinct r.cluster, r.namespace, r.queue, r.concurrency_key, r.task from runs r
+             where r.run_id = any(p_runs) order by 1, 2, 3, 4, 5
+    loop
+        perform tell_waiting(n.cluster, n.namespace, n.queue, n.concurrency_key, n.task, 'infinity');
+    end loop;
+    return true;
+end $$;
+
 create function runs_inserted() returns trigger language plpgsql set search_path from current as $$
 declare
     n record;

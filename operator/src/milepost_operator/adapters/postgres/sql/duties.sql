@@ -16,7 +16,7 @@ with due as (
     for no key update skip locked
 )
 update runs r set state = 'queued', order_at = order_at(r.ready_at, r.priority), rev = rev + (attempt = 0)::int
-from due where r.run_id = due.run_id
+from due where r.run_id = due.run_id and (select tell_keys(array(select run_id from due)))
 returning r.run_id;
 
 -- name: overdue

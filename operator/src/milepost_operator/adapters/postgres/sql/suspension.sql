@@ -55,7 +55,7 @@ with woken as (
     set state = 'queued', next_cause = 'resume', reason = null, message = null,
         run_deadline_at = r.run_deadline_at + (clock_timestamp() - r.suspended_at), suspended_at = null,
         event_count = r.event_count + 1, rev = r.rev + 1
-    from woken w where r.run_id = w.run_id
+    from woken w where r.run_id = w.run_id and (select tell_keys(array(select run_id from woken)))
     returning r.run_id, r.event_count, w.what
 )
 insert into run_events (run_id, seq, reason, message)
