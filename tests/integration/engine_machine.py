@@ -159,6 +159,8 @@ class Engine(RuleBasedStateMachine):
             (done,) = self.do(self.store.redrive(NS, [run.id], "me"))
             assert done.made is not None
             self.model.copy(run, str(done.made))
+        elif any(copy.origin is run and not copy.ended for copy in self.model.runs.values()):
+            self.refused(self.store.retry_run(UUID(run.id), "me"), "already-retried")
         else:
             self.model.copy(run, str(self.do(self.store.retry_run(UUID(run.id), "me")).run_id))
 

@@ -68,6 +68,7 @@ class Run:
     cancel_deadline: float = math.inf
     expires: float = math.inf
     given: float = 0
+    origin: "Run | None" = None
     deadline: float = math.inf
     time: float = math.inf
     created: int = 0
@@ -128,6 +129,7 @@ class Model:
         """A retry or a redrive: a new run with the records of this one."""
         made = self.trigger(run_id, run.queue, key=run.key, priority=run.priority)
         made.expires, made.deadline = (self.now + (at - run.created) for at in (run.expires - run.given, run.deadline))
+        made.origin = run
         made.records, made.write_ids = list(run.records), dict(run.write_ids)
         run.dead = False
         return made

@@ -244,8 +244,12 @@ MUTANTS: Final = (
         "cron-slot-not-unique",
         "nothing but the cursor keeps a cron slot from becoming a second run",
         (
-            Edit(MIGRATIONS, "    unique (schedule_id, slot),\n", ""),
-            Edit(SQL, "    on conflict (schedule_id, slot) do nothing\n", ""),
+            Edit(
+                MIGRATIONS,
+                "create unique index runs_slot on runs (schedule_id, slot) where schedule_id is not null;\n",
+                "",
+            ),
+            Edit(SQL, "    on conflict (schedule_id, slot) where schedule_id is not null do nothing\n", ""),
         ),
         ("tests/integration/test_schedules.py::test_a_cursor_that_goes_back_makes_no_second_run",),
     ),

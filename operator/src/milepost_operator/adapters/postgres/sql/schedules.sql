@@ -41,7 +41,7 @@ with items as (
            retry, timeouts, 'schedule', schedule_id, slot
     from facts
     order by place
-    on conflict (schedule_id, slot) do nothing
+    on conflict (schedule_id, slot) where schedule_id is not null do nothing
     returning run_id
 ), heads as (
     insert into run_heads (run_id) select run_id from inserted
