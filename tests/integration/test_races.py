@@ -15,7 +15,18 @@ from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, NewRun, QueueIntake
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, lose, next_pod, served_for, trigger
+from tests.integration.engine import (
+    NS,
+    Pod,
+    apply_task,
+    eventually,
+    launch,
+    lose,
+    next_pod,
+    served_for,
+    started,
+    trigger,
+)
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 
@@ -175,7 +186,7 @@ async def test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor(
     (same,) = await other.take_wanted(second, 10)
     assert await other.launched(second, same.pod_id, "job")
     session = await other.open_session(same.pod_id, NS, "uid", f"mp-{same.pod_id}-abcde")
-    pod = Pod(other, session, await other.start(session))
+    pod = Pod(other, session, await started(other, session))
     # it was stopped while the API server refused its pod, and goes on with that: final, and no pod uid to compare
     refused = Ending(Reason.CONFIG, "the pod can't be created", counted=False, final=True, started=False)
     with pytest.raises(DeposedError):
@@ -339,7 +350,7 @@ async def test_a_run_that_can_not_be_ended_keeps_no_other_from_its_end(store: Po
     for _ in range(3):
         await trigger(store)
     for session in await launch(store):
-        await store.start(session)
+        await started(store, session)
     await store._db.fetch("update run_heads set lease_until = now() - interval '1 min'")
     await served_for(store, "1 h")
     (first, *_) = await store._db.fetch(Q["overdue"], "default", 1, timedelta(seconds=1), None)
