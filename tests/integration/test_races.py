@@ -1,13 +1,14 @@
 """Interleavings that lose, double or strand work: several stores over one database, as replicas have them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
+from milepost.wire.pod import Evidence, Failure, SettleRequest
 from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
@@ -287,7 +288,7 @@ async def test_two_starts_at_once_are_one_start(store: PostgresStore, other: Pos
     await apply_task(store)
     run = await trigger(store)
     (session,) = await launch(store)
-    starts = await asyncio.gather(*[s.start(session) for s in (store, other, store, other)])
+    starts = await asyncio.gather(*[started(s, session) for s in (store, other, store, other)])
     assert {(s.attempt, s.token) for s in starts} == {(1, starts[0].token)}
     events = [e["reason"] for e in await store._db.fetch("select reason from run_events where run_id = $1", run.run_id)]
     assert events.count("AttemptStarted") == 1
@@ -382,6 +383,34 @@ async def test_replicas_that_queue_runs_of_the_same_keys_in_other_orders_do_not_
         second = asyncio.create_task(other._db.fetch(Q["promote"], "default", 3))
         await waiting_for_locks(store, 2)
     assert [len(rows) for rows in await asyncio.gather(first, second)] == [3, 3]
+    (row,) = await store._db.fetch("select deadlocks from pg_stat_database where datname = current_database()")
+    assert row["deadlocks"] == 0
+
+
+async def test_replicas_that_settle_losses_of_the_same_keys_in_other_orders_do_not_deadlock(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 10))
+    await apply_task(store, queue="wide")
+    pods: list[Pod] = []
+    for key in ("a", "m", "z", "z", "m", "a"):
+        await trigger(store, concurrency_key=key)
+        pods.append(await next_pod(store))
+    await store._db.fetch("update queue_keys set tasks = '{}'")  # as at rest
+
+    async def crash(replica: PostgresStore, some: list[Pod]) -> Sequence[object]:
+        failure = Failure("crash", "Crash", "signal 9", "")
+        return await replica.settle(
+            [(p.session, SettleRequest(p.fence, "failed", None, failure, Evidence(signal=9))) for p in some]
+        )
+
+    async with hand.transaction():
+        await hand.execute("select from queue_keys where key = 'm' for update")
+        first = asyncio.create_task(crash(store, pods[:3]))
+        await waiting_for_locks(store, 1)
+        second = asyncio.create_task(crash(other, pods[3:]))
+        await waiting_for_locks(store, 2)
+    assert [list(answers) for answers in await asyncio.gather(first, second)] == [["queued"] * 3] * 2
     (row,) = await store._db.fetch("select deadlocks from pg_stat_database where datname = current_database()")
     assert row["deadlocks"] == 0
 

@@ -68,7 +68,8 @@ with ending as (
         suspended_at = case when e.run_state = 'suspended' then clock_timestamp() end,
         finished_at = case when e.run_state in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
         event_count = r.event_count + (e.event is not null)::int, rev = r.rev + 1
-    from ending e where r.run_id = e.run_id
+    from ending e
+    where r.run_id = e.run_id and (select tell_keys(array(select run_id from ending where run_state = 'queued')))
     returning r.run_id, r.cluster, r.namespace, r.queue, r.event_count
 ), told as (
     insert into run_events (run_id, seq, reason, message, warning, terminal)
