@@ -172,6 +172,29 @@ async def test_violations_become_a_metric_and_go_back_to_zero(store: Store, duti
     assert (value("one-writer"), value("slots")) == (0, 1)
 
 
+async def test_invariants_that_take_long_are_looked_at_seldom(store: Store) -> None:
+    now = 0.0
+    duties = Duties(store, Metrics(), lambda: now)
+    seen = store.violations
+
+    async def slow() -> dict[str, int]:
+        nonlocal now
+        now += 4.0
+        return await seen()
+
+    store.violations = slow  # type: ignore[method-assign]
+    for at, turns in ((0.0, 1), (30.0, 1), (79.0, 1), (80.0, 2)):
+        now = at
+        await duties._violations()
+        assert store.turns["violations"] == turns
+    store.errors["violations"] = UnavailableError("too slow")
+    now = 200.0
+    with pytest.raises(UnavailableError):
+        await duties._violations()
+    await duties._violations()  # not at once again
+    assert store.turns["violations"] == 3
+
+
 async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: Store) -> None:
     now = 0.0
     duties = Duties(store, Metrics(), lambda: now)
