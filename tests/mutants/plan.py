@@ -9,6 +9,7 @@ MIGRATIONS: Final = f"{ENGINE}/adapters/postgres/migrations/*.sql"
 STORE_CODE: Final = f"{ENGINE}/adapters/postgres/*.py"
 STORE: Final = "tests/integration/test_store.py"
 GUARDS: Final = "tests/integration/test_guards.py"
+RACES: Final = "tests/integration/test_races.py"
 CHAOS: Final = "chaos"
 """In place of a test: a chaos run of about a minute."""
 
@@ -139,18 +140,39 @@ MUTANTS: Final = (
         (f"{STORE}::test_only_the_newest_epoch_launches", CHAOS),
     ),
     Mutant(
+        "deposed-leader-ends-attempts",
+        "what a leader saw before it was replaced ends the attempts of its successor's pods",
+        (
+            Edit(
+                STORE_CODE,
+                "        async def work(connection: Connection) -> None:\n"
+                "            await self._check(connection, epoch)\n",
+                "        async def work(connection: Connection) -> None:\n",
+            ),
+        ),
+        (f"{RACES}::test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor",),
+    ),
+    Mutant(
+        "keys-locked-as-they-come",
+        "two replicas that queue runs of the same keys lock these in different orders",
+        (
+            Edit(
+                SQL,
+                "from due where r.run_id = due.run_id and (select tell_keys(array(select run_id from due)))\n",
+                "from due where r.run_id = due.run_id\n",
+            ),
+        ),
+        (f"{RACES}::test_replicas_that_queue_runs_of_the_same_keys_in_other_orders_do_not_deadlock",),
+    ),
+    Mutant(
         "settled-twice",
         "the repeated settle of an attempt that ended moves its run on once more",
         (
             Edit(
                 STORE_CODE,
-                '            if attempt["state"] == "ended":\n',
-                '            if attempt["state"] == "ended" and not attempt["settled"]:\n',
-            ),
-            Edit(
-                STORE_CODE,
-                '            if attempt["token"] != fence.token or attempt["state"] != "running":\n',
-                '            if attempt["token"] != fence.token:\n',
+                '    if attempt["state"] == "ended" and attempt["settled"]:\n        return str(run["state"])\n'
+                '    return None if attempt["state"] == "running" else fenced(fence)\n',
+                "    return None\n",
             ),
         ),
         (f"{STORE}::test_settling_twice_is_one_settle",),
@@ -238,7 +260,7 @@ MUTANTS: Final = (
                 " or not exists (select 1 from runs x where x.run_id = idempotency_keys.run_id)",
             ),
         ),
-        ("tests/integration/test_races.py::test_one_key_at_once_from_two_replicas_is_one_run",),
+        (f"{RACES}::test_one_key_at_once_from_two_replicas_is_one_run",),
     ),
     Mutant(
         "cron-slot-not-unique",
