@@ -250,6 +250,7 @@ class PostgresPodStore:
             last_key=head["last_key"],
             created_at=facts["created_at"].isoformat(),
             waits=waits,
+            attempts_counted=facts["attempts_counted"],
         )
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:

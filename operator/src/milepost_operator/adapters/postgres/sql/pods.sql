@@ -29,6 +29,7 @@ returning last_seq, last_key, records;
 
 -- name: start_facts
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
+       r.attempts_counted,
        r.state as run_state, v.shape, a.cause, a.token, a.state as attempt_state
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt

@@ -45,14 +45,15 @@ where q.breaker is not null and $9 <> 'neutral';
 update run_heads set token = null, pod_id = null, lease_until = null where run_id = $1;
 
 -- name: after_attempt
--- A run that a pause put back keeps its time; what it waits for is shown when that has held.
+-- A run that a pause put back keeps its time; what it waits for is shown when that has held. One that resumes keeps its
+-- place in the queue.
 update runs
 set state = $2, reason = nullif($3, 'Paused'), message = case when $3 <> 'Paused' then left($4, 4000) end,
     attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
     dead_lettered_at = case when $7 then clock_timestamp() end, next_cause = $8, result = $9, error = $10,
     wait_code = null, noted = null,
     ready_at = case when $3 = 'Paused' or $2 = 'suspended' then ready_at else clock_timestamp() + $11 end,
-    order_at = case when $2 in ('queued', 'suspended') then order_at else order_at(clock_timestamp() + $11, priority) end,
+    order_at = case when $2 in ('queued', 'suspended') or $8 = 'resume' then order_at else order_at(clock_timestamp() + $11, priority) end,
     suspended_at = case when $2 = 'suspended' then clock_timestamp() end,
     finished_at = case when $2 in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
     rev = rev + 1
