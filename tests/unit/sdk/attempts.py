@@ -122,7 +122,8 @@ class Run:
             self.loop.set_exception_handler(lambda *_: None)  # branches that ended with the process
             self.timers.clear()
             self.turning = False
-            context = Context(self.journal(), _AsyncSidecar(self), self.leave, Clock(lambda: self.now, self.sleep, self.later))  # type: ignore[arg-type]  # fmt: skip
+            clock = Clock(lambda: self.now, self.sleep, self.later)  # type: ignore[arg-type]
+            context = Context(self.journal(), _AsyncSidecar(self), self.leave, clock)  # type: ignore[arg-type]
             enter(context)
             return await task(context)
 
