@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from milepost.errors import FatalError, FencedError, NotRecordableError, StepKeyError
 from milepost.sdk.context import Context
-from milepost.sdk.journal import Retried, retried
-from milepost.sdk.retry import PREFIX, Retry, Tries, judge, key_of
+from milepost.sdk.journal import TRIES, Retried, retried, tries_key
+from milepost.sdk.retry import Retry, Tries, judge
 from milepost.sdk.step import step
 from milepost.sdk.sync import SyncContext
 from tests.unit.sdk.attempts import LeftError, Run
@@ -269,9 +269,9 @@ def test_a_cancelled_plain_task_is_told_once_and_may_then_clean_up():
 
 
 def test_keys_of_tries_are_ours_and_fit():
-    assert key_of("~1/fetch#2") == "~retry/~1/fetch#2"
-    assert len(key_of("ä" * 256)) == len(PREFIX) + 32 * 2
-    assert key_of("ä" * 256) != key_of("ö" * 256)
+    assert tries_key("~1/fetch#2") == "~retry/~1/fetch#2"
+    assert len(tries_key("ä" * 256)) == len(TRIES) + 32 * 2
+    assert tries_key("ä" * 256) != tries_key("ö" * 256)
     with pytest.raises(StepKeyError, match="can't begin with '~retry/'"):
         Run().do_plain(lambda ctx: ctx.checkpoint("~retry/fetch", 1))
 

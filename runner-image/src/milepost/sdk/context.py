@@ -8,10 +8,10 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
-from milepost.net.messages import Reply, compact, jitter
+from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
-from milepost.sdk.journal import Journal, Retried, own_key, retried
+from milepost.sdk.journal import Journal, own_key
 from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, scope
@@ -39,8 +39,7 @@ class Context:
         self, journal: Journal, sidecar: AsyncSidecar, leave: Leave | None = None, clock: Clock | None = None
     ) -> None:
         self._journal = journal
-        self._clock = clock or Clock()
-        self._waits = AsyncWaits(self._clock, leave)
+        self._waits = AsyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._loop = asyncio.get_running_loop()
         self._progress: bytes | None = None
@@ -134,27 +133,12 @@ class Context:
     ) -> object:
         if retry is None:
             return await self._call(key, fn, args, kwargs)
-        tries = self._journal.tries(key, retry)
-        body = Retried()
-        await self._pause(tries, tries.owed(self._clock.now()))
-        while True:
-            token = retried.set(body)
-            try:
-                return await self._call(key, fn, args, kwargs)
-            except Exception as error:
-                seconds = tries.after(error, self._clock.now(), jitter() * 2 - 1)
-                if tries.to_record:
-                    await self._record_tries(tries)
-                if seconds is None:
-                    raise
-            finally:
-                retried.reset(token)
-            await self._pause(tries, seconds)
-            self._journal.again(body)
+        from milepost.sdk.again import tried  # noqa: PLC0415  (tasks without retries never pay for it)
 
-    async def _pause(self, tries: "Tries", seconds: float) -> None:
-        if seconds > 0:
-            await self._waits.pause(tries, seconds, tries.policy.hold_seconds)
+        def call() -> Awaitable[object]:
+            return self._call(key, fn, args, kwargs)
+
+        return await tried(key, retry, call, self._journal, self._waits, self._record_tries)
 
     async def _record_tries(self, tries: "Tries") -> None:
         await self._record_failures()

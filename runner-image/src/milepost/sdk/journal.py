@@ -2,20 +2,19 @@
 
 import json
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from milepost.errors import StepKeyError
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Scope, checked, scope
 from milepost.values import Encoded, pack_within, read
-
-if TYPE_CHECKING:
-    from milepost.sdk.retry import Retry, Tries
+from milepost.wire.pod import MAX_KEY_BYTES
+from milepost.wire.values import JSON
 
 RESERVED: Final = "~"
 TRIES: Final = "~retry/"
-"""Checkpoints under such keys are ours: the tries of steps (retry.py)."""
+"""Checkpoints under such keys are ours: how often a step was tried."""
 
 
 class Journal:
@@ -71,12 +70,10 @@ class Journal:
         self._used -= keys
         self._steps |= lines
 
-    def tries(self, key: str, policy: "Retry") -> "Tries":
-        """Give the tries of a step, as far as earlier attempts had some."""
-        from milepost.sdk.retry import Tries, key_of  # noqa: PLC0415  (tasks without retries never pay for it)
-
-        line = self._checkpoints.pop(key_of(key), None)
-        return Tries(key, policy, None if line is None else json.loads(line)["value"])
+    def tries(self, key: str) -> dict[str, JSON] | None:
+        """Give what earlier attempts recorded of the tries of a step, once."""
+        line = self._checkpoints.pop(tries_key(key), None)
+        return None if line is None else json.loads(line)["value"]
 
     def step_failed(self, key: str, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
@@ -110,6 +107,16 @@ def own_key(key: str) -> str:
     if key.startswith(TRIES):
         raise StepKeyError(f"a checkpoint's key can't begin with {TRIES!r}: {key[:80]!r}")
     return checked(key)
+
+
+def tries_key(step_key: str) -> str:
+    """Give the key of the checkpoint that holds a step's tries."""
+    key = TRIES + step_key
+    if len(key.encode()) <= MAX_KEY_BYTES:
+        return key
+    from hashlib import sha256  # noqa: PLC0415  (such keys are rare)
+
+    return TRIES + sha256(step_key.encode()).hexdigest()
 
 
 class Retried:

@@ -8,12 +8,11 @@ from typing import Final
 
 from milepost.sdk.classify import MAX_AFTER_SECONDS, Verdict, classify
 from milepost.sdk.failed import OURS, kept_text
+from milepost.sdk.journal import tries_key
 from milepost.sdk.task import When
-from milepost.wire.pod import MAX_KEY_BYTES, Wait
+from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
 
-PREFIX: Final = "~retry/"
-"""Of the checkpoints that hold the tries of steps."""
 MAX_ERROR: Final = 400
 MAX_TOLD: Final = 256
 MAX_TRIES: Final = 1000
@@ -79,21 +78,11 @@ def judge(error: BaseException, when: When | None) -> Judgement:
     return Judgement(Verdict(retryable=True, after_seconds=min(float(seconds), MAX_AFTER_SECONDS)), exact=True)
 
 
-def key_of(step_key: str) -> str:
-    """Give the key of the checkpoint that holds a step's tries."""
-    key = PREFIX + step_key
-    if len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    from hashlib import sha256  # noqa: PLC0415  (such keys are rare)
-
-    return PREFIX + sha256(step_key.encode()).hexdigest()
-
-
 class Tries:
     """The tries of one step in its run. `recorded`: what the newest checkpoint of them says, None without one."""
 
     def __init__(self, step_key: str, policy: Retry, recorded: Mapping[str, JSON] | None = None) -> None:
-        self.key = key_of(step_key)
+        self.key = tries_key(step_key)
         self.policy = policy
         self.failed = 0
         self._step = step_key

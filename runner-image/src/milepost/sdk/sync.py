@@ -8,11 +8,11 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
-from milepost.net.messages import Reply, compact, jitter
+from milepost.net.messages import Reply, compact
 from milepost.sdk import local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
-from milepost.sdk.journal import Journal, Retried, own_key, retried
+from milepost.sdk.journal import Journal, own_key
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
@@ -37,8 +37,7 @@ class SyncContext:
         self, journal: Journal, sidecar: BlockingSidecar, leave: Leave | None = None, clock: Clock | None = None
     ) -> None:
         self._journal = journal
-        self._clock = clock or Clock()
-        self._waits = SyncWaits(self._clock, leave)
+        self._waits = SyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._cancelled = False
         self.run: RunInfo = journal.attempt.run
@@ -117,27 +116,12 @@ class SyncContext:
     ) -> R:
         if retry is None:
             return self._call(key, fn, args, kwargs)
-        tries = self._journal.tries(key, retry)
-        body = Retried()
-        self._pause(tries, tries.owed(self._clock.now()))
-        while True:
-            token = retried.set(body)
-            try:
-                return self._call(key, fn, args, kwargs)
-            except Exception as error:
-                seconds = tries.after(error, self._clock.now(), jitter() * 2 - 1)
-                if tries.to_record:
-                    self._record_tries(tries)
-                if seconds is None:
-                    raise
-            finally:
-                retried.reset(token)
-            self._pause(tries, seconds)
-            self._journal.again(body)
+        from milepost.sdk.again import tried_plain  # noqa: PLC0415  (tasks without retries never pay for it)
 
-    def _pause(self, tries: "Tries", seconds: float) -> None:
-        if seconds > 0:
-            self._waits.pause(tries, seconds, tries.policy.hold_seconds, self._check_cancelled)
+        def call() -> R:
+            return self._call(key, fn, args, kwargs)
+
+        return tried_plain(key, retry, call, self._journal, self._waits, self._record_tries, self._check_cancelled)
 
     def _record_tries(self, tries: "Tries") -> None:
         self._record_failures()

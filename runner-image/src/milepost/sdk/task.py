@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from inspect import Parameter, iscoroutinefunction, signature
 from types import GenericAlias
@@ -23,15 +22,15 @@ NO_OBJECTS: Final = frozenset({"str", "int", "float", "bool", "list", "tuple", "
 """Annotations of parameters that can't mean to take an object."""
 
 
-@dataclass(slots=True)
 class Hooks:
     """What runs around a task, in the order in which it was added; the first middleware is the outermost."""
 
-    middleware: list[Hook] = field(default_factory=list)
-    start: list[Hook] = field(default_factory=list)
-    resume: list[Hook] = field(default_factory=list)
-    success: list[Hook] = field(default_factory=list)
-    failure: list[Hook] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.middleware: list[Hook] = []
+        self.start: list[Hook] = []
+        self.resume: list[Hook] = []
+        self.success: list[Hook] = []
+        self.failure: list[Hook] = []
 
     def __bool__(self) -> bool:
         return bool(self.middleware or self.start or self.resume or self.success or self.failure)

@@ -8,7 +8,6 @@ import asyncio
 import time
 from asyncio import Future, Handle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import CodeType
 from typing import Final, NoReturn, Protocol, TypeAlias
 
@@ -30,13 +29,18 @@ class Paused(Protocol):
     def wait(self, now: float) -> Wait: ...
 
 
-@dataclass(frozen=True, slots=True)
 class Clock:
     """`now`: seconds since 1970; `call_later` None: the running loop's."""
 
-    now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-    call_later: Callable[[float, Callable[[], object]], Handle] | None = None
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        call_later: Callable[[float, Callable[[], object]], Handle] | None = None,
+    ) -> None:
+        self.now = now
+        self.sleep = sleep
+        self.call_later = call_later
 
 
 def in_step() -> bool:
@@ -44,19 +48,19 @@ def in_step() -> bool:
     return ">" in (scope.get(None) or Scope()).prefix
 
 
-@dataclass(frozen=True, slots=True)
 class _Parked:
-    paused: Paused
-    until: float
-    hold: float
-    woken: "Future[None]"
+    def __init__(self, paused: Paused, until: float, hold: float, woken: "Future[None]") -> None:
+        self.paused = paused
+        self.until = until
+        self.hold = hold
+        self.woken = woken
 
 
 class AsyncWaits:
     """The pauses of an async task."""
 
     def __init__(self, clock: Clock, leave: Leave | None) -> None:
-        self._clock = clock
+        self.clock = clock
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._later = clock.call_later or self._loop.call_later
@@ -71,7 +75,7 @@ class AsyncWaits:
         leaves = self._leave is not None and seconds > hold and not in_step()
         try:
             if leaves and task is not None and not task.cancelling():
-                self._parked[task] = _Parked(paused, self._clock.now() + seconds, hold, woken)
+                self._parked[task] = _Parked(paused, self.clock.now() + seconds, hold, woken)
                 self._check_in(0)
             await woken
         finally:
@@ -88,7 +92,7 @@ class AsyncWaits:
         self._check = None
         if not self._parked or self._leave is None:
             return
-        now = self._clock.now()
+        now = self.clock.now()
         spare = min(parked.until - now - parked.hold for parked in self._parked.values())
         if spare > 0 and quiet(self._loop, self._parked):
             try:
@@ -107,7 +111,7 @@ class SyncWaits:
     """The pauses of a plain task."""
 
     def __init__(self, clock: Clock, leave: Leave | None) -> None:
-        self._clock = clock
+        self.clock = clock
         self._leave = leave
 
     def stay(self) -> None:
@@ -118,13 +122,13 @@ class SyncWaits:
         """Return after so many seconds, or end the attempt when they are more than `hold`. `checked` may interrupt."""
         if self._leave is not None and seconds > hold and not in_step():
             try:
-                self._leave([paused.wait(self._clock.now())])
+                self._leave([paused.wait(self.clock.now())])
             except REFUSALS:
                 self._leave = None
         left = seconds
         while left > 0:  # in slices: a signal to cancel does not end a sleep
             checked()
-            self._clock.sleep(min(left, SLICE_SECONDS))
+            self.clock.sleep(min(left, SLICE_SECONDS))
             left -= SLICE_SECONDS
         checked()
 
