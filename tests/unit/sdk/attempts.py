@@ -22,6 +22,10 @@ class LeftError(BaseException):
     """The attempt ended to wait."""
 
 
+class DiedError(BaseException):
+    """The process died here."""
+
+
 @dataclass
 class Record:
     kind: str
@@ -47,6 +51,9 @@ class Run:
     refusal: Exception | None = None
     loop: asyncio.AbstractEventLoop | None = None
     left: int = 0
+    writes: int = 0
+    dies_before: int | None = None
+    dies_after: int | None = None
     calm: int = 0
     turning: bool = False
 
@@ -62,8 +69,15 @@ class Run:
         assert method == "PUT", target
         if len(self.waits) > self.left:
             raise LeftError  # in truth there is no process any more
+        if self.writes == self.dies_before:
+            self.dies_before = None
+            raise DiedError
+        self.writes += 1
         kind, _, key = target.removeprefix("/v1/").partition("/")
         self.records.append(Record(kind.removesuffix("s"), unquote(key), json.loads(body), dict(headers)))
+        if self.writes == self.dies_after:
+            self.dies_after = None
+            raise DiedError
         return Reply(200, {}, b'{"seq": 1}')
 
     def leave(self, waits: Sequence[Wait]) -> NoReturn:

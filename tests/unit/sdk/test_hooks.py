@@ -1,5 +1,6 @@
 """What runs around a task: once or in each attempt, in which order, and what an error of it does."""
 
+import asyncio
 from textwrap import dedent
 
 import pytest
@@ -188,6 +189,64 @@ async def test_cancelling_raises_through_middleware_with_time_to_clean_up(pod: P
     assert pod.lines() == ["seen"]
     assert pod.api.values("checkpoint") == {"cleaned": True}
     assert pod.api.settlements[0]["failure"]["kind"] == "cancelled"
+
+
+@pytest.mark.parametrize("form", ["async", "plain"])
+async def test_cancelling_interrupts_a_pause_between_two_tries(pod: Pod, form: str):
+    text = dedent("""
+        from milepost import Retry
+
+        def fail():
+            raise TimeoutError("slow")
+
+        @task
+        async def main(ctx):
+            try:
+                await ctx.step("fetch", fail, retry=Retry(min_seconds=60, hold_seconds=60))
+            except asyncio.CancelledError:
+                note("cancelled")
+                await ctx.checkpoint("cleaned", True)
+                raise
+    """)
+    pod.source(HEAD + (plain(text) if form == "plain" else text))
+    await pod.start_sidecar()
+    runner = await pod.start_runner()
+    await pod.api.wait_until(lambda: "~retry/fetch" in pod.api.values("checkpoint"))
+    pod.api.cancel = True
+    async with asyncio.timeout(10):
+        assert await runner.wait() == EXIT_FAILED
+    assert pod.lines() == ["cancelled"]
+    assert pod.api.values("checkpoint")["cleaned"] is True
+    assert pod.api.settlements[0]["failure"]["kind"] == "cancelled"
+
+
+async def test_a_long_wait_settles_a_suspension_and_exits_without_unwinding(pod: Pod):
+    pod.source(
+        HEAD
+        + dedent("""
+        from milepost import Retry
+
+        def fail():
+            raise TimeoutError("slow")
+
+        @task
+        async def main(ctx):
+            try:
+                print("printed", end="")
+                await asyncio.gather(*(ctx.step("fetch", fail, retry=Retry(min_seconds=60)) for _ in range(2)))
+            finally:
+                note("unwound")
+    """)
+    )
+    assert await pod.run() == 0
+    assert pod.lines() == []
+    (settlement,) = pod.api.settlements
+    assert settlement["outcome"] == "suspended"
+    assert [(w["kind"], w["key"]) for w in settlement["waits"]] == [
+        ("retry", "~retry/~1/fetch"), ("retry", "~retry/~2/fetch"),
+    ]  # fmt: skip
+    assert "printed" in pod.log.read_text()
+    assert "waits without a pod: step `~1/fetch` failed in 1 of 3 tries" in pod.log.read_text()
 
 
 def test_an_async_hook_of_a_plain_task_is_refused_where_it_is_written():

@@ -14,7 +14,7 @@ from milepost.sdk.journal import TRIES, Retried, retried, tries_key
 from milepost.sdk.retry import Retry, Tries, judge
 from milepost.sdk.step import step
 from milepost.sdk.sync import SyncContext
-from tests.unit.sdk.attempts import LeftError, Run
+from tests.unit.sdk.attempts import DiedError, LeftError, Run
 
 SHORT = Retry(max_attempts=3, min_seconds=1, randomize=False)
 LONG = Retry(max_attempts=3, min_seconds=60, max_seconds=600, randomize=False)
@@ -266,6 +266,55 @@ def test_a_cancelled_plain_task_is_told_once_and_may_then_clean_up():
     with pytest.raises(asyncio.CancelledError):
         run.do_plain(task)
     assert cleaned == [1, 2], "what cleans up is not ended to wait"
+
+
+@FORMS
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("write", range(1, 8))
+def test_a_death_at_any_write_repeats_at_most_the_one_try(form: str, after: bool, write: int):
+    calls = {"a": 0, "b": 0, "c": 0}
+    effects: list[str] = []
+
+    def call(name: str, failures: int) -> str:
+        calls[name] += 1
+        effects.append(name)
+        failed = sum(1 for t in run.tries if t["step"] == name)
+        if failed < failures:
+            raise TimeoutError(name)
+        return name
+
+    async def task(ctx: Context) -> object:
+        async def of(name: str, failures: int) -> str:
+            return call(name, failures)
+
+        got = [await ctx.step("a", of, "a", 0), await ctx.step("b", of, "b", 2, retry=SHORT)]
+        return [*got, await ctx.step("c", of, "c", 2, retry=LONG)]
+
+    def plain(ctx: SyncContext) -> object:
+        got = [ctx.step("a", call, "a", 0), ctx.step("b", call, "b", 2, retry=SHORT)]
+        return [*got, ctx.step("c", call, "c", 2, retry=LONG)]
+
+    run = Run()
+    setattr(run, "dies_after" if after else "dies_before", write if after else write - 1)
+    result, died = None, 0
+    while result is None:
+        try:
+            result = run.do(task) if form == "async" else run.do_plain(plain)
+        except LeftError:
+            run.now += 600
+        except DiedError:
+            died += 1
+    assert (result, died) == (["a", "b", "c"], 1)
+    assert sum(calls.values()) <= 7 + (0 if after else 1)
+    for name in ("b", "c"):
+        assert [t["failed"] for t in run.tries if t["step"] == name] == [1, 2]
+
+
+def test_what_is_no_policy_is_refused():
+    with pytest.raises(TypeError, match=r"a milepost\.Retry, such as"):
+        step(retry=5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"a milepost\.Retry, such as"):
+        Run().do_plain(lambda ctx: ctx.step("s", Flaky(0), retry=5))  # type: ignore[arg-type]
 
 
 def test_keys_of_tries_are_ours_and_fit():

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from milepost.net.messages import jitter
 from milepost.sdk.journal import Journal, Retried, retried
-from milepost.sdk.retry import Retry, Tries
+from milepost.sdk.retry import Retry, Tries, checked
 from milepost.sdk.waits import AsyncWaits, SyncWaits
 
 R = TypeVar("R")
@@ -20,7 +20,7 @@ async def tried(  # noqa: PLR0917  (as below)
     record: Callable[[Tries], Awaitable[None]],
 ) -> object:
     """Await `call()` as often as the policy and the errors allow. `record` commits the count before each wait."""
-    tries = Tries(key, policy, journal.tries(key))
+    tries = Tries(key, checked(policy), journal.tries(key))
     body = Retried()
     seconds: float | None = tries.owed(waits.clock.now())
     while True:
@@ -47,15 +47,15 @@ def tried_plain(  # noqa: PLR0917  (one for each thing that it is made of)
     journal: Journal,
     waits: SyncWaits,
     record: Callable[[Tries], None],
-    checked: Callable[[], None],
+    interrupt: Callable[[], None],
 ) -> R:
-    """Do the same for a plain task; `checked` raises once the run is cancelled."""
-    tries = Tries(key, policy, journal.tries(key))
+    """Do the same for a plain task; `interrupt` raises once the run is cancelled."""
+    tries = Tries(key, checked(policy), journal.tries(key))
     body = Retried()
     seconds: float | None = tries.owed(waits.clock.now())
     while True:
         if seconds:
-            waits.pause(tries, seconds, policy.hold_seconds, checked)
+            waits.pause(tries, seconds, policy.hold_seconds, interrupt)
         token = retried.set(body)
         try:
             return call()

@@ -56,6 +56,13 @@ class Retry:
         return delay * (0.5 + 0.5 * chance) if self.randomize else delay
 
 
+def checked(retry: object) -> Retry:
+    """Check what was given as `retry=`. Raises TypeError."""
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry= of a step is a milepost.Retry, such as Retry(max_attempts=5), not {retry!r}")
+    return retry
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """`exact`: `after_seconds` is the word of the task's own function."""

@@ -46,6 +46,10 @@ def step(
     value at once. `key` makes the step's key from the arguments, in place of name and number of the call.
     `retry` tries it again when it raises.
     """
+    if retry is not None:
+        from milepost.sdk.retry import checked  # noqa: PLC0415  (tasks without retries never pay for it)
+
+        checked(retry)
 
     def decorate(function: Callable[..., object]) -> object:
         return _wrap(function, name or function.__name__, key, retry)

@@ -118,8 +118,8 @@ class SyncWaits:
         """From now on wait in the pod: the run is cancelled, and what cleans up must not be cut off."""
         self._leave = None
 
-    def pause(self, paused: Paused, seconds: float, hold: float, checked: Callable[[], None]) -> None:
-        """Return after so many seconds, or end the attempt when they are more than `hold`. `checked` may interrupt."""
+    def pause(self, paused: Paused, seconds: float, hold: float, interrupt: Callable[[], None]) -> None:
+        """Return after so many seconds, or end the attempt when they are more than `hold`. `interrupt` may raise."""
         if self._leave is not None and seconds > hold and not in_step():
             try:
                 self._leave([paused.wait(self.clock.now())])
@@ -127,10 +127,10 @@ class SyncWaits:
                 self._leave = None
         left = seconds
         while left > 0:  # in slices: a signal to cancel does not end a sleep
-            checked()
+            interrupt()
             self.clock.sleep(min(left, SLICE_SECONDS))
             left -= SLICE_SECONDS
-        checked()
+        interrupt()
 
 
 def _waits_for_tasks() -> frozenset[CodeType]:
