@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from milepost.errors import (
+        ChangedCodeError,
         FatalError,
         FencedError,
         MilepostError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
+    from milepost.sdk.fingerprint import Volatile
     from milepost.sdk.parallel import Settled
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "ChangedCodeError",
     "Context",
     "FatalError",
     "FencedError",
@@ -44,6 +47,7 @@ __all__ = [
     "SyncContext",
     "TaskFunction",
     "ValueMismatchError",
+    "Volatile",
     "current",
     "current_sync",
     "step",
@@ -52,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "Context": "sdk.context",
+    "Volatile": "sdk.fingerprint",
     "current": "sdk.context",
     "MISSING": "sdk.run",
     "Missing": "sdk.run",

@@ -10,6 +10,7 @@ import sys
 from typing import Final, NoReturn
 
 from milepost.errors import (
+    ChangedCodeError,
     FencedError,
     MilepostError,
     NotRecordableError,
@@ -81,9 +82,10 @@ def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
 
 
 def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, sidecar: BlockingSidecar) -> Outcome:
-    asked = Asked()
+    asked, journal = Asked(), Journal(attempt)
     try:
-        value = _run_async(task, attempt, socket, asked) if task.is_async else _run_plain(task, attempt, sidecar, asked)
+        value = _run_async(task, journal, socket, asked) if task.is_async else _run_plain(task, journal, sidecar, asked)
+        journal.check_unchanged()  # whatever the task made of the error
         return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
     except FencedError:
         raise
@@ -92,10 +94,21 @@ def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
         kind: FailureKind = "cancelled" if asked.cancel else "user"
         return "/v1/failure", failure.of_exception(error, kind)
     except SystemExit as error:
+        if journal.changed is not None:
+            return _changed(journal.changed, attempt)
         return "/v1/failure", failure.body("user", "SystemExit", f"the task called sys.exit({error.code!r})")
     except BaseException as error:  # noqa: BLE001  # whatever the task raised is its outcome
+        if journal.changed is not None:
+            return _changed(journal.changed, attempt)
         say(failure.traceback_of(error))
         return "/v1/failure", failure.of_exception(error)
+
+
+def _changed(error: ChangedCodeError, attempt: AttemptInfo) -> Outcome:
+    say(str(error))
+    retryable = None if attempt.on_change == "hold" else False
+    trace = failure.traceback_of(error)
+    return "/v1/failure", failure.body("changed", type(error).__name__, str(error), trace, retryable=retryable)
 
 
 class Asked:
@@ -104,8 +117,8 @@ class Asked:
     cancel = False
 
 
-def _run_plain(task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: BlockingSidecar, asked: Asked) -> object:
-    context = SyncContext(Journal(attempt), sidecar)
+def _run_plain(task: TaskFunction[..., object], journal: Journal, sidecar: BlockingSidecar, asked: Asked) -> object:
+    context = SyncContext(journal, sidecar)
 
     def cancel(_number: int, _frame: object) -> None:
         asked.cancel = True
@@ -115,10 +128,10 @@ def _run_plain(task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: B
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
     context.load()
     enter_sync(context)
-    return task.bind(context, attempt.input)()
+    return task.bind(context, journal.attempt.input)()
 
 
-def _run_async(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, asked: Asked) -> object:
+def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, asked: Asked) -> object:
     async def body() -> object:
         sidecar = AsyncSidecar(socket)
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
@@ -131,10 +144,10 @@ def _run_async(task: TaskFunction[..., object], attempt: AttemptInfo, socket: st
         loop.add_signal_handler(CANCEL_SIGNAL, cancel)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
         try:
-            context = Context(Journal(attempt), sidecar)
+            context = Context(journal, sidecar)
             await context.load()
             enter(context)
-            value = task.bind(context, attempt.input)()
+            value = task.bind(context, journal.attempt.input)()
             return await value if asyncio.iscoroutine(value) else value
         finally:
             loop.remove_signal_handler(CANCEL_SIGNAL)

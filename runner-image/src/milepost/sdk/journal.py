@@ -1,23 +1,41 @@
 """The records of a run as the attempt sees them: what earlier attempts left, and the keys of this one. No I/O."""
 
 import json
-from typing import Final
+import logging
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-from milepost.errors import StepKeyError
+from milepost.errors import ChangedCodeError, StepKeyError, ValueMismatchError
+from milepost.sdk import changed, fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
-from milepost.sdk.scope import Scope, checked, scope
+from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
+from milepost.wire.values import JSON
 
 RESERVED: Final = "~"
+logger: Final = logging.getLogger("milepost.task")
+
+
+class StepCall(NamedTuple):
+    """A step as it is called here and now. `position`: in its branch, from 1; 0: it has none."""
+
+    key: str
+    fingerprint: str
+    prefix: str
+    position: int
 
 
 class Journal:
-    """Shared by both kinds of context."""
+    """Shared by both kinds of context. `changed`: the first record that no longer matches; no step runs after it."""
 
     def __init__(self, attempt: AttemptInfo) -> None:
         self.attempt = attempt
+        self.changed: ChangedCodeError | None = None
+        self.branches = Branches()
+        self._accepts = attempt.on_change == "accept"
         self._steps: dict[str, bytes] = {}
+        self._places: dict[tuple[str, int], str] = {}
         self._checkpoints: dict[str, bytes] = {}
         self._used: set[str] = set()
 
@@ -26,45 +44,122 @@ class Journal:
         if not line.strip():
             return
         record = json.loads(line)
-        kept = self._steps if record["kind"] == "step" else self._checkpoints
-        kept[record["key"]] = line
+        if record["kind"] != "step":
+            self._checkpoints[record["key"]] = line
+            return
+        key = record["key"]
+        self._steps[key] = line
+        told = record.get("fingerprint")
+        if told and not self._exempt(record) and (position := fingerprint.place(told)):
+            prefix = branch_of(key)
+            self._places[prefix, position] = key
+            if "@" in told:
+                self.branches.recorded[prefix] = fingerprint.branch(told)
 
-    def step_key(self, name: str, key: str | None) -> str:
-        """Give the key of the step that is called here and now. Raises StepKeyError when it was used before."""
-        here = scope.get(None) or Scope()
-        if key is None:
-            found = here.key(name)
-        elif key.startswith(RESERVED):
-            raise StepKeyError(f"a key can't begin with '~': {key!r}")
-        else:
-            found = here.note(checked(key))
-        if found in self._used:
-            raise StepKeyError(f"two steps of this run have the key {found!r}")
-        self._used.add(found)
-        return found
+    def root(self) -> Scope:
+        """Give the scope of the task's own body."""
+        made = Scope()
+        made.branches = self.branches
+        return made
 
-    def recorded_step(self, key: str, annotation: object) -> object:
-        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. Raises a step's error."""
-        line = self._steps.pop(key, None)
-        return MISSING if line is None else _value(line, annotation)
+    def call(
+        self, name: str, key: str | None, fn: object, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> StepCall:
+        """Give the step that is called here and now.
 
-    def step_failed(self, key: str, error: Exception) -> None:
-        """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
-        if not isinstance(error, OURS):
-            (scope.get(None) or Scope()).failures.append((key, describe(error)))
-
-    def take_failures(self) -> list[tuple[str, str]]:
-        """Give key and error of the steps of this branch that failed since its last record."""
+        Raises:
+            StepKeyError: its name or key can't be used, or was used before.
+            ChangedCodeError: an earlier call of this attempt did not match its record.
+        """
         here = scope.get(None)
-        if here is None or not here.failures:
-            return []
-        taken, here.failures = here.failures, []
-        return taken
+        if self.branches.differs is not None and not self._accepts and self.changed is None:
+            self.changed = changed.branch(*self.branches.differs)
+        if self.changed is not None:
+            raise self.changed
+        arguments = fingerprint.of_arguments(fn, args, kwargs)
+        if key is not None:
+            if key.startswith(RESERVED):
+                raise StepKeyError(f"a key can't begin with '~': {key!r}")
+            return self._once(StepCall(checked(key), fingerprint.keyed(name, arguments), "", 0))
+        if here is None:  # a thread of the user's: it is in no branch
+            return self._once(StepCall(Scope().key(name), fingerprint.placed(0, "", arguments), "", 0))
+        found = here.key(name)
+        position = here.position
+        told = fingerprint.placed(position, here.function if position == 1 else "", arguments)
+        return self._once(StepCall(found, told, here.prefix, position))
+
+    def _once(self, call: StepCall) -> StepCall:
+        if call.key in self._used:
+            raise StepKeyError(f"two steps of this run have the key {call.key!r}")
+        self._used.add(call.key)
+        return call
+
+    def recorded_step(self, call: StepCall, annotation: object) -> object:
+        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. MISSING: it is to run.
+
+        Raises the error that the step failed with, or:
+            ChangedCodeError: the records of the run are of other code.
+        """
+        line = self._steps.pop(call.key, None)
+        if line is None:
+            self._check_place(call)
+            return MISSING
+        record = json.loads(line)
+        told = record.get("fingerprint")
+        if told and told != call.fingerprint and not self._exempt(record):
+            self._differs(changed.compare(call.key, told, call.fingerprint))
+        try:
+            return _value(record, annotation)
+        except ValueMismatchError as error:
+            self.changed = changed.value(call.key, error)
+            raise self.changed from error
+
+    def _check_place(self, call: StepCall) -> None:
+        other = self._places.get((call.prefix, call.position)) if call.position else None
+        if other is not None and other != call.key:
+            self._differs(changed.place(call.key, other, call.prefix, call.position))
+
+    def _differs(self, error: ChangedCodeError | None) -> None:
+        if error is None:
+            return
+        if self._accepts:
+            logger.warning("accepted: %s", error)
+            return
+        self.changed = error
+        raise error
+
+    def _exempt(self, record: Mapping[str, JSON]) -> bool:
+        """A replay may have another input than the run whose records it begins with."""
+        return self._accepts or (self.attempt.replay and record.get("attempt") == 0)
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedCodeError again where an earlier call raised it: nothing goes on from it."""
+        if self.changed is not None:
+            raise self.changed
+
+    def idempotency_key(self) -> str:
+        """Give the key of the step whose body this is. Raises StepKeyError outside of one."""
+        here = scope.get(None)
+        if here is None or not here.step:
+            raise StepKeyError("ctx.idempotency_key is of a step: ask for it in the function that the step runs")
+        from hashlib import blake2b  # noqa: PLC0415  (most tasks never ask: it loads OpenSSL)
+
+        return f"{self.attempt.key_run}-{blake2b(here.step.encode(), digest_size=8).hexdigest()}"
+
+    def step_failed(self, call: StepCall, error: Exception) -> None:
+        """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
+        if not isinstance(error, (*OURS, ChangedCodeError)):
+            (scope.get(None) or Scope()).failed(Failure(call.key, describe(error), call.fingerprint))
+
+    def take_failures(self) -> list[Failure]:
+        """Give the steps that failed since the last record of this branch, and that the task went on from."""
+        here = scope.get(None)
+        return here.take_failures() if here is not None else []
 
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""
         line = self._checkpoints.get(checked(key))
-        return MISSING if line is None else _value(line, annotation)
+        return MISSING if line is None else _value(json.loads(line), annotation)
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
@@ -77,8 +172,8 @@ class Journal:
         return pack_within(value, self.attempt.max_record_bytes, what)
 
 
-def _value(line: bytes, annotation: object) -> object:
-    record = json.loads(line)
+def _value(record: Mapping[str, JSON], annotation: object) -> object:
     if record.get("failed"):
         raise rebuild(record["value"])
-    return read(record["value"], record.get("types"), annotation)
+    types = record.get("types")
+    return read(record["value"], types if isinstance(types, str) else None, annotation)
