@@ -1,11 +1,26 @@
-"""Code that changes between two attempts: the true runner and sidecar, both kinds of task."""
+"""Code that changes between two attempts, in both kinds of task."""
+
+# ruff: noqa: E501  (a case is a line)
 
 import asyncio
+import contextlib
 import json
+import logging
+from collections.abc import Callable
+from contextvars import copy_context
 from textwrap import dedent
+from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
+from milepost import ChangedCodeError, Context, SyncContext
+from milepost.net.messages import Headers, Reply
+from milepost.sdk.context import enter
+from milepost.sdk.journal import Journal
+from milepost.sdk.run import AttemptInfo, RunInfo
+from milepost.sdk.scope import spawn
+from milepost.sdk.sync import enter_sync
 from milepost.wire.local import EXIT_FAILED
 from tests.unit.sdk.conftest import Pod
 from tests.unit.sdk.test_runner import HEAD
@@ -42,21 +57,80 @@ def source(body: str, form: str, end: str = 'raise RuntimeError("again")') -> st
     return HEAD + STEPS + head + indented + '    return "the end"\n'
 
 
-async def two_attempts(pod: Pod, first: str, second: str, form: str = "async", **start: object) -> dict:
-    """Run one code, then another; how the second attempt was settled. Words of the first are forgotten."""
-    pod.source(source(first, form))
-    assert await pod.run() == EXIT_FAILED
-    assert pod.api.settlements[-1]["failure"]["type"] == "RuntimeError", pod.api.settlements
-    (pod.home / "noted").unlink(missing_ok=True)
-    pod.api.next_attempt()
-    pod.api.start |= start
-    pod.source(source(second, form))
-    await pod.run()
-    return pod.api.settlements[-1]
+class Kept:
+    """The records of a run, in memory; `words`: what its task noted in the last attempt."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict] = {}
+        self.words: list[str] = []
+        self.log: list[str] = []
+
+    def write(self, target: str, headers: Headers, body: bytes, attempt: int) -> Reply:
+        told, (_, _, kind, key) = dict(headers), target.split("/")
+        assert key not in self.records
+        self.records[key] = {
+            "seq": len(self.records) + 1, "kind": kind[:-1], "key": unquote(key), "value": json.loads(body),
+            "types": told.get("Milepost-Types"), "fingerprint": told.get("Milepost-Fingerprint"), "attempt": attempt,
+            "failed": told.get("Milepost-Failed") == "true",
+        }  # fmt: skip
+        return Reply(200, {}, b'{"seq": 1}')
+
+    def attempt(self, text: str, number: int, **start: object) -> str:
+        """Run an attempt in this process; what it returned. Raises what ended it."""
+        run = RunInfo("run-1", "r", "n", "t", 1, number, "first", 3, (), "")
+        journal = Journal(AttemptInfo(run, None, None, None, 10**6, 10**6, 1, 0, **start))
+        for record in self.records.values():
+            journal.load(json.dumps(record).encode())
+        self.words.clear()
+        module: dict = {"__name__": "task"}
+        exec(compile(text, "/user/task.py", "exec"), module)
+        module["note"] = lambda *words: self.words.extend(map(str, words))
+        fn = module["main"]
+        try:
+            return asyncio.run(self._run(fn, journal)) if fn.is_async else copy_context().run(self._plain, fn, journal)
+        finally:
+            journal.check_unchanged()
+
+    async def _run(self, fn: Callable, journal: Journal) -> str:
+        kept = self
+
+        class Sidecar:
+            async def call(self, _method: str, target: str, headers: Headers, body: bytes = b"") -> Reply:
+                await asyncio.sleep(0)
+                return kept.write(target, headers, body, journal.attempt.run.attempt)
+
+        asyncio.get_running_loop().set_task_factory(spawn)
+        context = Context(journal, Sidecar())
+        enter(context)
+        return await fn(context)
+
+    def _plain(self, fn: Callable, journal: Journal) -> str:
+        def call(_method: str, target: str, headers: Headers, body: bytes = b"") -> Reply:
+            return self.write(target, headers, body, journal.attempt.run.attempt)
+
+        context = SyncContext(journal, SimpleNamespace(call=call))
+        enter_sync(context)
+        return fn(context)
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+def two_attempts(kept: Kept, first: str, second: str, form: str = "async", **start: object) -> ChangedCodeError | None:
+    """Run one code to its end without a result, then another; the change that was found."""
+    with pytest.raises(RuntimeError, match="again"):
+        kept.attempt(source(first, form), 1)
+    try:
+        assert kept.attempt(source(second, form), 2, **start) == "the end"
+    except ChangedCodeError as error:
+        return error
+    return None
 
 
 A, B, C = ('await ctx.step("a", done, "a")', 'await ctx.step("b", done, "b")', 'await ctx.step("c", done, "c")')
-ABC = "\n".join([A, B, C])
+ABC = f"{A}\n{B}\n{C}"
 GATHER = "await asyncio.gather({})"
 
 
@@ -79,14 +153,11 @@ GATHER = "await asyncio.gather({})"
         (["for n in 'ab': await add(n)"], ["for n in 'ba': await add(n)"], "at step 'add': recorded argument 1"),
     ],
 )  # fmt: skip
-async def test_a_change_is_told_before_anything_runs_twice(
-    pod: Pod, first: list[str], second: list[str], says: str, form: str
+def test_a_change_is_told_before_anything_runs_twice(
+    kept: Kept, first: list[str], second: list[str], says: str, form: str
 ):
-    settled = await two_attempts(pod, "\n".join(first), "\n".join(second), form)
-    failure = settled["failure"]
-    assert (failure["kind"], failure["type"], failure["retryable"]) == ("changed", "ChangedCodeError", False)
-    assert says in failure["message"]
-    assert pod.words() == []
+    assert says in str(two_attempts(kept, "\n".join(first), "\n".join(second), form))
+    assert kept.words == []
 
 
 @pytest.mark.parametrize("form", ["async", "plain"])
@@ -102,10 +173,9 @@ async def test_a_change_is_told_before_anything_runs_twice(
         (["await add(1, top=2)"], ["await add(1, **{'top': 2})"], []),
     ],
 )  # fmt: skip
-async def test_what_is_no_change(pod: Pod, first: list[str], second: list[str], words: list[str], form: str):
-    settled = await two_attempts(pod, "\n".join(first), "\n".join(second), form)
-    assert settled["outcome"] == "succeeded", settled["failure"]
-    assert pod.words() == words
+def test_what_is_no_change(kept: Kept, first: list[str], second: list[str], words: list[str], form: str):
+    assert two_attempts(kept, "\n".join(first), "\n".join(second), form) is None
+    assert kept.words == words
 
 
 WORKERS = """
@@ -136,14 +206,12 @@ async def beat():
         ("await ctx.map(worker, [1, 2, 3])", "await ctx.map(worker, [1, 3, 2])", "at step '~2/w'"),
     ],
 )
-async def test_branches_that_changed(pod: Pod, first: str, second: str, says: str):
-    settled = await two_attempts(pod, WORKERS + first, WORKERS + second)
-    assert settled["failure"]["kind"] == "changed", settled
-    assert says in settled["failure"]["message"]
-    assert pod.words() == []
+def test_branches_that_changed(kept: Kept, first: str, second: str, says: str):
+    assert says in str(two_attempts(kept, WORKERS + first, WORKERS + second))
+    assert kept.words == []
 
 
-async def test_branches_end_in_any_order(pod: Pod):
+def test_branches_end_in_any_order(kept: Kept):
     body = """
     async def worker(n):
         await asyncio.sleep(0.2 if n % 2 == ctx.run.attempt % 2 else 0)
@@ -152,11 +220,11 @@ async def test_branches_end_in_any_order(pod: Pod):
 
     await asyncio.gather(*(worker(n) for n in range(4)), ctx.map(worker, range(4, 8), concurrency=2))
     """
-    assert (await two_attempts(pod, body, body))["outcome"] == "succeeded"
-    assert pod.words() == []
+    assert two_attempts(kept, body, body) is None
+    assert kept.words == []
 
 
-async def test_a_step_that_was_cut_short_leaves_its_place_free(pod: Pod):
+def test_a_step_that_was_cut_short_leaves_its_place_free(kept: Kept):
     body = (
         """
     try:
@@ -165,11 +233,10 @@ async def test_a_step_that_was_cut_short_leaves_its_place_free(pod: Pod):
     except TimeoutError:
         note("late")
     """
-        + "\n    await ctx.step('b', done, 'b')"
+        "\n    await ctx.step('b', done, 'b')"
     )
-    settled = await two_attempts(pod, body, body)
-    assert settled["outcome"] == "succeeded", settled["failure"]
-    assert [r.fingerprint[0] for r in pod.api.records] == ["2"]
+    assert two_attempts(kept, body, body) is None
+    assert [r["fingerprint"][0] for r in kept.records.values()] == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +248,7 @@ async def test_a_step_that_was_cut_short_leaves_its_place_free(pod: Pod):
         "await nested()",
     ],
 )
-async def test_a_failure_that_a_parent_went_on_from_is_replayed(pod: Pod, join: str):
+def test_a_failure_that_a_parent_went_on_from_is_replayed(kept: Kept, join: str):
     """Else the step would run again, might succeed, and the task would go another way than its records."""
     body = f"""
     async def fails():
@@ -207,13 +274,12 @@ async def test_a_failure_that_a_parent_went_on_from_is_replayed(pod: Pod, join: 
     else:
         await ctx.step("main-way", done, "main-way")
     """
-    settled = await two_attempts(pod, body, body)
-    assert settled["outcome"] == "succeeded", settled["failure"]
-    assert pod.words() == []
-    assert [json.loads(r.value)["type"] for r in pod.api.records if r.failed] == ["builtins:ZeroDivisionError"]
+    assert two_attempts(kept, body, body) is None
+    assert kept.words == []
+    assert [r["value"]["type"] for r in kept.records.values() if r["failed"]] == ["builtins:ZeroDivisionError"]
 
 
-async def test_a_failure_that_nobody_looked_at_runs_afresh(pod: Pod):
+def test_a_failure_that_nobody_looked_at_runs_afresh(kept: Kept):
     body = """
     async def fails():
         await ctx.step("fails", lambda: 1 / (ctx.run.attempt - 1))
@@ -226,13 +292,12 @@ async def test_a_failure_that_nobody_looked_at_runs_afresh(pod: Pod):
     except ZeroDivisionError:
         raise RuntimeError("again") from None
     """
-    settled = await two_attempts(pod, body, body)
-    assert settled["outcome"] == "succeeded", settled["failure"]
-    assert [(r.key, r.failed) for r in pod.api.records] == [("meanwhile", False), ("~1/fails", False)]
+    assert two_attempts(kept, body, body) is None
+    assert [(r["key"], r["failed"]) for r in kept.records.values()] == [("meanwhile", False), ("~1/fails", False)]
 
 
 @pytest.mark.parametrize("form", ["async", "plain"])
-async def test_a_task_that_swallows_the_error_runs_no_step_and_does_not_succeed(pod: Pod, form: str):
+def test_a_task_that_swallows_the_error_runs_no_step_and_does_not_succeed(kept: Kept, form: str):
     swallowing = """
     for n in range(3):
         try:
@@ -244,84 +309,57 @@ async def test_a_task_that_swallows_the_error_runs_no_step_and_does_not_succeed(
     except Exception as error:
         note(type(error).__name__)
     """
-    settled = await two_attempts(pod, A, swallowing, form)
-    assert settled["failure"]["kind"] == "changed"
-    assert pod.words() == ["ChangedCodeError"] * 4
-    assert [r.key for r in pod.api.records] == ["a"]
-
-
-@pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise KeyboardInterrupt", "raise ValueError('mine')"])
-async def test_whatever_ends_the_task_after_it_the_change_is_what_is_told(pod: Pod, end: str):
-    swallowing = f"""
-    try:
-        await ctx.step("x", done, "x")
-    except Exception:
-        {end}
-    """
-    assert (await two_attempts(pod, A, swallowing))["failure"]["kind"] == "changed"
+    assert two_attempts(kept, A, swallowing, form).difference == "order"
+    assert kept.words == ["ChangedCodeError"] * 4
+    assert list(kept.records) == ["a"]
 
 
 @pytest.mark.parametrize("form", ["async", "plain"])
-async def test_a_value_that_no_longer_fits(pod: Pod, form: str):
+def test_a_value_that_no_longer_fits(kept: Kept, form: str):
     first = "def f() -> dict[str, int]: return {'a': 1}\nawait ctx.step('f', f)"
     second = "def f() -> list[int]: return [1]\nawait ctx.step('f', f)"
-    failure = (await two_attempts(pod, first, second, form))["failure"]
-    assert failure["kind"] == "changed"
-    assert (
-        "at step 'f': recorded a value of another type; found an annotation that it does not fit: $:"
-        in failure["message"]
-    )
-    pod.api.next_attempt()
-    pod.api.start["on_change"] = "accept"
-    await pod.run()
-    assert pod.api.settlements[-1]["failure"]["kind"] == "changed"  # there is nothing that could be given to the code
-
-
-async def test_hold_is_left_to_the_engine(pod: Pod):
-    failure = (await two_attempts(pod, A, B, on_change="hold"))["failure"]
-    assert (failure["kind"], failure["retryable"]) == ("changed", None)
+    error = two_attempts(kept, first, second, form)
+    assert error.difference == "value"
+    assert "at step 'f': recorded a value of another type; found an annotation that it does not fit: $:" in str(error)
+    with pytest.raises(ChangedCodeError):  # there is nothing that could be given to the code
+        kept.attempt(source(second, form), 3, on_change="accept")
 
 
 @pytest.mark.parametrize("form", ["async", "plain"])
-async def test_accept_finds_records_by_their_keys_alone(pod: Pod, form: str):
-    second = "\n".join([C, 'await ctx.step("x", done, "x")', 'await ctx.step("a", done, "another")'])
-    settled = await two_attempts(pod, ABC, second, form, on_change="accept")
-    assert settled["outcome"] == "succeeded"
-    assert pod.words() == ["x"]
-    log = pod.log.read_text()
-    assert "accepted: the code changed under this run at step 'c': recorded as call 3; found as call 1" in log
+def test_accept_finds_records_by_their_keys_alone(kept: Kept, form: str, caplog: pytest.LogCaptureFixture):
+    second = f'{C}\nawait ctx.step("x", done, "x")\nawait ctx.step("a", done, "another")'
+    assert two_attempts(kept, ABC, second, form, on_change="accept") is None
+    assert kept.words == ["x"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+    assert "accepted: the code changed under this run at step 'c': recorded as call 3; found as call 1" in caplog.text
 
 
-async def test_a_replay_is_exempt_for_the_records_it_began_with(pod: Pod):
-    pod.source(source(ABC, "async"))
-    assert await pod.run() == EXIT_FAILED
-    for record in pod.api.records:
-        record.attempt = 0  # as they are copied
-    pod.api.start["origin"] = "replay"
-    pod.api.next_attempt()
-    pod.source(
-        source('await ctx.step("b", done, "new input")\nawait add(1)', "async").replace("attempt == 1", "attempt == 2")
-    )
-    assert await pod.run() == EXIT_FAILED
-    assert pod.api.settlements[-1]["failure"]["type"] == "RuntimeError"
-    pod.api.next_attempt()
-    pod.source(source('await ctx.step("b", done, "newer input")\nawait add(2)', "async"))
-    await pod.run()
-    assert "at step 'add': recorded argument 1" in pod.api.settlements[-1]["failure"]["message"]
+def test_a_replay_is_exempt_for_the_records_it_began_with(kept: Kept):
+    with pytest.raises(RuntimeError):
+        kept.attempt(source(ABC, "async"), 1)
+    for record in kept.records.values():
+        record["attempt"] = 0  # as they are copied
+    first = 'await ctx.step("b", done, "new input")\nawait add(1)'
+    with pytest.raises(RuntimeError):
+        kept.attempt(source(first, "async"), 1, replay=True)
+    assert kept.words == ["add", "1"]
+    with pytest.raises(ChangedCodeError, match="at step 'add': recorded argument 1"):
+        kept.attempt(source('await ctx.step("b", done, "newer input")\nawait add(2)', "async"), 2, replay=True)
+    with pytest.raises(ChangedCodeError, match="at step 'b': recorded as call 2"):
+        kept.attempt(source(first, "async"), 2)
 
 
-async def test_records_of_before_fingerprints_are_accepted(pod: Pod):
-    pod.source(source(ABC, "async"))
-    assert await pod.run() == EXIT_FAILED
-    for record, told in zip(pod.api.records, (None, "v9 of later", None), strict=True):
-        record.fingerprint = told
-    pod.api.next_attempt()
-    pod.source(source("\n".join([C, A, 'await ctx.step("b", done, "z")']), "async"))
-    assert await pod.run() == 0
-    assert pod.words() == ["a", "b", "c"]
+@pytest.mark.parametrize("form", ["async", "plain"])
+def test_records_of_before_fingerprints_are_accepted(kept: Kept, form: str):
+    with pytest.raises(RuntimeError):
+        kept.attempt(source(ABC, form), 1)
+    for record, told in zip(kept.records.values(), (None, "v9 of later", None), strict=True):
+        record["fingerprint"] = told
+    kept.attempt(source(f'{C}\n{A}\nawait ctx.step("b", done, "z")', form), 2)
+    assert kept.words == []
 
 
-async def test_nested_steps_are_in_an_order_of_their_own(pod: Pod):
+def test_nested_steps_are_in_an_order_of_their_own(kept: Kept):
     body = """
     async def outer():
         await ctx.step("one", done, "one")
@@ -331,26 +369,24 @@ async def test_nested_steps_are_in_an_order_of_their_own(pod: Pod):
 
     await ctx.step("outer", outer)
     """
-    settled = await two_attempts(pod, body, body)
-    assert settled["outcome"] == "succeeded", settled["failure"]
-    assert [(r.key, r.fingerprint) for r in pod.api.records][:2] == [
-        ("outer>one", "1(9b3ff8d5)"), ("outer>two", "2(d6d3e3f0)"),
-    ]  # fmt: skip
-    assert pod.words() == []
+    assert two_attempts(kept, body, body) is None
+    told = [(r["key"], r["fingerprint"].partition("(")[0]) for r in kept.records.values()]
+    assert told == [("outer>one", "1"), ("outer>two", "2"), ("outer", "1")]
+    assert kept.words == []
 
 
-async def test_an_argument_that_a_step_changed_is_found(pod: Pod):
+def test_an_argument_that_a_step_changed_is_found(kept: Kept):
     """The first attempt's list was changed in a step; in the second nothing changes it."""
     body = """
     items = []
     await ctx.step("fill", items.append, 1)
     await ctx.step("use", done, "use", items)
     """
-    assert "at step 'use': recorded argument 2" in (await two_attempts(pod, body, body))["failure"]["message"]
+    assert "at step 'use': recorded argument 2" in str(two_attempts(kept, body, body))
 
 
 @pytest.mark.parametrize("form", ["async", "plain"])
-async def test_the_idempotency_key(pod: Pod, form: str):
+def test_the_idempotency_key(kept: Kept, form: str):
     body = """
     def f(): note(ctx.idempotency_key); return 1
     await ctx.step("f", f)
@@ -359,25 +395,22 @@ async def test_the_idempotency_key(pod: Pod, form: str):
     try: ctx.idempotency_key
     except Exception as error: note(type(error).__name__)
     """
-    pod.api.start["key_run"] = "0198c7a2-0000-7000-8000-000000000001"
-    pod.source(source(body, form))
-    await pod.run()
-    *first, error = pod.words()
-    assert error == "StepKeyError"
-    assert len(set(first)) == 3
-    assert all(len(key) == 53 and key.startswith(pod.api.start["key_run"]) for key in first)
-    pod.api.records.clear()
-    pod.api.next_attempt()
-    await pod.run()
-    assert pod.words()[4:7] == first
-    del pod.api.start["key_run"]
-    pod.api.records.clear()
-    pod.api.next_attempt()
-    await pod.run()
-    assert [key.startswith("run-1-") for key in pod.words()[8:11]] == [True] * 3
+
+    def keys(number: int, run: str) -> list[str]:
+        kept.records.clear()
+        with contextlib.suppress(RuntimeError):
+            kept.attempt(source(body, form), number, key_run=run)
+        *found, error = kept.words
+        assert error == "StepKeyError"
+        assert all(len(key) == 53 and key.startswith(run) for key in found)
+        return found
+
+    run, other = "0198c7a2-0000-7000-8000-000000000001", "0198c7a2-0000-7000-8000-000000000002"
+    assert keys(1, run) == keys(2, run)
+    assert len({*keys(1, run), *keys(1, other)}) == 6
 
 
-async def test_the_idempotency_key_below_a_step(pod: Pod):
+def test_the_idempotency_key_below_a_step(kept: Kept):
     body = """
     async def deeper():
         note(ctx.idempotency_key)
@@ -389,14 +422,14 @@ async def test_the_idempotency_key_below_a_step(pod: Pod):
 
     await ctx.step("outer", outer)
     """
-    pod.source(source(body, "async"))
-    await pod.run()
-    outer, *below, inner = pod.words()
+    with pytest.raises(RuntimeError):
+        kept.attempt(source(body, "async"), 1)
+    outer, *below, inner = kept.words
     assert below == [outer, outer]
     assert inner != outer
 
 
-async def test_threads_of_the_users_own_are_in_no_branch(pod: Pod):
+def test_threads_of_the_users_own_are_in_no_branch(kept: Kept):
     body = """
     loop = asyncio.get_running_loop()
 
@@ -408,6 +441,37 @@ async def test_threads_of_the_users_own_are_in_no_branch(pod: Pod):
         names = ["t1", "t2"] if ctx.run.attempt == 1 else ["t2", "t1"]
         await asyncio.gather(*(loop.run_in_executor(pool, thread, name) for name in names))
     """
-    assert (await two_attempts(pod, body, body))["outcome"] == "succeeded"
-    assert pod.words() == []
-    await asyncio.sleep(0)
+    assert two_attempts(kept, body, body) is None
+    assert kept.words == []
+
+
+SWALLOWING = """
+try:
+    await ctx.step("x", done, "x")
+except Exception:
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "then", "on_change", "retryable"),
+    [
+        ("async", "raise", "fail", False),
+        ("plain", "pass", "hold", None),
+        ("async", "raise SystemExit(3)", "hold", None),
+        ("plain", "raise KeyboardInterrupt", "fail", False),
+    ],
+)
+async def test_whatever_the_task_makes_of_it_the_change_is_what_is_settled(
+    pod: Pod, form: str, then: str, on_change: str, retryable: bool | None
+):
+    pod.source(source(A, form))
+    assert await pod.run() == EXIT_FAILED
+    pod.api.next_attempt()
+    pod.api.start["on_change"] = on_change
+    pod.source(source(SWALLOWING.format(then), form))
+    assert await pod.run() == EXIT_FAILED
+    failure = pod.api.settlements[-1]["failure"]
+    assert (failure["kind"], failure["type"], failure["retryable"]) == ("changed", "ChangedCodeError", retryable)
+    assert pod.words() == ["a"]
+    assert [(r.key, r.fingerprint) for r in pod.api.records] == [("a", "1(9fb08ed5)")]

@@ -72,10 +72,10 @@ class Journal:
             ChangedCodeError: an earlier call of this attempt did not match its record.
         """
         here = scope.get(None)
-        if self.branches.differs is not None and not self._accepts and self.changed is None:
-            self.changed = changed.branch(*self.branches.differs)
-        if self.changed is not None:
-            raise self.changed
+        self.check_unchanged()
+        if self.branches.differs is not None:
+            differs, self.branches.differs = self.branches.differs, None
+            self._differs(changed.branch(*differs))
         arguments = fingerprint.of_arguments(fn, args, kwargs)
         if key is not None:
             if key.startswith(RESERVED):
@@ -130,7 +130,7 @@ class Journal:
 
     def _exempt(self, record: Mapping[str, JSON]) -> bool:
         """A replay may have another input than the run whose records it begins with."""
-        return self._accepts or (self.attempt.replay and record.get("attempt") == 0)
+        return self.attempt.replay and record.get("attempt") == 0
 
     def check_unchanged(self) -> None:
         """Raise ChangedCodeError again where an earlier call raised it: nothing goes on from it."""
