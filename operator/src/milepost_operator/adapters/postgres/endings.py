@@ -108,7 +108,7 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
     """An attempt that was put back before it began will be what it would have been."""
     if ending.reason is Reason.PAUSED:
         return str(attempt["cause"])
-    if ending.reason is Reason.SUSPENDED:
+    if ending.hold or ending.reason is Reason.SUSPENDED:
         return "resume"
     return "infra" if ending.infra else "retry"
 
@@ -125,6 +125,10 @@ async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, 
         return
     if following.state is RunState.SUSPENDED:
         await add_event(connection, run["run_id"], "RunSuspended", f"attempt {number} {ending.message}")
+        return
+    if following.state is RunState.HELD:
+        message = f"attempt {number}: {following.message}"
+        await add_event(connection, run["run_id"], "RunHeld", message, warning=True)
         return
     budget = (
         "infrastructure" if ending.infra else f"{following.attempts_counted} of {retry_of(run['retry']).max_attempts}"

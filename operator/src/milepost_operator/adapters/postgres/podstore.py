@@ -12,6 +12,7 @@ from milepost.wire.pod import (
     Fence,
     HeartbeatAnswer,
     HeartbeatRequest,
+    OnChange,
     Record,
     RecordKind,
     RecordsRequest,
@@ -250,6 +251,9 @@ class PostgresPodStore:
             last_key=head["last_key"],
             created_at=facts["created_at"].isoformat(),
             waits=waits,
+            on_change=cast("OnChange", facts["on_change"]),
+            origin=facts["origin"],
+            key_run=str(facts["key_run"] or facts["run_id"]),
         )
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:

@@ -29,10 +29,12 @@ returning last_seq, last_key, records;
 
 -- name: start_facts
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
-       r.state as run_state, v.shape, a.cause, a.token, a.state as attempt_state
+       r.state as run_state, v.shape, a.cause, a.token, a.state as attempt_state, r.origin, r.key_run,
+       case when r.accepted_version = r.version then 'accept' else coalesce(t.on_change, 'fail') end as on_change
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
 join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
+left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task
 where r.run_id = $1;
 
 -- name: explain_fence

@@ -51,9 +51,10 @@ set state = $2, reason = nullif($3, 'Paused'), message = case when $3 <> 'Paused
     attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
     dead_lettered_at = case when $7 then clock_timestamp() end, next_cause = $8, result = $9, error = $10,
     wait_code = null, noted = null,
-    ready_at = case when $3 = 'Paused' or $2 = 'suspended' then ready_at else clock_timestamp() + $11 end,
-    order_at = case when $2 in ('queued', 'suspended') then order_at else order_at(clock_timestamp() + $11, priority) end,
+    ready_at = case when $3 = 'Paused' or $2 in ('suspended', 'held') then ready_at else clock_timestamp() + $11 end,
+    order_at = case when $2 in ('queued', 'suspended', 'held') then order_at else order_at(clock_timestamp() + $11, priority) end,
     suspended_at = case when $2 = 'suspended' then clock_timestamp() end,
+    held_at = case when $2 = 'held' then clock_timestamp() else held_at end,
     finished_at = case when $2 in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
     rev = rev + 1
 where run_id = $1;
