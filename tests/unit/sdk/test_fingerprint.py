@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost import Volatile
-from milepost.sdk.fingerprint import checksum, keyed, of_arguments, parse, place
+from milepost.sdk.changed import parse
+from milepost.sdk.fingerprint import checksum, keyed, of_arguments, place
 
 
 class Colour(Enum):

@@ -1,13 +1,43 @@
 """What is said of code that changed under a run: what was recorded, what was found in its place, and what to do."""
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from milepost.errors import ChangedCodeError
-from milepost.sdk.fingerprint import Print, parse
 
 ORDER: Final = "read in a step what decides on the steps and their order, or give them a key="
 ARGUMENTS: Final = "make them of the input and of recorded values, or annotate the parameter Annotated[..., Volatile]"
 VALUE: Final = "let the annotation take what was recorded, too"
+
+
+_PLACED: Final = re.compile(r"(\d+)(?:@([^(]*))?\((.*)\)")
+_KEYED: Final = re.compile(r"=([^(]*)\((.*)\)")
+
+
+class Print(NamedTuple):
+    """A fingerprint, read. `position` 0: of no place in a branch. `by_position`, `by_keyword`: checksums."""
+
+    position: int
+    branch: str
+    name: str
+    by_position: tuple[str, ...]
+    by_keyword: dict[str, str]
+
+
+def parse(fingerprint: str) -> Print | None:
+    """Read it; None for one of a kind that a later version writes."""
+    if found := _PLACED.fullmatch(fingerprint):
+        return Print(int(found.group(1)), unquote(found.group(2) or ""), "", *_told(found.group(3)))
+    if found := _KEYED.fullmatch(fingerprint):
+        return Print(0, "", unquote(found.group(1)), *_told(found.group(2)))
+    return None
+
+
+def _told(arguments: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    first, _, second = arguments.partition(";")
+    named = (one.partition("=") for one in second.split(",") if one)
+    return tuple(first.split(",")) if first else (), {unquote(name): told for name, _, told in named}
 
 
 def place(key: str, other: str, prefix: str, position: int) -> ChangedCodeError:

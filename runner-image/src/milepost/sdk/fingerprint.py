@@ -7,14 +7,13 @@ logger), or it is `Volatile`. 32 bits tell two values of one place apart, and a 
 """
 
 import json
-import re
 import sys
 import typing
 from binascii import crc32
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
+from typing import Final
+from urllib.parse import quote
 
 UNTOLD: Final = "?"
 MAX_TOLD: Final = 12
@@ -23,22 +22,10 @@ MAX_NAME: Final = 60
 _ENCODE: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _TEXT: Final = 1
 """What the checksum of a text begins with, so that '1' is not 1."""
-_PLACED: Final = re.compile(r"(\d+)(?:@([^(]*))?\((.*)\)")
-_KEYED: Final = re.compile(r"=([^(]*)\((.*)\)")
 
 
 class Volatile:
     """Marks a parameter whose value may differ from attempt to attempt: `token: Annotated[str, Volatile]`."""
-
-
-class Print(NamedTuple):
-    """A fingerprint, read. `position` 0: of no place in a branch. `by_position`, `by_keyword`: checksums."""
-
-    position: int
-    branch: str
-    name: str
-    by_position: tuple[str, ...]
-    by_keyword: dict[str, str]
 
 
 def placed(position: int, branch: str, arguments: str) -> str:
@@ -69,24 +56,8 @@ def place(fingerprint: str) -> int:
 
 
 def branch(fingerprint: str) -> str:
-    """Give the function of the branch that it says it begins, or ''."""
-    found = _PLACED.fullmatch(fingerprint)
-    return (found.group(2) or "") if found else ""
-
-
-def parse(fingerprint: str) -> Print | None:
-    """Read it; None for one of a kind that a later version writes."""
-    if found := _PLACED.fullmatch(fingerprint):
-        return Print(int(found.group(1)), unquote(found.group(2) or ""), "", *_told(found.group(3)))
-    if found := _KEYED.fullmatch(fingerprint):
-        return Print(0, "", unquote(found.group(1)), *_told(found.group(2)))
-    return None
-
-
-def _told(arguments: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    first, _, second = arguments.partition(";")
-    named = (one.partition("=") for one in second.split(",") if one)
-    return tuple(first.split(",")) if first else (), {unquote(name): told for name, _, told in named}
+    """Give the function of the branch that it says it begins, as it is written; '' where it says none."""
+    return fingerprint.partition("(")[0].partition("@")[2]
 
 
 def of_arguments(fn: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:

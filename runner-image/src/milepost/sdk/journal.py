@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from milepost.errors import ChangedCodeError, StepKeyError, ValueMismatchError
-from milepost.sdk import changed, fingerprint
+from milepost.sdk import fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
@@ -34,8 +34,8 @@ class Journal:
         self.changed: ChangedCodeError | None = None
         self.branches = Branches()
         self._accepts = attempt.on_change == "accept"
-        self._steps: dict[str, bytes] = {}
-        self._places: dict[tuple[str, int], str] = {}
+        self._steps: dict[str, tuple[bytes, str | None]] = {}
+        self._places: dict[tuple[str, int], str] | None = None
         self._checkpoints: dict[str, bytes] = {}
         self._used: set[str] = set()
 
@@ -47,14 +47,12 @@ class Journal:
         if record["kind"] != "step":
             self._checkpoints[record["key"]] = line
             return
-        key = record["key"]
-        self._steps[key] = line
         told = record.get("fingerprint")
-        if told and not self._exempt(record) and (position := fingerprint.place(told)):
-            prefix = branch_of(key)
-            self._places[prefix, position] = key
-            if "@" in told:
-                self.branches.recorded[prefix] = fingerprint.branch(told)
+        if self.attempt.replay and record["attempt"] == 0:
+            told = None  # a replay may have another input than the run whose records it begins with
+        self._steps[record["key"]] = line, told
+        if told and "@" in told:
+            self.branches.recorded[branch_of(record["key"])] = fingerprint.branch(told)
 
     def root(self) -> Scope:
         """Give the scope of the task's own body."""
@@ -74,8 +72,7 @@ class Journal:
         here = scope.get(None)
         self.check_unchanged()
         if self.branches.differs is not None:
-            differs, self.branches.differs = self.branches.differs, None
-            self._differs(changed.branch(*differs))
+            self._check_branch(*self.branches.differs)
         arguments = fingerprint.of_arguments(fn, args, kwargs)
         if key is not None:
             if key.startswith(RESERVED):
@@ -100,24 +97,41 @@ class Journal:
         Raises the error that the step failed with, or:
             ChangedCodeError: the records of the run are of other code.
         """
-        line = self._steps.pop(call.key, None)
+        line, told = self._steps.pop(call.key, (None, None))
         if line is None:
-            self._check_place(call)
+            if self._steps and call.position:
+                self._check_place(call)
             return MISSING
-        record = json.loads(line)
-        told = record.get("fingerprint")
-        if told and told != call.fingerprint and not self._exempt(record):
-            self._differs(changed.compare(call.key, told, call.fingerprint))
+        if told and told != call.fingerprint:
+            self._compare(call, told)
         try:
-            return _value(record, annotation)
+            return _value(json.loads(line), annotation)
         except ValueMismatchError as error:
+            from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
             self.changed = changed.value(call.key, error)
             raise self.changed from error
 
     def _check_place(self, call: StepCall) -> None:
-        other = self._places.get((call.prefix, call.position)) if call.position else None
+        if self._places is None:  # what was served by now is where it was
+            told = ((key, fingerprint.place(text)) for key, (_, text) in self._steps.items() if text)
+            self._places = {(branch_of(key), position): key for key, position in told if position}
+        other = self._places.get((call.prefix, call.position))
         if other is not None and other != call.key:
+            from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
             self._differs(changed.place(call.key, other, call.prefix, call.position))
+
+    def _compare(self, call: StepCall, told: str) -> None:
+        from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
+        self._differs(changed.compare(call.key, told, call.fingerprint))
+
+    def _check_branch(self, prefix: str, recorded: str, found: str) -> None:
+        from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
+        self.branches.differs = None
+        self._differs(changed.branch(prefix, recorded, found))
 
     def _differs(self, error: ChangedCodeError | None) -> None:
         if error is None:
@@ -127,10 +141,6 @@ class Journal:
             return
         self.changed = error
         raise error
-
-    def _exempt(self, record: Mapping[str, JSON]) -> bool:
-        """A replay may have another input than the run whose records it begins with."""
-        return self.attempt.replay and record.get("attempt") == 0
 
     def check_unchanged(self) -> None:
         """Raise ChangedCodeError again where an earlier call raised it: nothing goes on from it."""
