@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
+import milepost.client
+from milepost.client import AsyncMilepost, Milepost
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import ConflictError
 from milepost_operator.domain.runs import Created, Retry, RunView
@@ -200,6 +202,22 @@ async def test_a_retry_of_the_run_passes_on_the_same_keys_and_meets_the_changed_
     assert (await runs.store.get_run(NS, str(retried.run_id))).reason == "CodeChanged"
     key_run = await runs.store._db.fetchrow("select key_run from runs where run_id = $1", retried.run_id)
     assert str(key_run["key_run"]) == str(created.run_id)  # of the first of them all
+
+
+async def test_the_clients_decide(store: PostgresStore, port: int):  # noqa: F811
+    url, token = f"http://127.0.0.1:{port}", "s" * 32
+    created, _ = await held(store)
+
+    def accept() -> str:
+        with Milepost(url, token) as client:
+            return client.decide(created.name, "accept", namespace=NS).state
+
+    assert await asyncio.to_thread(accept) == "queued"
+    async with AsyncMilepost(url, token) as client:
+        with pytest.raises(milepost.client.ConflictError, match="is queued: it waits for no decision"):
+            await client.decide(created.name, "fail", namespace=NS)
+        await (await next_pod(store)).fail("changed")
+        assert (await client.decide(created.name, "fail", namespace=NS)).state == "failed"
 
 
 async def held(store: PostgresStore, **changes: object) -> tuple[Created, Pod]:

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from contextvars import copy_context
+from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -443,6 +445,16 @@ def test_threads_of_the_users_own_are_in_no_branch(kept: Kept):
     """
     assert two_attempts(kept, body, body) is None
     assert kept.words == []
+
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", Path("docs/changed-code.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", SNIPPETS)
+def test_the_snippets_of_the_docs_resume(kept: Kept, text: str):
+    ran = kept.attempt(text, 1)
+    assert kept.records
+    assert kept.attempt(text, 2) == ran
 
 
 SWALLOWING = """
