@@ -81,7 +81,7 @@ class Journal:
         if here is None:  # a thread of the user's: it is in no branch
             return self._once(StepCall(Scope().key(name), fingerprint.placed(0, "", arguments), "", 0))
         found = here.key(name)
-        position = here.position
+        position = 0 if here.loose else here.position
         told = fingerprint.placed(position, here.function if position == 1 else "", arguments)
         return self._once(StepCall(found, told, here.prefix, position))
 
@@ -169,7 +169,12 @@ class Journal:
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""
         line = self._checkpoints.get(checked(key))
-        return MISSING if line is None else _value(json.loads(line), annotation)
+        if line is None:
+            return MISSING
+        record = json.loads(line)
+        if "seq" in record and (here := scope.get(None)) is not None:  # of an earlier attempt: what is done is left out
+            here.loose = True
+        return _value(record, annotation)
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
