@@ -59,6 +59,7 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     SUSPENDED = "Suspended"
     CODE_CHANGED = "CodeChanged"
+    STEP_BACKOFF = "StepBackoff"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"

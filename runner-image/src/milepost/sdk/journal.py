@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from milepost.errors import ChangedCodeError, StepKeyError, ValueMismatchError
@@ -11,9 +12,12 @@ from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
+from milepost.wire.pod import MAX_KEY_BYTES
 from milepost.wire.values import JSON
 
 RESERVED: Final = "~"
+TRIES: Final = "~retry/"
+"""Checkpoints under such keys are ours: how often a step was tried."""
 logger: Final = logging.getLogger("milepost.task")
 
 
@@ -89,6 +93,8 @@ class Journal:
         if call.key in self._used:
             raise StepKeyError(f"two steps of this run have the key {call.key!r}")
         self._used.add(call.key)
+        if (body := retried.get(None)) is not None:
+            body.used(call.key)
         return call
 
     def recorded_step(self, call: StepCall, annotation: object) -> object:
@@ -102,6 +108,8 @@ class Journal:
             if self._steps and call.position:
                 self._check_place(call)
             return MISSING
+        if (body := retried.get(None)) is not None:
+            body.kept(call.key, (line, told))
         if told and told != call.fingerprint:
             self._compare(call, told)
         try:
@@ -156,6 +164,24 @@ class Journal:
 
         return f"{self.attempt.key_run}-{blake2b(here.step.encode(), digest_size=8).hexdigest()}"
 
+    def step_recorded(
+        self, call: "StepCall | Failure", value: str, types: str | None = None, *, failed: bool = False
+    ) -> None:
+        """Keep a record of this attempt where it may be asked for again: in the body of a step that is retried."""
+        if (body := retried.get(None)) is not None:
+            body.kept(call.key, (_line(value, types, failed=failed), call.fingerprint))
+
+    def again(self, body: "Retried") -> None:
+        """Let the steps in a step's body be called anew, for its next try; what they recorded is kept."""
+        keys, lines = body.take()
+        self._used -= keys
+        self._steps |= lines
+
+    def tries(self, key: str) -> dict[str, JSON] | None:
+        """Give what earlier attempts recorded of the tries of a step, once."""
+        line = self._checkpoints.pop(tries_key(key), None)
+        return None if line is None else json.loads(line)["value"]
+
     def step_failed(self, call: StepCall, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
         if not isinstance(error, (*OURS, ChangedCodeError)):
@@ -168,7 +194,7 @@ class Journal:
 
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""
-        line = self._checkpoints.get(checked(key))
+        line = self._checkpoints.get(own_key(key))
         if line is None:
             return MISSING
         record = json.loads(line)
@@ -178,13 +204,60 @@ class Journal:
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
-        self._checkpoints[key] = (
-            json.dumps({"types": data.types}).encode()[:-1] + b',"value":' + data.text.encode() + b"}"
-        )
+        self._checkpoints[key] = _line(data.text, data.types)
 
     def encode(self, value: object, what: str) -> Encoded:
         """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
         return pack_within(value, self.attempt.max_record_bytes, what)
+
+
+def own_key(key: str) -> str:
+    """Check the key of a task's own checkpoint. Raises StepKeyError."""
+    if key.startswith(TRIES):
+        raise StepKeyError(f"a checkpoint's key can't begin with {TRIES!r}: {key[:80]!r}")
+    return checked(key)
+
+
+def tries_key(step_key: str) -> str:
+    """Give the key of the checkpoint that holds a step's tries."""
+    key = TRIES + step_key
+    if len(key.encode()) <= MAX_KEY_BYTES:
+        return key
+    from hashlib import sha256  # noqa: PLC0415  (such keys are rare)
+
+    return TRIES + sha256(step_key.encode()).hexdigest()
+
+
+class Retried:
+    """Keys and records of the steps that were called in the body of a step that is retried."""
+
+    def __init__(self) -> None:
+        self._outer = retried.get(None)
+        self._keys: set[str] = set()
+        self._lines: dict[str, tuple[bytes, str | None]] = {}
+
+    def used(self, key: str) -> None:
+        self._keys.add(key)
+        if self._outer is not None:
+            self._outer.used(key)
+
+    def kept(self, key: str, line: tuple[bytes, str | None]) -> None:
+        self._lines[key] = line
+        if self._outer is not None:
+            self._outer.kept(key, line)
+
+    def take(self) -> tuple[set[str], dict[str, tuple[bytes, str | None]]]:
+        """Give all, and forget it."""
+        taken = self._keys, self._lines
+        self._keys, self._lines = set(), {}
+        return taken
+
+
+retried: ContextVar[Retried] = ContextVar("milepost_retried")
+
+
+def _line(value: str, types: str | None, *, failed: bool = False) -> bytes:
+    return json.dumps({"types": types, "failed": failed}).encode()[:-1] + b',"value":' + value.encode() + b"}"
 
 
 def _value(record: Mapping[str, JSON], annotation: object) -> object:

@@ -31,7 +31,7 @@ MAX_WAITS: Final = 1000
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-WaitKind = Literal["timer", "signal", "child", "event", "token", "approval"]
+WaitKind = Literal["timer", "signal", "child", "event", "token", "approval", "retry"]
 FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
 OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
@@ -64,8 +64,9 @@ class Wait:
     """What a suspended run sleeps on; any one of its waits wakes it.
 
     `key`: unique in the run, the same in each attempt that meets this wait. `name`: of the signal or event, or the
-    child's run id. `seconds` (from the first time it is met) or `until` (ISO 8601 with an offset): when a timer fires,
-    and when any other wait gives up.
+    child's run id; of a retry it tells what failed, for people. `seconds` (from the first time it is met) or `until`
+    (ISO 8601 with an offset): when a timer fires, and when any other wait gives up. A `retry` is a timer after which a
+    step is tried again: it has `seconds`, and an attempt that has only such waits ends to `backoff`.
     """
 
     key: str
@@ -91,8 +92,7 @@ class Start:
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
     resolved, less those that the run has recorded as a step of the same key. `on_change`: what becomes of the run when
-    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the idempotency
-    keys of its steps have, None: its own.
+    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the
     """
 
     run_id: str
@@ -124,6 +124,7 @@ class Start:
     on_change: OnChange = "fail"
     origin: str = "api"
     key_run: str | None = None
+    attempts_counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,4 +103,5 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         on_change=cast("OnChange", facts["on_change"]),
         origin=facts["origin"],
         key_run=str(facts["key_run"] or facts["run_id"]),
+        attempts_counted=facts["attempts_counted"],
     )
