@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from milepost.errors import (
+        ChangedCodeError,
         FatalError,
         FencedError,
         MilepostError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
+    from milepost.sdk.fingerprint import Volatile
     from milepost.sdk.parallel import Settled
     from milepost.sdk.retry import Retry
     from milepost.sdk.run import MISSING, Missing, RunInfo
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "ChangedCodeError",
     "Context",
     "FatalError",
     "FencedError",
@@ -46,6 +49,7 @@ __all__ = [
     "SyncContext",
     "TaskFunction",
     "ValueMismatchError",
+    "Volatile",
     "current",
     "current_sync",
     "step",
@@ -54,6 +58,7 @@ __all__ = [
 
 _HOMES = {
     "Context": "sdk.context",
+    "Volatile": "sdk.fingerprint",
     "current": "sdk.context",
     "MISSING": "sdk.run",
     "Missing": "sdk.run",

@@ -44,9 +44,29 @@ class RecordTooLargeError(MilepostError):
 
 
 class ValueMismatchError(MilepostError):
-    """A recorded value that no longer fits its annotation, or whose class is gone: the code changed under the run."""
+    """A value that does not fit its annotation, or whose class is gone. Of a record of a step: ChangedCodeError."""
 
     retryable = False
+
+
+class ChangedCodeError(MilepostError):
+    """A record of this run is not what the code asks for now. Nothing was run, and the attempt runs no further step.
+
+    `step`: the key of the step that was called. `difference`: order, name, arguments or value. `recorded`: what the run
+    has. `found`: what the code did. The Task's `onChange` says what becomes of the run.
+    """
+
+    retryable = False
+
+    def __init__(self, step: str, difference: str, recorded: str, found: str, advice: str) -> None:
+        where = f"at step {step!r}" if step else "at a new branch"
+        super().__init__(
+            f"the code changed under this run {where}: recorded {recorded}; found {found}. To do: {advice}"
+        )
+        self.step = step
+        self.difference = difference
+        self.recorded = recorded
+        self.found = found
 
 
 class StepKeyError(MilepostError):

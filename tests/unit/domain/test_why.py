@@ -143,7 +143,7 @@ def facts(**changes: object) -> Facts:
         (
             facts(state=RunState.HELD, noted="CodeChanged", message="its code changed: decide"),
             "CodeChanged",
-            "its code changed: decide",
+            "waits for a decision (accept, recheck or fail): its code changed: decide",
             None,
         ),
         (

@@ -7,7 +7,7 @@ import pytest
 
 from milepost.errors import FencedError, StepFailedError
 from milepost.sdk.failed import describe, rebuild
-from milepost.sdk.journal import Journal
+from milepost.sdk.journal import Journal, StepCall
 from milepost.sdk.run import AttemptInfo, RunInfo
 from milepost.sdk.scope import Scope, scope
 from milepost.wire.local import EXIT_FAILED
@@ -55,12 +55,12 @@ def test_only_the_branch_that_went_on_records_its_failures():
     journal = Journal(AttemptInfo(run, None, None, None, 1000, 1000, 1, 0))
     root, branch = Scope(), Scope("~1/")
     token = scope.set(branch)
-    journal.step_failed("~1/a", ValueError())
-    journal.step_failed("~1/b", FencedError("a newer attempt runs"))
+    journal.step_failed(StepCall("~1/a", "1()", "~1/", 1), ValueError())
+    journal.step_failed(StepCall("~1/b", "2()", "~1/", 2), FencedError("a newer attempt runs"))
     scope.set(root)
     assert journal.take_failures() == []
     scope.set(branch)
-    assert [key for key, _ in journal.take_failures()] == ["~1/a"]
+    assert [(one.key, one.fingerprint) for one in journal.take_failures()] == [("~1/a", "1()")]
     assert journal.take_failures() == []
     scope.reset(token)
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
+from milepost_operator.api.decisions import DecisionsApi
 from milepost_operator.api.direct import direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
@@ -108,7 +109,8 @@ def build_app(
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)
     signals = SignalsApi(store, find=runs.find, poke=poke)
-    for part in (health, lifecycle, triggers, runs, queues, schedules, signals):
+    decisions = DecisionsApi(store, find=runs.find, show=runs.show, poke=moved)
+    for part in (health, lifecycle, triggers, runs, queues, schedules, signals, decisions):
         app.include_router(part.router())
     busy = pod.direct() | triggers.direct()
     fixed = frozenset(route.path for route in pod.routes()) | {path for _, path in busy}

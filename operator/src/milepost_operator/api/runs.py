@@ -105,7 +105,11 @@ class RunsApi:
         run = await self.find(request)
         await self._intake.cancel_run(run.run_id, caller_of(request).name)
         self._poke()
-        return await self._whole(await self._reads.get_run(run.namespace, str(run.run_id)), 202)
+        return await self.show(run, 202)
+
+    async def show(self, run: RunView, status: int) -> Response:
+        """The run as it is now."""
+        return await self._whole(await self._reads.get_run(run.namespace, str(run.run_id)), status)
 
     async def _whole(self, run: RunView, status: int = 200) -> Response:
         why = None if run.state in TERMINAL else await self._queues.why(run.run_id)

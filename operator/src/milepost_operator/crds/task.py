@@ -1,7 +1,7 @@
 """Task: what runs, in what pod, from which queue and with what budget."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -134,6 +134,9 @@ class TaskSpec(Model):
     """Budget of attempts and backoff; copied onto a run when it is made."""
     timeouts: Timeouts | None = None
     """Limits of time; copied onto a run when it is made."""
+    on_change: Literal["fail", "hold", "accept"] | None = None
+    """What becomes of a run whose code does not fit its records any more: it fails, it is held for a decision through
+    the API, or it goes on with records found by their keys alone; fail."""
     retention: Retention | None = None
     """How long what is left of ended runs is kept."""
     schedules: Schedules | None = None

@@ -73,6 +73,8 @@ class Found:
     following: Position | None
 
 
+Decision = Literal["accept", "recheck", "fail"]
+"""On a run whose code changed: go on with records found by their keys, go on with each one checked again, or end."""
 Outcome = Literal["redriven", "discarded", "not-a-dead-letter", "not-found", "records-pruned", "singleton-exists"]
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
+from milepost.wire.pod import OnChange
 from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.states import Reason, RunState
 
@@ -57,7 +58,8 @@ class Semaphore:
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
-    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count.
+    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count. `on_change`:
+    what becomes of a run whose code does not fit its records any more.
     """
 
     namespace: str
@@ -71,6 +73,7 @@ class TaskIntake:
     concurrency: int | None = None
     semaphores: Sequence[Semaphore] = ()
     retention: Mapping[str, int] = field(default_factory=dict)
+    on_change: OnChange = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ class Ending:
     """How an attempt ended, as decided by rule (ARCHITECTURE, "How an attempt ended").
 
     `counted`: it spends one of `max_attempts`. `infra`: it spends the infrastructure budget instead. `final`: no
-    further attempt (fatal, config, cancelled). `started`: user code may have run.
+    further attempt (fatal, config, cancelled). `started`: user code may have run. `hold`: somebody is to decide.
     """
 
     reason: Reason
@@ -214,6 +217,7 @@ class Ending:
     error: Mapping[str, object] | None = None
     evidence: Mapping[str, object] = field(default_factory=dict)
     retry_after_seconds: float | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ class Next:
 
 
 def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
-    """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadlines, a wait, a final
-    failure, the two budgets.
+    """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadlines, a wait, a
+    decision to be made, a final failure, the two budgets.
     """
     counted = facts.attempts_counted + (1 if ending.counted else 0)
     if facts.cancel_requested:
@@ -56,6 +56,8 @@ def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
         return Next(RunState.TIMED_OUT, ending.reason, ending.message, counted, facts.infra_streak)
     if ending.reason is Reason.SUSPENDED:
         return Next(RunState.SUSPENDED, Reason.SUSPENDED, ending.message, facts.attempts_counted, 0)
+    if ending.hold:
+        return Next(RunState.HELD, ending.reason, ending.message, counted, 0)
     if ending.reason is Reason.STEP_BACKOFF:
         delay = ending.retry_after_seconds or 0.0
         return Next(RunState.BACKOFF, Reason.STEP_BACKOFF, ending.message, facts.attempts_counted, 0, delay)
@@ -100,17 +102,19 @@ def ending_of(request: SettleRequest) -> Ending:
     failure = request.failure or Failure("lost-result", "LostResult", "the attempt failed without saying why")
     error = {"type": failure.type, "message": failure.message, "traceback": failure.traceback}
     reason, infra = _reason_of(failure, request.evidence)
+    changed = reason is Reason.CODE_CHANGED
     final = reason in {Reason.FATAL, Reason.CONFIG} or (failure.retryable is False and not infra)
     message = f"{failure.type}: {failure.message}" if failure.type else failure.message
     return Ending(
         reason,
         message,
-        counted=not infra and reason is not Reason.CONFIG,
+        counted=not infra and not changed and reason is not Reason.CONFIG,
         infra=infra,
         final=final,
         error=error,
         evidence=evidence,
         retry_after_seconds=failure.retry_after_seconds,
+        hold=changed and not final,
     )
 
 
@@ -120,6 +124,8 @@ def _reason_of(failure: Failure, evidence: Evidence) -> tuple[Reason, bool]:
         return Reason.OOM, False
     if failure.kind == "crash":
         return Reason.CRASHED, evidence.signal == SIGKILL
+    if failure.kind == "changed":
+        return Reason.CODE_CHANGED, False
     if failure.kind == "fatal" or (failure.kind == "user" and failure.retryable is False):
         return Reason.FATAL, False
     plain = {

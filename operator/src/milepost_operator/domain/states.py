@@ -5,7 +5,9 @@ from typing import Final
 
 
 class RunState(StrEnum):
-    """`held` waits for something outside (a missing task or queue); `admitted` has a slot but no pod at work yet."""
+    """`held` waits for something outside (a missing task or queue, a decision on code that changed); `admitted` has a
+    slot but no pod at work yet.
+    """
 
     DELAYED = "delayed"
     QUEUED = "queued"
@@ -36,7 +38,7 @@ _AFTER_ATTEMPT: Final = frozenset(
 TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
     RunState.DELAYED: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
     RunState.QUEUED: frozenset({RunState.ADMITTED, RunState.HELD}) | _ENDS_WAITING,
-    RunState.HELD: frozenset({RunState.QUEUED, RunState.DELAYED, RunState.BACKOFF}) | _ENDS_WAITING,
+    RunState.HELD: frozenset({RunState.QUEUED, RunState.DELAYED, RunState.BACKOFF, RunState.FAILED}) | _ENDS_WAITING,
     RunState.BACKOFF: frozenset({RunState.QUEUED, RunState.HELD}) | _ENDS_WAITING,
     RunState.SUSPENDED: frozenset({RunState.QUEUED, RunState.HELD, RunState.FAILED}) | _ENDS_WAITING,
     RunState.ADMITTED: frozenset({RunState.RUNNING, RunState.CANCELLING, RunState.HELD}) | _AFTER_ATTEMPT,
@@ -56,6 +58,7 @@ class Reason(StrEnum):
     CANCEL_REQUESTED = "CancelRequested"
     PAUSED = "Paused"
     SUSPENDED = "Suspended"
+    CODE_CHANGED = "CodeChanged"
     STEP_BACKOFF = "StepBackoff"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"

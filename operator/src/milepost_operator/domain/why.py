@@ -245,6 +245,9 @@ def _held(facts: Facts) -> Why:
         return Why(Reason.TASK_NOT_FOUND, text, facts.held_until)
     if facts.noted == Reason.QUEUE_NOT_FOUND:
         return _queue_missing(facts)
+    if facts.noted == Reason.CODE_CHANGED:
+        text = f"waits for a decision (accept, recheck or fail): {facts.message}"
+        return Why(Reason.CODE_CHANGED, text, facts.held_until)
     return Why(facts.noted or "Held", facts.message or "held: waits for a decision", facts.held_until)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from milepost_operator.domain.lifecycle import Copied, Found, Page, Position, Redriven, RunFilter
+from milepost_operator.domain.lifecycle import Copied, Decision, Found, Page, Position, Redriven, RunFilter
 from milepost_operator.domain.runs import RecordView
 
 
@@ -32,6 +32,9 @@ class Lifecycle(Protocol):
         """A new run of the same input, which resumes after the last record. ConflictError `not-ended`, `dead-letter`;
         PrunedError: its records are pruned.
         """
+
+    async def decide_change(self, run_id: UUID, decision: Decision, who: str) -> None:
+        """Let a run that is held for its changed code go on, or end. ConflictError `not-held`: it waits for none."""
 
     async def redrive(self, namespace: str, runs: Sequence[str], who: str) -> Sequence[Redriven]:
         """Dead letters (by name or id) leave the queue, each as one new run."""

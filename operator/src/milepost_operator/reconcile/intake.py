@@ -257,6 +257,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         concurrency=spec.concurrency,
         semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
+        on_change=spec.on_change or "fail",
     )
 
 

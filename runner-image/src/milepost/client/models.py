@@ -13,6 +13,8 @@ from milepost.wire.values import JSON
 
 OWN_KEY_SECONDS: Final = 3600
 """For so long a call that was sent again after a lost answer is still one run."""
+Decision = Literal["accept", "recheck", "fail"]
+"""On a run whose code changed: go on with records found by their keys, go on with each one checked again, or end."""
 ENDED: Final = frozenset({"succeeded", "failed", "cancelled", "timedOut", "expired"})
 
 

@@ -1,5 +1,6 @@
 """Calls and answers without any input or output: what both clients send, and when they try again."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,6 +167,11 @@ def run_call(base: str, run: str, namespace: str | None, wait: float = 0.0) -> C
 
 def cancel_call(base: str, run: str, namespace: str | None) -> Call:
     return Call("POST", f"{base}/v1/runs/{quote(run, safe='')}/cancel{_query({'namespace': namespace})}")
+
+
+def decision_call(base: str, run: str, decision: str, namespace: str | None) -> Call:
+    path = f"/v1/runs/{quote(run, safe='')}/decision{_query({'namespace': namespace})}"
+    return Call("POST", base + path, json.dumps({"decision": decision}).encode())
 
 
 def list_call(base: str, filters: Mapping[str, str | None], cursor: str | None) -> Call:

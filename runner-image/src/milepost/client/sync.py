@@ -11,7 +11,7 @@ from typing import Self, Unpack
 
 from milepost.client import protocol
 from milepost.client.errors import ApiError, WaitTimeoutError
-from milepost.client.models import Created, Run, RunSummary, Trigger, TriggerOptions, record
+from milepost.client.models import Created, Decision, Run, RunSummary, Trigger, TriggerOptions, record
 from milepost.net.messages import Reply
 from milepost.wire.values import JSON
 
@@ -78,6 +78,10 @@ class Milepost:
     def cancel(self, run: str, *, namespace: str | None = None) -> Run:
         """Ask for the run's end; one that has ended stays as it is."""
         return self._run(protocol.cancel_call(self._address.base, run, namespace))
+
+    def decide(self, run: str, decision: Decision, *, namespace: str | None = None) -> Run:
+        """Let a run that is held for its changed code go on, or end. Raises an ApiError (409) if it waits for none."""
+        return self._run(protocol.decision_call(self._address.base, run, decision, namespace))
 
     def close(self) -> None:
         """Close this thread's connection; the next call opens another."""

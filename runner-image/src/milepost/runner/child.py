@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from milepost.errors import (
+    ChangedCodeError,
     FencedError,
     MilepostError,
     NotRecordableError,
@@ -108,12 +109,13 @@ def flush() -> None:
 def _outcome(
     task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, sidecar: BlockingSidecar, leave: Leave
 ) -> Outcome:
-    asked = Asked()
+    asked, journal = Asked(), Journal(attempt)
     try:
         if task.is_async:
-            value = _run_async(task, attempt, socket, asked, leave)
+            value = _run_async(task, journal, socket, asked, leave)
         else:
-            value = _run_plain(task, attempt, sidecar, asked, leave)
+            value = _run_plain(task, journal, sidecar, asked, leave)
+        journal.check_unchanged()  # whatever the task made of the error
         return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
     except FencedError:
         raise
@@ -122,10 +124,21 @@ def _outcome(
         kind: FailureKind = "cancelled" if asked.cancel else "user"
         return "/v1/failure", failure.of_exception(error, kind)
     except SystemExit as error:
+        if journal.changed is not None:
+            return _changed(journal.changed, attempt)
         return "/v1/failure", failure.body("user", "SystemExit", f"the task called sys.exit({error.code!r})")
     except BaseException as error:  # noqa: BLE001  # whatever the task raised is its outcome
+        if journal.changed is not None:
+            return _changed(journal.changed, attempt)
         say(failure.traceback_of(error))
         return "/v1/failure", failure.of_exception(error, when=task.retry_when)
+
+
+def _changed(error: ChangedCodeError, attempt: AttemptInfo) -> Outcome:
+    say(str(error))
+    retryable = None if attempt.on_change == "hold" else False
+    trace = failure.traceback_of(error)
+    return "/v1/failure", failure.body("changed", type(error).__name__, str(error), trace, retryable=retryable)
 
 
 class Asked:
@@ -135,9 +148,9 @@ class Asked:
 
 
 def _run_plain(
-    task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: BlockingSidecar, asked: Asked, leave: Leave
+    task: TaskFunction[..., object], journal: Journal, sidecar: BlockingSidecar, asked: Asked, leave: Leave
 ) -> object:
-    context = SyncContext(Journal(attempt), sidecar, leave)
+    context = SyncContext(journal, sidecar, leave)
 
     def cancel(_number: int, _frame: object) -> None:
         asked.cancel = True
@@ -149,7 +162,7 @@ def _run_plain(
     enter_sync(context)
 
     def call() -> object:
-        return task.bind(context, attempt.input)()
+        return task.bind(context, journal.attempt.input)()
 
     if not task.hooks:
         return call()
@@ -170,9 +183,7 @@ async def _call(task: TaskFunction[..., object], context: Context, data: JSON) -
     return await value if asyncio.iscoroutine(value) else value
 
 
-def _run_async(
-    task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, asked: Asked, leave: Leave
-) -> object:
+def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, asked: Asked, leave: Leave) -> object:
     async def body() -> object:
         sidecar = AsyncSidecar(socket)
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
@@ -185,10 +196,10 @@ def _run_async(
         loop.add_signal_handler(CANCEL_SIGNAL, cancel)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
         try:
-            context = Context(Journal(attempt), sidecar, leave)
+            context = Context(journal, sidecar, leave)
             await context.load()
             enter(context)
-            return await _call(task, context, attempt.input)
+            return await _call(task, context, journal.attempt.input)
         finally:
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended

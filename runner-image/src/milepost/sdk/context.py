@@ -11,7 +11,7 @@ from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
-from milepost.sdk.journal import Journal, own_key
+from milepost.sdk.journal import Journal, StepCall, own_key
 from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, scope
@@ -48,6 +48,19 @@ class Context:
         self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(
             logger, {"run": self.run.id, "attempt": self.run.attempt}
         )
+
+    def root(self) -> Scope:
+        """Give the scope of the task's own body. (The runner asks for it.)"""
+        return self._journal.root()
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key to pass on with what a step does outside: 53 letters, digits and '-', unique to this step.
+
+        The same in every attempt, and in a run that is a retry or a redrive of this one; another one in a replay.
+        Raises StepKeyError outside of a step's function.
+        """
+        return self._journal.idempotency_key()
 
     async def load(self) -> None:
         """Read what earlier attempts recorded. (The runner calls it, before the task.)"""
@@ -93,6 +106,7 @@ class Context:
             NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
             ValueMismatchError: it does not fit the annotation of what the function returns.
+            ChangedCodeError: the records of the run are of other code; nothing was run.
             StepKeyError: the name or key can't be used.
         """
         return await self.recorded(name, fn, args, kwargs, key, returned(fn), retry)
@@ -108,8 +122,9 @@ class Context:
         retry: "Retry | None" = None,
     ) -> R:
         """Run a step whose value is of the type that `annotation` says, as `step` does."""
-        own_key = self._journal.step_key(name, key)
-        found = self._journal.recorded_step(own_key, annotation)
+        called = self._journal.call(name, key, fn, args, kwargs)
+        own_key = called.key
+        found = self._journal.recorded_step(called, annotation)
         if not isinstance(found, Missing):
             return cast("R", found)
         try:
@@ -118,9 +133,9 @@ class Context:
             )
             value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
         except Exception as error:
-            self._journal.step_failed(own_key, error)
+            self._journal.step_failed(called, error)
             raise
-        reply = await self._record(own_key, packed)
+        reply = await self._record(called, packed)
         return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
     async def _execute(
@@ -161,21 +176,22 @@ class Context:
         finally:
             scope.reset(token)
 
-    async def _record(self, key: str, data: Encoded) -> Reply | None:
+    async def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         """Commit it. Another write was first: the answer that tells it, as later attempts will be told."""
         await self._record_failures()
-        target = local.step_target(key)
-        reply = await self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
+        target = local.step_target(called.key)
+        headers = local.write_headers(data.types, fingerprint=called.fingerprint)
+        reply = await self._sidecar.call("PUT", target, headers, data.text.encode())
         if step_exists(reply):
             return await self._sidecar.call("GET", target, [])
-        self._journal.step_recorded(key, data.text, data.types)
+        self._journal.step_recorded(called, data.text, data.types)
         return None
 
     async def _record_failures(self) -> None:
-        for key, error in self._journal.take_failures():
-            headers = local.write_headers(failed=True)
-            await self._sidecar.call("PUT", local.step_target(key), headers, error.encode())
-            self._journal.step_recorded(key, error, failed=True)
+        for failure in self._journal.take_failures():
+            headers = local.write_headers(failed=True, fingerprint=failure.fingerprint)
+            await self._sidecar.call("PUT", local.step_target(failure.key), headers, failure.error.encode())
+            self._journal.step_recorded(failure, failure.error, failed=True)
 
     async def now(self) -> "datetime":
         """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
@@ -207,6 +223,7 @@ class Context:
             NotRecordableError: it can't be recorded; the last good checkpoint stays.
             RecordTooLargeError: it is above the limit.
         """
+        self._journal.check_unchanged()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         await self._record_failures()
         target = local.checkpoint_target(own_key(key))
@@ -271,7 +288,7 @@ def active() -> Context | None:
 def enter(context: Context) -> None:
     """Make it the current one, at the root of the run. (The runner calls it.)"""
     _current.set(context)
-    scope.set(Scope())
+    scope.set(context.root())
 
 
 def _seq(answer: JSON) -> int:

@@ -1,13 +1,16 @@
 """The records of a run as the attempt sees them: what earlier attempts left, and the keys of this one. No I/O."""
 
 import json
+import logging
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, NamedTuple
 
-from milepost.errors import StepKeyError
+from milepost.errors import ChangedCodeError, StepKeyError, ValueMismatchError
+from milepost.sdk import fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
-from milepost.sdk.scope import Scope, checked, scope
+from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
 from milepost.wire.pod import MAX_KEY_BYTES
 from milepost.wire.values import JSON
@@ -15,14 +18,28 @@ from milepost.wire.values import JSON
 RESERVED: Final = "~"
 TRIES: Final = "~retry/"
 """Checkpoints under such keys are ours: how often a step was tried."""
+logger: Final = logging.getLogger("milepost.task")
+
+
+class StepCall(NamedTuple):
+    """A step as it is called here and now. `position`: in its branch, from 1; 0: it has none."""
+
+    key: str
+    fingerprint: str
+    prefix: str
+    position: int
 
 
 class Journal:
-    """Shared by both kinds of context."""
+    """Shared by both kinds of context. `changed`: the first record that no longer matches; no step runs after it."""
 
     def __init__(self, attempt: AttemptInfo) -> None:
         self.attempt = attempt
-        self._steps: dict[str, bytes] = {}
+        self.changed: ChangedCodeError | None = None
+        self.branches = Branches()
+        self._accepts = attempt.on_change == "accept"
+        self._steps: dict[str, tuple[bytes, str | None]] = {}
+        self._places: dict[tuple[str, int], str] | None = None
         self._checkpoints: dict[str, bytes] = {}
         self._used: set[str] = set()
 
@@ -31,38 +48,128 @@ class Journal:
         if not line.strip():
             return
         record = json.loads(line)
-        kept = self._steps if record["kind"] == "step" else self._checkpoints
-        kept[record["key"]] = line
+        if record["kind"] != "step":
+            self._checkpoints[record["key"]] = line
+            return
+        told = record.get("fingerprint")
+        if self.attempt.replay and record["attempt"] == 0:
+            told = None  # a replay may have another input than the run whose records it begins with
+        self._steps[record["key"]] = line, told
+        if told and "@" in told:
+            self.branches.recorded[branch_of(record["key"])] = fingerprint.branch(told)
 
-    def step_key(self, name: str, key: str | None) -> str:
-        """Give the key of the step that is called here and now. Raises StepKeyError when it was used before."""
-        here = scope.get(None) or Scope()
-        if key is None:
-            found = here.key(name)
-        elif key.startswith(RESERVED):
-            raise StepKeyError(f"a key can't begin with '~': {key!r}")
-        else:
-            found = here.note(checked(key))
-        if found in self._used:
-            raise StepKeyError(f"two steps of this run have the key {found!r}")
-        self._used.add(found)
+    def root(self) -> Scope:
+        """Give the scope of the task's own body."""
+        made = Scope()
+        made.branches = self.branches
+        return made
+
+    def call(
+        self, name: str, key: str | None, fn: object, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> StepCall:
+        """Give the step that is called here and now.
+
+        Raises:
+            StepKeyError: its name or key can't be used, or was used before.
+            ChangedCodeError: an earlier call of this attempt did not match its record.
+        """
+        here = scope.get(None)
+        self.check_unchanged()
+        if self.branches.differs is not None:
+            self._check_branch(*self.branches.differs)
+        arguments = fingerprint.of_arguments(fn, args, kwargs)
+        if key is not None:
+            if key.startswith(RESERVED):
+                raise StepKeyError(f"a key can't begin with '~': {key!r}")
+            return self._once(StepCall(checked(key), fingerprint.keyed(name, arguments), "", 0))
+        if here is None:  # a thread of the user's: it is in no branch
+            return self._once(StepCall(Scope().key(name), fingerprint.placed(0, "", arguments), "", 0))
+        found = here.key(name)
+        position = 0 if here.loose else here.position
+        told = fingerprint.placed(position, here.function if position == 1 else "", arguments)
+        return self._once(StepCall(found, told, here.prefix, position))
+
+    def _once(self, call: StepCall) -> StepCall:
+        if call.key in self._used:
+            raise StepKeyError(f"two steps of this run have the key {call.key!r}")
+        self._used.add(call.key)
         if (body := retried.get(None)) is not None:
-            body.used(found)
-        return found
+            body.used(call.key)
+        return call
 
-    def recorded_step(self, key: str, annotation: object) -> object:
-        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. Raises a step's error."""
-        line = self._steps.pop(key, None)
+    def recorded_step(self, call: StepCall, annotation: object) -> object:
+        """Give what an earlier attempt recorded, and let go of it: a key is asked for once. MISSING: it is to run.
+
+        Raises the error that the step failed with, or:
+            ChangedCodeError: the records of the run are of other code.
+        """
+        line, told = self._steps.pop(call.key, (None, None))
         if line is None:
+            if self._steps and call.position:
+                self._check_place(call)
             return MISSING
         if (body := retried.get(None)) is not None:
-            body.kept(key, line)
-        return _value(line, annotation)
+            body.kept(call.key, (line, told))
+        if told and told != call.fingerprint:
+            self._compare(call, told)
+        try:
+            return _value(json.loads(line), annotation)
+        except ValueMismatchError as error:
+            from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
 
-    def step_recorded(self, key: str, value: str, types: str | None = None, *, failed: bool = False) -> None:
+            self.changed = changed.value(call.key, error)
+            raise self.changed from error
+
+    def _check_place(self, call: StepCall) -> None:
+        if self._places is None:  # what was served by now is where it was
+            told = ((key, fingerprint.place(text)) for key, (_, text) in self._steps.items() if text)
+            self._places = {(branch_of(key), position): key for key, position in told if position}
+        other = self._places.get((call.prefix, call.position))
+        if other is not None and other != call.key:
+            from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
+            self._differs(changed.place(call.key, other, call.prefix, call.position))
+
+    def _compare(self, call: StepCall, told: str) -> None:
+        from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
+        self._differs(changed.compare(call.key, told, call.fingerprint))
+
+    def _check_branch(self, prefix: str, recorded: str, found: str) -> None:
+        from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
+
+        self.branches.differs = None
+        self._differs(changed.branch(prefix, recorded, found))
+
+    def _differs(self, error: ChangedCodeError | None) -> None:
+        if error is None:
+            return
+        if self._accepts:
+            logger.warning("accepted: %s", error)
+            return
+        self.changed = error
+        raise error
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedCodeError again where an earlier call raised it: nothing goes on from it."""
+        if self.changed is not None:
+            raise self.changed
+
+    def idempotency_key(self) -> str:
+        """Give the key of the step whose body this is. Raises StepKeyError outside of one."""
+        here = scope.get(None)
+        if here is None or not here.step:
+            raise StepKeyError("ctx.idempotency_key is of a step: ask for it in the function that the step runs")
+        from hashlib import blake2b  # noqa: PLC0415  (most tasks never ask: it loads OpenSSL)
+
+        return f"{self.attempt.key_run}-{blake2b(here.step.encode(), digest_size=8).hexdigest()}"
+
+    def step_recorded(
+        self, call: "StepCall | Failure", value: str, types: str | None = None, *, failed: bool = False
+    ) -> None:
         """Keep a record of this attempt where it may be asked for again: in the body of a step that is retried."""
         if (body := retried.get(None)) is not None:
-            body.kept(key, _line(value, types, failed=failed))
+            body.kept(call.key, (_line(value, types, failed=failed), call.fingerprint))
 
     def again(self, body: "Retried") -> None:
         """Let the steps in a step's body be called anew, for its next try; what they recorded is kept."""
@@ -75,23 +182,25 @@ class Journal:
         line = self._checkpoints.pop(tries_key(key), None)
         return None if line is None else json.loads(line)["value"]
 
-    def step_failed(self, key: str, error: Exception) -> None:
+    def step_failed(self, call: StepCall, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
-        if not isinstance(error, OURS):
-            (scope.get(None) or Scope()).failures.append((key, describe(error)))
+        if not isinstance(error, (*OURS, ChangedCodeError)):
+            (scope.get(None) or Scope()).failed(Failure(call.key, describe(error), call.fingerprint))
 
-    def take_failures(self) -> list[tuple[str, str]]:
-        """Give key and error of the steps of this branch that failed since its last record."""
+    def take_failures(self) -> list[Failure]:
+        """Give the steps that failed since the last record of this branch, and that the task went on from."""
         here = scope.get(None)
-        if here is None or not here.failures:
-            return []
-        taken, here.failures = here.failures, []
-        return taken
+        return here.take_failures() if here is not None else []
 
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""
         line = self._checkpoints.get(own_key(key))
-        return MISSING if line is None else _value(line, annotation)
+        if line is None:
+            return MISSING
+        record = json.loads(line)
+        if "seq" in record and (here := scope.get(None)) is not None:  # of an earlier attempt: what is done is left out
+            here.loose = True
+        return _value(record, annotation)
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
@@ -125,19 +234,19 @@ class Retried:
     def __init__(self) -> None:
         self._outer = retried.get(None)
         self._keys: set[str] = set()
-        self._lines: dict[str, bytes] = {}
+        self._lines: dict[str, tuple[bytes, str | None]] = {}
 
     def used(self, key: str) -> None:
         self._keys.add(key)
         if self._outer is not None:
             self._outer.used(key)
 
-    def kept(self, key: str, line: bytes) -> None:
+    def kept(self, key: str, line: tuple[bytes, str | None]) -> None:
         self._lines[key] = line
         if self._outer is not None:
             self._outer.kept(key, line)
 
-    def take(self) -> tuple[set[str], dict[str, bytes]]:
+    def take(self) -> tuple[set[str], dict[str, tuple[bytes, str | None]]]:
         """Give all, and forget it."""
         taken = self._keys, self._lines
         self._keys, self._lines = set(), {}
@@ -151,8 +260,8 @@ def _line(value: str, types: str | None, *, failed: bool = False) -> bytes:
     return json.dumps({"types": types, "failed": failed}).encode()[:-1] + b',"value":' + value.encode() + b"}"
 
 
-def _value(line: bytes, annotation: object) -> object:
-    record = json.loads(line)
+def _value(record: Mapping[str, JSON], annotation: object) -> object:
     if record.get("failed"):
         raise rebuild(record["value"])
-    return read(record["value"], record.get("types"), annotation)
+    types = record.get("types")
+    return read(record["value"], types if isinstance(types, str) else None, annotation)

@@ -16,7 +16,7 @@ from milepost.errors import (
 from milepost.net.messages import Headers, Reply, TransportError, jitter, unique_id
 from milepost.sdk.failed import recorded
 from milepost.values import Encoded, unpack
-from milepost.wire.local import FAILED, TYPES, WRITE_ID
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
 
 LOST_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.02
@@ -34,14 +34,16 @@ def checkpoint_target(key: str) -> str:
     return f"/v1/checkpoints/{quote(key, safe='')}"
 
 
-def write_headers(types: str | None = None, *, failed: bool = False) -> Headers:
+def write_headers(types: str | None = None, *, failed: bool = False, fingerprint: str = "") -> Headers:
     """Give the headers of a write: made once, and sent again with each repetition.
 
-    `types`: the value's type tags. `failed`: it is a step's error.
+    `types`: the value's type tags. `failed`: it is a step's error. `fingerprint`: of the step's call.
     """
     headers = [(WRITE_ID, unique_id()), ("Content-Type", "application/json")]
     if types is not None:
         headers.append((TYPES, types))
+    if fingerprint:
+        headers.append((FINGERPRINT, fingerprint))
     return [*headers, (FAILED, "true")] if failed else headers
 
 

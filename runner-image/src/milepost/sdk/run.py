@@ -58,7 +58,11 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class AttemptInfo:
-    """The answer of GET /v1/attempt, as far as the task's side uses it. Sizes in bytes, times in seconds."""
+    """The answer of GET /v1/attempt, as far as the task's side uses it. Sizes in bytes, times in seconds.
+
+    `on_change`: fail, hold or accept. `replay`: what was recorded before the first attempt is of a run with another
+    input. `key_run`: the run that idempotency keys are of.
+    """
 
     run: RunInfo
     input: JSON
@@ -68,6 +72,9 @@ class AttemptInfo:
     max_result_bytes: int
     grace_seconds: int
     records: int
+    on_change: str = "fail"
+    replay: bool = False
+    key_run: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, JSON]) -> "AttemptInfo":
@@ -95,6 +102,9 @@ class AttemptInfo:
             max_result_bytes=_number(data, "max_result_bytes"),
             grace_seconds=_number(data, "grace_seconds"),
             records=_number(data, "records"),
+            on_change=str(data.get("on_change") or "fail"),
+            replay=data.get("origin") == "replay",
+            key_run=str(data.get("key_run") or run.id),
         )
 
 

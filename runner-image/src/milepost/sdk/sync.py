@@ -12,7 +12,7 @@ from milepost.net.messages import Reply, compact
 from milepost.sdk import local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
-from milepost.sdk.journal import Journal, own_key
+from milepost.sdk.journal import Journal, StepCall, own_key
 from milepost.sdk.run import MISSING, Missing, RunInfo
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
@@ -45,6 +45,15 @@ class SyncContext:
             logger, {"run": self.run.id, "attempt": self.run.attempt}
         )
 
+    def root(self) -> Scope:
+        """Give the scope of the task's own body. (The runner asks for it.)"""
+        return self._journal.root()
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key to pass on with what a step does outside, as `Context.idempotency_key`."""
+        return self._journal.idempotency_key()
+
     def load(self) -> None:
         """Read what earlier attempts recorded. (The runner calls it, before the task.)"""
         if self._journal.attempt.records:
@@ -73,6 +82,7 @@ class SyncContext:
             NotRecordableError: what it returned can't be recorded; the path says where.
             RecordTooLargeError: what it returned is above the limit.
             ValueMismatchError: it does not fit the annotation of what the function returns.
+            ChangedCodeError: the records of the run are of other code; nothing was run.
             StepKeyError: the name or key can't be used.
         """
         return self.recorded(name, fn, args, kwargs, key, returned(fn), retry)
@@ -91,8 +101,9 @@ class SyncContext:
         self._check_cancelled()
         if iscoroutinefunction(fn):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
-        own_key = self._journal.step_key(name, key)
-        found = self._journal.recorded_step(own_key, annotation)
+        called = self._journal.call(name, key, fn, args, kwargs)
+        own_key = called.key
+        found = self._journal.recorded_step(called, annotation)
         if not isinstance(found, Missing):
             return cast("R", found)
         try:
@@ -101,9 +112,9 @@ class SyncContext:
             )
             value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
         except Exception as error:
-            self._journal.step_failed(own_key, error)
+            self._journal.step_failed(called, error)
             raise
-        reply = self._record(own_key, packed)
+        reply = self._record(called, packed)
         return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
     def _execute(
@@ -136,23 +147,26 @@ class SyncContext:
         finally:
             scope.reset(token)
 
-    def _record(self, key: str, data: Encoded) -> Reply | None:
+    def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         self._record_failures()
-        target = local.step_target(key)
-        reply = self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
+        target = local.step_target(called.key)
+        headers = local.write_headers(data.types, fingerprint=called.fingerprint)
+        reply = self._sidecar.call("PUT", target, headers, data.text.encode())
         if step_exists(reply):
             return self._sidecar.call("GET", target, [])
-        self._journal.step_recorded(key, data.text, data.types)
+        self._journal.step_recorded(called, data.text, data.types)
         return None
 
     def _record_failures(self) -> None:
-        for key, error in self._journal.take_failures():
-            self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
-            self._journal.step_recorded(key, error, failed=True)
+        for failure in self._journal.take_failures():
+            headers = local.write_headers(failed=True, fingerprint=failure.fingerprint)
+            self._sidecar.call("PUT", local.step_target(failure.key), headers, failure.error.encode())
+            self._journal.step_recorded(failure, failure.error, failed=True)
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
         self._check_cancelled()
+        self._journal.check_unchanged()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         self._record_failures()
         target = local.checkpoint_target(own_key(key))
@@ -209,4 +223,4 @@ def active_sync() -> SyncContext | None:
 def enter_sync(context: SyncContext) -> None:
     """Make it the current one, at the root of the run. (The runner calls it.)"""
     _current.set(context)
-    scope.set(Scope())
+    scope.set(context.root())

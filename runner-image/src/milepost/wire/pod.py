@@ -32,7 +32,8 @@ RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
 WaitKind = Literal["timer", "signal", "child", "event", "token", "approval", "retry"]
-FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result"]
+FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
+OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
 
 
@@ -90,8 +91,8 @@ class Start:
     """All that an attempt needs to know. `input` is JSON text. Times are seconds; sizes are bytes.
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
-    resolved, less those that the run has recorded as a step of the same key. `attempts_counted`: earlier attempts that
-    were spent of `max_attempts`.
+    resolved, less those that the run has recorded as a step of the same key. `on_change`: what becomes of the run when
+    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the
     """
 
     run_id: str
@@ -120,6 +121,9 @@ class Start:
     last_key: str | None
     created_at: str
     waits: list[ResolvedWait] = field(default_factory=list)
+    on_change: OnChange = "fail"
+    origin: str = "api"
+    key_run: str | None = None
     attempts_counted: int = 0
 
 
@@ -181,7 +185,10 @@ class HeartbeatAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed. `retryable` is the task's own word; None leaves it to the kind."""
+    """Why an attempt failed. `retryable` is the task's own word; None leaves it to the kind.
+
+    Kind `changed`: the code does not fit the records; the run is held for a decision, with `retryable` False it fails.
+    """
 
     kind: FailureKind
     type: str

@@ -59,6 +59,7 @@ class PostgresIntake:
                 to_json(asdict(task.timeouts)),
                 task.concurrency,
                 to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
+                task.on_change,
             )
             await connection.execute(Q["set_retention"], *key, to_json(dict(task.retention)))
             if task.queue == DEFAULT_QUEUE:

@@ -10,12 +10,12 @@ from typing import Final, Literal
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
-from milepost_operator.adapters.postgres.endings import add_event
+from milepost_operator.adapters.postgres.endings import add_event, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError, PrunedError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
-from milepost_operator.domain.lifecycle import Copied, Redriven
-from milepost_operator.domain.states import TERMINAL, RunState
+from milepost_operator.domain.lifecycle import Copied, Decision, Redriven
+from milepost_operator.domain.states import TERMINAL, Reason, RunState
 
 _PRUNED: Final = (
     "the records of run {name} were pruned, so that a copy would do everything again: create a run with its input"
@@ -51,6 +51,26 @@ class PostgresLifecycle:
         copied = await self._db.transaction(work)
         self._db.wake("admit")
         return copied
+
+    async def decide_change(self, run_id: UUID, decision: Decision, who: str) -> None:
+        async def work(connection: Connection) -> None:
+            run = await lock_run(connection, run_id)
+            if run is None:
+                raise NotFoundError(f"no run {run_id}")
+            if run["state"] != RunState.HELD or run["reason"] != Reason.CODE_CHANGED:
+                why = f", {run['reason']}" if run["reason"] else ""
+                message = f"run {run['name']} is {run['state']}{why}: it waits for no decision on changed code"
+                raise ConflictError("not-held", message)
+            if decision == "fail":
+                message = f"{run['message']} (decided by {who})"
+                await finish_waiting(connection, run, RunState.FAILED, Reason.CODE_CHANGED, message)
+                return
+            await connection.execute(Q["go_on_after_change"], run_id, decision == "accept")
+            told = "accepted" if decision == "accept" else "to be checked again"
+            await add_event(connection, run_id, "ChangeDecided", f"changed code {told}: decided by {who}")
+
+        await self._db.transaction(work)
+        self._db.wake("admit", "project")
 
     async def redrive(self, namespace: str, runs: Sequence[str], who: str) -> Sequence[Redriven]:
         done = await self._each(namespace, runs, who, "redrive")

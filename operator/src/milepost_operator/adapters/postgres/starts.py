@@ -8,7 +8,7 @@ from typing import cast
 
 import orjson
 
-from milepost.wire.pod import Cause, ResolvedWait, Start
+from milepost.wire.pod import Cause, OnChange, ResolvedWait, Start
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import retry_of
 from milepost_operator.adapters.postgres.queries import Q
@@ -100,5 +100,8 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         last_key=facts["last_key"],
         created_at=facts["created_at"].isoformat(),
         waits=waits,
+        on_change=cast("OnChange", facts["on_change"]),
+        origin=facts["origin"],
+        key_run=str(facts["key_run"] or facts["run_id"]),
         attempts_counted=facts["attempts_counted"],
     )

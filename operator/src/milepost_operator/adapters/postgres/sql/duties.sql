@@ -47,7 +47,8 @@ where r.cluster = $1 and ($4::uuid is null or r.run_id = $4)
 limit $2;
 
 -- name: overdue_waiting
--- Runs that nobody works on: past their deadline, past their own time, and held ones that nobody gave what they lack.
+-- Runs that nobody works on: past their deadline, past their own time (which stands still until a decision), and held
+-- ones that nobody gave what they lack.
 with found as (
     (select run_id from runs
      where cluster = $1 and deadline_at is not null and finished_at is null and deadline_at <= clock_timestamp()
@@ -57,6 +58,7 @@ with found as (
     (select run_id from runs
      where cluster = $1 and run_deadline_at is not null and state in ('queued', 'backoff', 'delayed', 'held')
        and run_deadline_at <= clock_timestamp() and ($4::uuid is null or run_id = $4)
+       and (state <> 'held' or reason <> 'CodeChanged')
      limit $2)
     union
     (select run_id from runs
@@ -66,7 +68,8 @@ with found as (
 )
 select r.run_id,
        case when r.deadline_at <= clock_timestamp() then 'deadline'
-            when r.run_deadline_at <= clock_timestamp() and r.state <> 'suspended' then 'run'
+            when r.run_deadline_at <= clock_timestamp() and r.state <> 'suspended'
+                 and (r.state <> 'held' or r.reason <> 'CodeChanged') then 'run'
             else 'held' end as why
 from found f join runs r on r.run_id = f.run_id
 limit $2;

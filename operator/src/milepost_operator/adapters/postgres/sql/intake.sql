@@ -12,12 +12,14 @@ with known as (
 select version from known union all select version from fresh;
 
 -- name: upsert_task
-insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
+                   on_change)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
     queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
-    concurrency = excluded.concurrency, semaphores = excluded.semaphores, updated_at = clock_timestamp()
+    concurrency = excluded.concurrency, semaphores = excluded.semaphores, on_change = excluded.on_change,
+    updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
 -- name: remove_task

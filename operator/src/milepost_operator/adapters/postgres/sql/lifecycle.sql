@@ -3,7 +3,7 @@
 -- anew. A key of idempotency stays with the run that took it.
 insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, held_at, input, input_hash, tags,
                   priority, concurrency_key, rate_cost, singleton_key, ready_at, order_at, expires_at, deadline_at, retry, timeouts, origin,
-                  origin_run, origin_seq)
+                  origin_run, origin_seq, key_run)
 select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null or q.name is null then 'held' else 'queued' end,
        case when t.name is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end,
@@ -12,7 +12,7 @@ select $2, s.cluster, s.namespace, $3, s.task, coalesce(t.queue, s.queue),
        case when t.name is null or q.name is null then n.at end,
        s.input, s.input_hash, s.tags, s.priority, s.concurrency_key, s.rate_cost, s.singleton_key, n.at, order_at(n.at, s.priority),
        n.at + (s.expires_at - coalesce(s.thawed, '0') - s.created_at), n.at + (s.deadline_at - s.created_at),
-       t.retry, t.timeouts, $4, s.run_id, h.last_seq
+       t.retry, t.timeouts, $4, s.run_id, h.last_seq, coalesce(s.key_run, s.run_id)
 from runs s
 join run_heads h on h.run_id = s.run_id
 cross join (select clock_timestamp() as at) n
@@ -21,6 +21,14 @@ left join queues q on q.cluster = s.cluster and q.namespace = s.namespace and q.
 where s.run_id = $1
 on conflict do nothing
 returning run_id, name, namespace, task, state, origin_run, origin_seq;
+
+-- name: go_on_after_change
+-- Back to its old place; the time it was held is not its own. $2: whether its version's changes are accepted.
+update runs
+set state = 'queued', reason = null, message = null, next_cause = 'resume',
+    accepted_version = case when $2 then version else accepted_version end,
+    run_deadline_at = run_deadline_at + (clock_timestamp() - held_at), rev = rev + 1
+where run_id = $1;
 
 -- name: copy_head
 insert into run_heads (run_id, last_seq, last_key, records, records_bytes)

@@ -14,11 +14,13 @@ select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluste
 -- name: start_facts
 -- Of locked runs. Heads in the order of the runs, as records lock them.
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
-       r.attempts_counted, v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records
+       r.attempts_counted, v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records, r.origin, r.key_run,
+       case when r.accepted_version = r.version then 'accept' else coalesce(t.on_change, 'fail') end as on_change
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
 join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
 join run_heads h on h.run_id = r.run_id
+left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task
 where r.run_id = any($1)
 order by r.run_id
 for no key update of h;

@@ -62,10 +62,12 @@ with ending as (
         attempts_counted = e.attempts_counted, infra_streak = e.infra_streak, dead_lettered = e.dead_lettered,
         dead_lettered_at = case when e.dead_lettered then clock_timestamp() end, next_cause = e.next_cause,
         result = e.result, error = e.error, wait_code = null, noted = null,
-        ready_at = case when e.run_reason = 'Paused' or e.run_state = 'suspended' then r.ready_at else clock_timestamp() + e.delay end,
-        order_at = case when e.run_state in ('queued', 'suspended') or e.next_cause = 'resume' then r.order_at
+        ready_at = case when e.run_reason = 'Paused' or e.run_state in ('suspended', 'held') then r.ready_at
+                        else clock_timestamp() + e.delay end,
+        order_at = case when e.run_state in ('queued', 'suspended', 'held') or e.next_cause = 'resume' then r.order_at
                         else order_at(clock_timestamp() + e.delay, r.priority) end,
         suspended_at = case when e.run_state = 'suspended' then clock_timestamp() end,
+        held_at = case when e.run_state = 'held' then clock_timestamp() else r.held_at end,
         finished_at = case when e.run_state in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
         event_count = r.event_count + (e.event is not null)::int, rev = r.rev + 1
     from ending e
