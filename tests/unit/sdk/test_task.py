@@ -43,7 +43,7 @@ def all_by_name(**members) -> object:
     [
         (folder, {"folder": "handbook"}, "handbook"),
         (folder, "handbook", "handbook"),
-        (folder, None, None),
+        (anything, None, None),
         (maybe, {"ids": [{"a": 1}]}, [{"a": 1}]),
         (maybe, [{"a": 1}], [{"a": 1}]),
         (text, {"name": "x"}, "x"),

@@ -2,19 +2,38 @@
 
 import re
 from collections.abc import Callable
-from inspect import Parameter, iscoroutinefunction, signature
-from types import GenericAlias
-from typing import Final, Generic, ParamSpec, TypeVar, overload
+from functools import cached_property
+from inspect import BoundArguments, Parameter, iscoroutinefunction, signature
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
-from milepost.errors import FatalError
+from milepost.errors import FatalError, ValueMismatchError
 from milepost.wire.values import JSON
 
 P = ParamSpec("P")
 R = TypeVar("R")
 ID: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 CONTEXTS: Final = frozenset({"Context", "SyncContext"})
-NO_OBJECTS: Final = frozenset({"str", "int", "float", "bool", "list", "tuple", "set", "None", "NoneType"})
-"""Annotations of parameters that can't mean to take an object."""
+NO_OBJECTS: Final = frozenset(
+    {"str", "int", "float", "bool", "list", "tuple", "set", "frozenset", "None", "NoneType"}
+    | {"datetime", "date", "time", "timedelta", "UUID", "Decimal", "bytes", "Sequence", "Iterable", "Collection"}
+)
+"""Names of annotations of parameters that can't mean to take an object."""
+PLAIN: Final = frozenset({str, int, float, bool, list, dict})
+"""Annotations whose values are JSON's own, as they are."""
 
 
 class TaskFunction(Generic[P, R]):
@@ -28,10 +47,9 @@ class TaskFunction(Generic[P, R]):
         self.is_async = iscoroutinefunction(fn)
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
-        self._parameters = list(signature(fn).parameters.values())
-        self._takes_context = bool(self._parameters) and _is_context(self._parameters[0])
-        if self._takes_context:
-            self._parameters.pop(0)
+        self.parameters = list(signature(fn).parameters.values())
+        self._takes_context = bool(self.parameters) and _is_context(self.parameters[0])
+        self.context_name = self.parameters.pop(0).name if self._takes_context else ""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
@@ -48,27 +66,58 @@ class TaskFunction(Generic[P, R]):
         """
         args: list[object] = [context] if self._takes_context else []
         kwargs: dict[str, object] = {}
-        if isinstance(data, dict) and not self._takes_objects():
+        if isinstance(data, dict) and not self.takes_objects():
             kwargs.update(data)
-        elif data is not None or (len(self._parameters) == 1 and _is_required(self._parameters[0])):
+        elif data is not None or (len(self.parameters) == 1 and _is_required(self.parameters[0])):
             args.append(data)
         try:
             bound = signature(self.fn).bind(*args, **kwargs)
         except TypeError as error:
             raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
+        self._read(bound, by_name=bool(kwargs))
         fn: Callable[..., object] = self.fn
         return lambda: fn(*bound.args, **bound.kwargs)
 
-    def _takes_objects(self) -> bool:
+    @cached_property
+    def hints(self) -> dict[str, object]:
+        """Annotations by name; none where they can't be worked out, such as names that only type checkers import."""
+        try:
+            return get_type_hints(self.fn)
+        except (NameError, TypeError, AttributeError):
+            return {}
+
+    def _read(self, bound: BoundArguments, *, by_name: bool) -> None:
+        """Make each argument what its annotation says."""
+        kinds = {one.name: one.kind for one in self.parameters}
+        for name, value in bound.arguments.items():
+            if name not in kinds or name not in self.hints:
+                continue
+            annotation = self.hints[name]
+            if kinds[name] is Parameter.VAR_KEYWORD:
+                bound.arguments[name] = {key: self._value(f"$.{key}", one, annotation) for key, one in value.items()}
+            elif kinds[name] is Parameter.VAR_POSITIONAL:
+                bound.arguments[name] = tuple(self._value("$", one, annotation) for one in value)
+            else:
+                bound.arguments[name] = self._value(f"$.{name}" if by_name else "$", value, annotation)
+
+    def _value(self, path: str, data: JSON, annotation: object) -> object:
+        if annotation is Any or (type(data) is annotation and annotation in PLAIN):
+            return data
+        from milepost import typed  # noqa: PLC0415  (tasks of plain JSON never pay for it)
+        from milepost.tags import FRESH  # noqa: PLC0415
+
+        try:
+            return typed.read(data, FRESH, annotation)
+        except ValueMismatchError as error:
+            said = str(error).replace("$", path, 1).replace("the record", "the input")
+            raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {said}") from error
+
+    def takes_objects(self) -> bool:
         """Whether an object that is the input is one argument, rather than the arguments by name."""
-        if len(self._parameters) != 1 or not _is_required(self._parameters[0]):
+        if len(self.parameters) != 1 or not _is_required(self.parameters[0]):
             return False
-        annotation = self._parameters[0].annotation
-        if annotation is Parameter.empty:
-            return True
-        plain = isinstance(annotation, type) and not isinstance(annotation, GenericAlias)
-        text = annotation.__name__ if plain else str(annotation)
-        return not all(one.strip() in NO_OBJECTS for one in _outside_brackets(text).split("|"))
+        only = self.parameters[0]
+        return _may_be_object(self.hints.get(only.name, only.annotation))
 
 
 @overload
@@ -96,6 +145,22 @@ def _is_context(parameter: Parameter) -> bool:
 def _is_required(parameter: Parameter) -> bool:
     by_position = parameter.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
     return by_position and parameter.default is Parameter.empty
+
+
+def _may_be_object(annotation: object) -> bool:
+    if annotation is Parameter.empty:
+        return True
+    if isinstance(annotation, str):  # it could not be resolved
+        return not all(one.strip() in NO_OBJECTS for one in _outside_brackets(annotation).split("|"))
+    origin = get_origin(annotation)
+    if origin is Union or isinstance(annotation, UnionType):
+        return any(_may_be_object(one) for one in get_args(annotation))
+    if origin is Annotated:
+        return _may_be_object(get_args(annotation)[0])
+    if origin is Literal:
+        return False
+    kind = annotation if origin is None else origin
+    return not (getattr(kind, "__name__", str(kind)) in NO_OBJECTS or hasattr(kind, "__members__"))
 
 
 def _outside_brackets(annotation: str) -> str:
