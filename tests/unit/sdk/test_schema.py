@@ -247,8 +247,8 @@ def test_arguments_arrive_as_their_annotations_say():
 
 
 def test_a_class_is_made_by_its_init():
-    made = make_dataclass("Half", [("whole", int), ("half", float, field(init=False, default=0.0))])
-    made.__post_init__ = lambda self: setattr(self, "half", self.whole / 2)
+    halve = {"__post_init__": lambda self: setattr(self, "half", self.whole / 2)}
+    made = make_dataclass("Half", [("whole", int), ("half", float, field(init=False, default=0.0))], namespace=halve)
     assert read({"whole": 3}, FRESH, made).half == 1.5
 
 

@@ -57,7 +57,8 @@ class Semaphore:
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
-    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count.
+    `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count. Schemas are
+    JSON text, checked.
     """
 
     namespace: str
@@ -71,6 +72,8 @@ class TaskIntake:
     concurrency: int | None = None
     semaphores: Sequence[Semaphore] = ()
     retention: Mapping[str, int] = field(default_factory=dict)
+    input_schema: str | None = None
+    output_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

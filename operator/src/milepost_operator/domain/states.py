@@ -55,6 +55,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
     PAUSED = "Paused"
+    INVALID_INPUT = "InvalidInput"
     SUSPENDED = "Suspended"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"

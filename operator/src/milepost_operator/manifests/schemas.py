@@ -2,9 +2,11 @@
 
 import json
 
+import orjson
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from milepost.wire.values import JSON
+from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.schema.compiled import Schema, compiled
 from milepost_operator.domain.schema.walk import Matcher
 
@@ -27,3 +29,12 @@ def _regex(pattern: str) -> Matcher:
         raise ValueError(" ".join(str(error).partition("SchemaError: ")[2].split())) from error
     matcher: Matcher = validator.isinstance_python
     return matcher
+
+
+def mismatch(schema: Schema, task: str, text: str) -> InvalidInputError | None:
+    """What is wrong with an input (JSON text); `$` in the sentence is the input, its path begins with `$.input`."""
+    found = schema.misfit(orjson.loads(text), len(text))
+    if found is None:
+        return None
+    message = f"the input does not fit Task {task}: {found.path()} {found.message}"
+    return InvalidInputError("input-mismatch", message, found.path("$.input"))

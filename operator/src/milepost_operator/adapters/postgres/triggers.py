@@ -14,6 +14,7 @@ from milepost_operator.adapters.postgres.endings import add_event
 from milepost_operator.adapters.postgres.gates import debounces_of, put_off, throttled
 from milepost_operator.adapters.postgres.items import Item, create_arguments, items_of, owner_arguments
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.errors import ConflictError, MilepostError, OverloadedError
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.runs import Created, NewRun
@@ -21,6 +22,7 @@ from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.domain.triggers import Claim, Owner, identity_of, leaders, resolve
 
 KEY_WITHOUT_RUN: Final = "MP001"
+STALE: Final = "stale"
 ROUNDS: Final = 8
 _ADOPTED: Final = (
     "this Run shows the {state} run of its name, task and input, which is not run again:"
@@ -42,6 +44,10 @@ class PostgresTriggers:
         return Depths(self._db)
 
     @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._db)
+
+    @cached_property
     def _seen_keys(self) -> list[UUID]:
         """How far the walk over the keys of scope `active` has come."""
         return [UUID(int=0)]
@@ -61,11 +67,12 @@ class PostgresTriggers:
 
     async def create_runs(self, runs: Sequence[NewRun], *, together: bool = False) -> Sequence[Created | MilepostError]:
         items = items_of(runs)
-        async with self._depths.room(runs) as full:
-            refused = [items[index] for index in full]
-            answers: Answers = {**full, **await self._known(refused)}
+        wrong = await self._schemas.misfits(items)
+        async with self._depths.room(runs, wrong) as full:
+            refused = [item for item in items if item.index in full or item.index in wrong]
+            answers: Answers = {**full, **wrong, **await self._known(refused)}
             if refused:
-                items = [item for item in items if item.index not in full]
+                items = [item for item in items if item.index not in answers]
             if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
                 answers |= await self._db.transaction(lambda connection: self._in_transaction(connection, items))
             elif items:
@@ -95,7 +102,11 @@ class PostgresTriggers:
                 rows: Sequence[Row] = await connection.fetch(query, *args)
                 return rows
 
-        answers: Answers = {**await throttled(connection, self._db.cluster, items)}
+        answers: Answers = {}
+        if any(item.run.debounce for item in items):  # an input may replace that of a run which waits already
+            answers |= await self._schemas.looked_again(items, fetch, lock=True)
+        fitting = [item for item in items if item.index not in answers]
+        answers |= await throttled(connection, self._db.cluster, fitting)
         passed = [item for item in items if item.index not in answers]
         groups = debounces_of(passed)
         answers |= await put_off(connection, self._db.cluster, groups)
@@ -115,7 +126,9 @@ class PostgresTriggers:
             firsts = leaders(item.run for item in left)
             # In one order for all: two calls that want each other's keys wait for one another, and never both.
             first = sorted((item for item, leads in zip(left, firsts, strict=True) if leads), key=_order)
-            made = await self._create(fetch, first)
+            made, stale = await self._create(fetch, first)
+            if stale:
+                made |= await self._schemas.looked_again(stale, fetch)
             answers |= made
             left = [item for item in left if item.index not in made]
             if not left:
@@ -126,7 +139,8 @@ class PostgresTriggers:
         message = "others took and gave back what this run asked for, again and again"
         return answers | {item.index: OverloadedError(message) for item in left}
 
-    async def _create(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
+    async def _create(self, fetch: Fetch, items: Sequence[Item]) -> tuple[Answers, list[Item]]:
+        """What was inserted, and those whose schema was not that of their Task any more."""
         args = create_arguments(items, self._db.settings.idempotency_seconds)
         try:
             rows = await fetch(Q["create_runs"], self._db.cluster, *args)
@@ -135,17 +149,21 @@ class PostgresTriggers:
                 raise
             # Some run's name or singleton was taken: nothing was inserted. Each on its own, so that the others are.
             if len(items) == 1:
-                return {}
-            made: Answers = {}
+                return {}, []
+            answers: Answers = {}
+            stale: list[Item] = []
             for item in items:
-                made |= await self._create(fetch, [item])
-            return made
+                made, old = await self._create(fetch, [item])
+                answers |= made
+                stale += old
+            return answers, stale
         states = {row["run_id"]: row for row in rows}
-        return {
+        made = {
             item.index: Created(item.run_id, item.name, RunState(row["state"]), False, row["ready_at"])
             for item in items
-            if (row := states.get(item.run_id))
+            if (row := states.get(item.run_id)) and row["state"] != STALE
         }
+        return made, [item for item in items if (row := states.get(item.run_id)) and row["state"] == STALE]
 
     async def _resolved(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
         rows = await fetch(Q["trigger_owners"], self._db.cluster, *owner_arguments(items))

@@ -12,12 +12,14 @@ with known as (
 select version from known union all select version from fresh;
 
 -- name: upsert_task
-insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
+                   input_schema)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
     queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
-    concurrency = excluded.concurrency, semaphores = excluded.semaphores, updated_at = clock_timestamp()
+    concurrency = excluded.concurrency, semaphores = excluded.semaphores, input_schema = excluded.input_schema,
+    updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
 -- name: remove_task
@@ -72,6 +74,8 @@ with facts as (
     left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
     where r.cluster = $1 and r.state = 'held' and r.reason in ('TaskNotFound', 'QueueNotFound')
       and (t.name is not null or r.reason <> 'TaskNotFound')
+      -- an input that the Task has never seen is checked first (unchecked_held)
+      and (r.retry is not null or t.input_schema is not distinct from r.checked_schema)
 ), judged as (
     select f.*, q.name as queue_found,
            case when f.task_found is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end as lacks
