@@ -39,12 +39,15 @@ class Schemas:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._of_task: dict[Task, str] = {}
-        """Of the Tasks that have one, as of the last look."""
+        self._of_task: dict[Task, str | None] = {}
+        """As of the last look."""
         self._compiled: OrderedDict[str, Schema] = OrderedDict()
 
     async def misfits(self, items: Sequence[Item]) -> dict[int, InvalidInputError]:
         """By index, the items whose input does not fit; the others bear the schema that they were checked against."""
+        unknown = {task for item in items if (task := (item.run.namespace, item.run.task)) not in self._of_task}
+        if unknown:
+            await self.look(unknown, self._db.fetch)
         wrong = await self._judged(items, self._db.fetch)
         if wrong:  # what is refused is refused by the schema of now
             again = [item for item in items if item.index in wrong]
@@ -66,9 +69,7 @@ class Schemas:
         found = {(row["namespace"], row["task"]): row["input_schema"] for row in rows if row["input_schema"]}
         if len(self._of_task) > MAX_TASKS:
             self._of_task.clear()
-        for task in asked:
-            self._of_task.pop(task, None)
-        self._of_task |= found
+        self._of_task |= {task: found.get(task) for task in asked}
         return found
 
     async def check(self, task: str, digest: str, text: str, fetch: Fetch) -> InvalidInputError | None:
@@ -80,10 +81,6 @@ class Schemas:
 
     async def _judged(self, items: Sequence[Item], fetch: Fetch) -> dict[int, InvalidInputError]:
         wrong: dict[int, InvalidInputError] = {}
-        if not self._of_task:
-            for item in items:
-                item.schema = None
-            return wrong
         for item in items:
             item.schema = self._of_task.get((item.run.namespace, item.run.task))
             if item.schema is not None and (

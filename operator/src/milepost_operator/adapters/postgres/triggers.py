@@ -70,7 +70,7 @@ class PostgresTriggers:
         wrong = await self._schemas.misfits(items)
         async with self._depths.room(runs, wrong) as full:
             refused = [item for item in items if item.index in full or item.index in wrong]
-            answers: Answers = {**full, **wrong, **await self._known(refused)}
+            answers: Answers = {**full, **wrong, **await self._known(self._db.fetch, refused)}
             if refused:
                 items = [item for item in items if item.index not in answers]
             if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
@@ -103,8 +103,8 @@ class PostgresTriggers:
                 return rows
 
         answers: Answers = {}
-        if any(item.run.debounce for item in items):  # an input may replace that of a run which waits already
-            answers |= await self._schemas.looked_again(items, fetch, lock=True)
+        if any(item.run.debounce or item.run.throttle for item in items):  # these have effects before the insertion
+            answers |= await self._unfit(fetch, items, lock=True)
         fitting = [item for item in items if item.index not in answers]
         answers |= await throttled(connection, self._db.cluster, fitting)
         passed = [item for item in items if item.index not in answers]
@@ -128,7 +128,7 @@ class PostgresTriggers:
             first = sorted((item for item, leads in zip(left, firsts, strict=True) if leads), key=_order)
             made, stale = await self._create(fetch, first)
             if stale:
-                made |= await self._schemas.looked_again(stale, fetch)
+                made |= await self._unfit(fetch, stale)
             answers |= made
             left = [item for item in left if item.index not in made]
             if not left:
@@ -191,12 +191,17 @@ class PostgresTriggers:
         await self._free(fetch, gone)
         return answers
 
-    async def _known(self, items: Sequence[Item]) -> Answers:
+    async def _unfit(self, fetch: Fetch, items: Sequence[Item], *, lock: bool = False) -> Answers:
+        """The answers to those whose input does not fit the schema of now."""
+        wrong = await self._schemas.looked_again(items, fetch, lock=lock)
+        return {**wrong, **await self._known(fetch, [item for item in items if item.index in wrong])}
+
+    async def _known(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
         """Of calls that are refused: those whose run is there already get it all the same."""
         asked = [item for item in items if item.run.intent_uid or identity_of(item.run)]
         if not asked:
             return {}
-        found = await self._resolved(self._db.fetch, asked)
+        found = await self._resolved(fetch, asked)
         return {index: answer for index, answer in found.items() if _of_another(answer)}
 
     async def _free(self, fetch: Fetch, keys: Sequence[tuple[str, str, str, UUID]]) -> None:
