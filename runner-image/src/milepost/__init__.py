@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from milepost.sdk.context import Context, current
     from milepost.sdk.parallel import Settled
+    from milepost.sdk.queue import Queue, Rate
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
     from milepost.sdk.sync import SyncContext, current_sync
@@ -35,6 +36,8 @@ __all__ = [
     "Missing",
     "NoRunError",
     "NotRecordableError",
+    "Queue",
+    "Rate",
     "RecordTooLargeError",
     "RunInfo",
     "Settled",
@@ -56,6 +59,8 @@ _HOMES = {
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
     "RunInfo": "sdk.run",
+    "Queue": "sdk.queue",
+    "Rate": "sdk.queue",
     "Settled": "sdk.parallel",
     "step": "sdk.step",
     "SyncContext": "sdk.sync",

@@ -67,10 +67,10 @@ def input_schema(task: TaskFunction[..., object]) -> Schema | None:
 
 def output_schema(task: TaskFunction[..., object]) -> Schema | None:
     """The schema of a task's result; None where its annotation says nothing of it."""
-    if "return" not in task.hints:
+    if "return" not in task.binding.hints:
         return None
     maker = _Maker("serialization")
-    return maker.whole(maker.of(task.hints["return"])) or None
+    return maker.whole(maker.of(task.binding.hints["return"])) or None
 
 
 def schema_of(annotation: object, mode: Mode = "validation") -> Schema:
@@ -80,9 +80,9 @@ def schema_of(annotation: object, mode: Mode = "validation") -> Schema:
 
 
 def _of_input(task: TaskFunction[..., object], maker: "_Maker") -> Schema:
-    parameters = task.parameters
-    if task.takes_objects():
-        return maker.of(task.hints.get(parameters[0].name, Any))
+    parameters = task.binding.parameters
+    if task.binding.takes_objects():
+        return maker.of(task.binding.hints.get(parameters[0].name, Any))
     choices = [_by_name(task, maker)]
     required = [one for one in parameters if _is_required(one)]
     first = parameters[0] if parameters else None
@@ -90,13 +90,13 @@ def _of_input(task: TaskFunction[..., object], maker: "_Maker") -> Schema:
     if not required or (len(parameters) == 1 and first is not None and first.kind in positional and _is_nullable(task)):
         choices.append({"type": "null"})
     if first is not None and first.kind in positional and required in ([], [first]):
-        choices.append(_alone(maker.of(task.hints.get(first.name, Any))))
+        choices.append(_alone(maker.of(task.binding.hints.get(first.name, Any))))
     return _any_of(choices)
 
 
 def _is_nullable(task: TaskFunction[..., object]) -> bool:
     try:
-        typed.read(None, FRESH, task.hints.get(task.parameters[0].name, Any))
+        typed.read(None, FRESH, task.binding.hints.get(task.binding.parameters[0].name, Any))
     except ValueMismatchError:
         return False
     return True
@@ -106,8 +106,8 @@ def _by_name(task: TaskFunction[..., object], maker: "_Maker") -> Schema:
     properties: Schema = {}
     needed: list[JSON] = []
     others: JSON = False
-    for one in task.parameters:
-        annotation = task.hints.get(one.name, Any)
+    for one in task.binding.parameters:
+        annotation = task.binding.hints.get(one.name, Any)
         if one.kind is Parameter.VAR_KEYWORD:
             others = maker.of(annotation) or True
         elif one.kind in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}:
@@ -115,14 +115,14 @@ def _by_name(task: TaskFunction[..., object], maker: "_Maker") -> Schema:
         if _is_required(one):
             needed.append(one.name)
     made: Schema = {"type": "object", "properties": properties}
-    if others is not False and task.context_name:
-        properties[task.context_name] = False
+    if others is not False and task.binding.context_name:
+        properties[task.binding.context_name] = False
     if needed:
         made["required"] = needed
     if others is not True:
         made["additionalProperties"] = others
     # an argument by position only can't be given by name
-    unnamed = any(one.kind is Parameter.POSITIONAL_ONLY and _is_required(one) for one in task.parameters)
+    unnamed = any(one.kind is Parameter.POSITIONAL_ONLY and _is_required(one) for one in task.binding.parameters)
     return {"not": {}} if unnamed else made
 
 

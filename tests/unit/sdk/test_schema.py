@@ -241,7 +241,7 @@ def test_arguments_arrive_as_their_annotations_say():
     def job(place: Place, colour: Colour = Colour.RED, when: date | None = None) -> object:
         return place, colour, when
 
-    job.__dict__["hints"] = {"place": Place, "colour": Colour, "when": date | None}
+    job.binding.__dict__["hints"] = {"place": Place, "colour": Colour, "when": date | None}
     given = {"place": {"street": "x"}, "colour": 2, "when": "2026-01-31"}
     assert job.bind(None, given)() == (Place("x"), Colour.TWO, date(2026, 1, 31))
 

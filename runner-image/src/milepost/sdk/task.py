@@ -2,54 +2,36 @@
 
 import re
 from collections.abc import Callable
-from functools import cached_property
-from inspect import BoundArguments, Parameter, iscoroutinefunction, signature
-from types import UnionType
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    Generic,
-    Literal,
-    ParamSpec,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from inspect import iscoroutinefunction
+from typing import Final, Generic, ParamSpec, TypeVar, overload
 
-from milepost.errors import FatalError, ValueMismatchError
+from milepost.sdk.binding import Binding
+from milepost.sdk.queue import Queue
 from milepost.wire.values import JSON
 
 P = ParamSpec("P")
 R = TypeVar("R")
 ID: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-CONTEXTS: Final = frozenset({"Context", "SyncContext"})
-NO_OBJECTS: Final = frozenset(
-    {"str", "int", "float", "bool", "list", "tuple", "set", "frozenset", "None", "NoneType"}
-    | {"datetime", "date", "time", "timedelta", "UUID", "Decimal", "bytes", "Sequence", "Iterable", "Collection"}
-)
-"""Names of annotations of parameters that can't mean to take an object."""
-PLAIN: Final = frozenset({str, int, float, bool, list, dict})
-"""Annotations whose values are JSON's own, as they are."""
 
 
 class TaskFunction(Generic[P, R]):
     """A task. Calling it calls the function itself, as tests of it like to do."""
 
-    def __init__(self, fn: Callable[P, R], id: str) -> None:  # noqa: A002  # the option's name
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        id: str,  # noqa: A002  # the option's name
+        queue: Queue | str | None = None,
+    ) -> None:
         if not ID.fullmatch(id):
             raise ValueError(f"{id!r} can't be a task's id: lower case letters, digits, '-' and '.', at most 253")
         self.fn = fn
         self.id = id
+        self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.is_async = iscoroutinefunction(fn)
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
-        self.parameters = list(signature(fn).parameters.values())
-        self._takes_context = bool(self.parameters) and _is_context(self.parameters[0])
-        self.context_name = self.parameters.pop(0).name if self._takes_context else ""
+        self.binding = Binding(fn, fn.__name__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
@@ -59,114 +41,35 @@ class TaskFunction(Generic[P, R]):
 
         One parameter without a default gets the input as it is, unless its annotation says that it takes no object.
         Else the members of the input are passed by name, and null or an empty object passes nothing; an input that is
-        no object goes to the first parameter.
+        no object goes to the first parameter. Each argument becomes what its annotation says.
 
         Raises:
             FatalError: the input does not fit, and no other attempt would change that.
         """
-        args: list[object] = [context] if self._takes_context else []
-        kwargs: dict[str, object] = {}
-        if isinstance(data, dict) and not self.takes_objects():
-            kwargs.update(data)
-        elif data is not None or (len(self.parameters) == 1 and _is_required(self.parameters[0])):
-            args.append(data)
-        try:
-            bound = signature(self.fn).bind(*args, **kwargs)
-        except TypeError as error:
-            raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {error}") from None
-        self._read(bound, by_name=bool(kwargs))
-        fn: Callable[..., object] = self.fn
-        return lambda: fn(*bound.args, **bound.kwargs)
-
-    @cached_property
-    def hints(self) -> dict[str, object]:
-        """Annotations by name; none where they can't be worked out, such as names that only type checkers import."""
-        try:
-            return get_type_hints(self.fn)
-        except (NameError, TypeError, AttributeError):
-            return {}
-
-    def _read(self, bound: BoundArguments, *, by_name: bool) -> None:
-        """Make each argument what its annotation says."""
-        kinds = {one.name: one.kind for one in self.parameters}
-        for name, value in bound.arguments.items():
-            if name not in kinds or name not in self.hints:
-                continue
-            annotation = self.hints[name]
-            if kinds[name] is Parameter.VAR_KEYWORD:
-                bound.arguments[name] = {key: self._value(f"$.{key}", one, annotation) for key, one in value.items()}
-            elif kinds[name] is Parameter.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(self._value("$", one, annotation) for one in value)
-            else:
-                bound.arguments[name] = self._value(f"$.{name}" if by_name else "$", value, annotation)
-
-    def _value(self, path: str, data: JSON, annotation: object) -> object:
-        if annotation is Any or (type(data) is annotation and annotation in PLAIN):
-            return data
-        from milepost import typed  # noqa: PLC0415  (tasks of plain JSON never pay for it)
-        from milepost.tags import FRESH  # noqa: PLC0415
-
-        try:
-            return typed.read(data, FRESH, annotation)
-        except ValueMismatchError as error:
-            said = str(error).replace("$", path, 1).replace("the record", "the input")
-            raise FatalError(f"the input does not fit {self.__name__}{signature(self.fn)}: {said}") from error
-
-    def takes_objects(self) -> bool:
-        """Whether an object that is the input is one argument, rather than the arguments by name."""
-        if len(self.parameters) != 1 or not _is_required(self.parameters[0]):
-            return False
-        only = self.parameters[0]
-        return _may_be_object(self.hints.get(only.name, only.annotation))
+        return self.binding.bind(context, data)
 
 
 @overload
 def task(fn: Callable[P, R], /) -> TaskFunction[P, R]: ...
 @overload
-def task(*, id: str | None = None) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
-def task(fn: Callable[..., object] | None = None, /, *, id: str | None = None) -> object:  # noqa: A002
+def task(
+    *, id: str | None = None, queue: Queue | str | None = None
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+def task(
+    fn: Callable[..., object] | None = None,
+    /,
+    *,
+    id: str | None = None,  # noqa: A002
+    queue: Queue | str | None = None,
+) -> object:
     """Make a function a task. `id` is the name of its Task object; by default the function's, with '-' for '_'.
 
     A first parameter that is named `ctx`, or annotated `Context` or `SyncContext`, gets the context of the run.
+    `queue` is what `milepost manifest` writes into the Task: the name of a Queue, or one with its limits.
     """
 
     def decorate(function: Callable[..., object]) -> TaskFunction[..., object]:
-        return TaskFunction(function, id or function.__name__.strip("_").replace("_", "-").lower())
+        own = id or function.__name__.strip("_").replace("_", "-").lower()
+        return TaskFunction(function, own, queue)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _is_context(parameter: Parameter) -> bool:
-    annotation = parameter.annotation
-    name = annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return parameter.name == "ctx" or name in CONTEXTS
-
-
-def _is_required(parameter: Parameter) -> bool:
-    by_position = parameter.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
-    return by_position and parameter.default is Parameter.empty
-
-
-def _may_be_object(annotation: object) -> bool:
-    if annotation is Parameter.empty:
-        return True
-    if isinstance(annotation, str):  # it could not be resolved
-        return not all(one.strip() in NO_OBJECTS for one in _outside_brackets(annotation).split("|"))
-    origin = get_origin(annotation)
-    if origin is Union or isinstance(annotation, UnionType):
-        return any(_may_be_object(one) for one in get_args(annotation))
-    if origin is Annotated:
-        return _may_be_object(get_args(annotation)[0])
-    if origin is Literal:
-        return False
-    kind = annotation if origin is None else origin
-    return not (getattr(kind, "__name__", str(kind)) in NO_OBJECTS or hasattr(kind, "__members__"))
-
-
-def _outside_brackets(annotation: str) -> str:
-    """`list[int | str] | None` is `list | None`."""
-    depth, kept = 0, ""
-    for letter in annotation:
-        depth += (letter == "[") - (letter == "]")
-        kept += letter if depth == 0 and letter != "]" else ""
-    return kept
