@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.runs import Debounce, NewRun, QueueIntake, Throttle
 from milepost_operator.domain.schedules import ScheduleSpec
 from milepost_operator.domain.states import RunState
+from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.settings import Settings
+from tests.fakes.crd_samples import run, task
+from tests.fakes.kube import FakeCluster
 from tests.integration.engine import NS, apply_task, next_pod, trigger
 from tests.integration.http_api import Api, serving
 from tests.integration.test_schedules import late, schedule
@@ -218,3 +222,20 @@ async def test_schemas_are_part_of_a_version(store: PostgresStore) -> None:
     await trigger(store, input=GOOD)
     pod = await next_pod(store)
     assert (pod.start.version, await pod.succeed()) == (second, RunState.SUCCEEDED)
+
+
+async def test_kubectl_shows_what_does_not_fit_in_a_condition(store: PostgresStore) -> None:
+    cluster = FakeCluster()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    intake = ObjectIntake(store, cluster, clock=lambda: now, max_input_bytes=1000)
+    made = cluster.put("tasks", task({"image": "a", "entrypoint": "a:b", "inputSchema": ORDER}))
+    await intake.on_task(made, deleted=False)
+    name = made["metadata"]["name"]
+    for given in ({"sku": 1}, {"sku": "a"}):
+        await intake.on_run(cluster.put("runs", run({"task": name, "input": given})), deleted=False)
+    bad, good = cluster.of("runs")
+    (said,) = bad["status"]["conditions"]
+    assert (said["type"], said["status"], said["reason"]) == ("Accepted", "False", "InvalidInput")
+    assert said["message"] == f"the input does not fit Task {name}: $.sku is 1 and has to be a text"
+    assert not good.get("status", {}).get("conditions")
+    assert [one[2] for one in await states(store)] == ['{"sku":"a"}']

@@ -124,18 +124,22 @@ def differences(there: list[Object], wanted: list[Object]) -> list[str]:
         spec, said = _part(found, "spec"), _part(one, "spec")
         fields = [*said, *(field for field in OWNED if kind == "Task" and field in spec and field not in said)]
         for field in fields:
-            lines += [f"{kind} {name}: {line}" for line in _differ(spec.get(field), said.get(field), f"spec.{field}")]
+            lines += [
+                f"{kind} {name}: {line}"
+                for line in _differ(spec.get(field), said.get(field), f"spec.{field}", whole=field in OWNED)
+            ]
     return lines
 
 
-def _differ(there: JSON, said: JSON, path: str) -> list[str]:
+def _differ(there: JSON, said: JSON, path: str, *, whole: bool) -> list[str]:
+    """`whole`: what the code does not say must not be there either."""
     if there == said and type(there) is type(said):
         return []
     if isinstance(there, dict) and isinstance(said, dict):
         return [
             line
-            for key in [*said, *(key for key in there if key not in said)]
-            for line in _differ(there.get(key), said.get(key), member(path, key))
+            for key in [*said, *(key for key in there if whole and key not in said)]
+            for line in _differ(there.get(key), said.get(key), member(path, key), whole=whole)
         ]
     return [f"{path} is {_shown(there)} and the code says {_shown(said)}"]
 

@@ -63,7 +63,7 @@ def _found(args: argparse.Namespace) -> tuple[list[tuple[str, TaskFunction[..., 
     if function:
         tasks = [(f"{name}:{function}", named(module, function))]
     else:
-        own = {task.id: (f"{name}:{attribute}", task) for attribute, task in tasks_in(module)}
+        own = {id(task): (f"{name}:{attribute}", task) for attribute, task in tasks_in(module)}
         tasks = list(own.values())
     if not tasks:
         raise ManifestError(f"module {name} has no task: decorate a function with @milepost.task")
