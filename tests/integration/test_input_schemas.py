@@ -87,6 +87,17 @@ async def test_calls_that_debounce_neither_make_nor_change_a_run(store: Postgres
     assert await states(store) == [("delayed", None, '{"sku": "b"}')]
 
 
+async def test_a_debounced_input_is_checked_by_the_schema_of_now(store: PostgresStore, settings: Settings) -> None:
+    debounce = Debounce("k", 30, 60)
+    async with PostgresStore.open(settings) as other:
+        await apply(store, LOOSE)
+        await trigger(other, input=GOOD, debounce=debounce)
+        await apply(store, ORDER, 2)
+        with pytest.raises(InvalidInputError, match="sku"):
+            await trigger(other, input="{}", debounce=debounce)
+    assert [one[2] for one in await states(store)] == [GOOD]
+
+
 async def test_what_is_refused_counts_against_no_throttle_and_no_depth(store: PostgresStore) -> None:
     await store.apply_queue(QueueIntake(NS, "small", "q", 1, 1, max_depth=2))
     await apply(store, queue="small")

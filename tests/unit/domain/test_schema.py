@@ -14,7 +14,7 @@ from milepost_operator.domain.schema.patterns import weight
 from milepost_operator.manifests.schemas import mismatch, read_schema
 
 BOUND = 2.0
-"""Seconds that nothing here may take, on a slow machine under load; most of it takes milliseconds."""
+"""Seconds of CPU that nothing here may take on a slow machine; most of it takes milliseconds."""
 
 
 def misfit(schema, value):
@@ -161,10 +161,10 @@ CHAIN = {f"c{n}": {"$ref": f"#/$defs/c{n + 1}"} for n in range(500)} | {"c500": 
     ],
 )
 def test_a_hostile_schema_is_refused_with_its_place_and_soon(schema, at, says):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidInputError, match=says) as told:
         read_schema(schema)
-    assert time.monotonic() - began < BOUND
+    assert time.process_time() - began < BOUND
     assert told.value.code == "invalid-schema"
     assert at is None or told.value.path == at
 
@@ -208,9 +208,9 @@ DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 3} for n in ran
 def test_a_hostile_check_ends_soon(schema, value):
     read = read_schema(schema)
     size = len(json.dumps(value))
-    began = time.monotonic()
+    began = time.process_time()
     read.misfit(value, size)
-    assert time.monotonic() - began < BOUND
+    assert time.process_time() - began < BOUND
 
 
 def test_what_takes_too_much_is_refused_and_says_so():

@@ -1,6 +1,7 @@
 """`milepost manifest`: what code declares, and how a file that is there differs from it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import yaml
 from milepost.cli import main
 from milepost_operator.crds.queue import QueueSpec
 from milepost_operator.crds.task import TaskSpec
-from milepost_operator.manifests.schemas import read_schema
+from milepost_operator.manifests.schemas import mismatch, read_schema
+
+DOCS = Path(__file__).parents[3] / "docs" / "manifest.md"
 
 SHOP = '''
 """A shop."""
@@ -169,3 +172,26 @@ def test_it_is_a_command(shop):
         check=True,
     )
     assert yaml.safe_load(done.stdout)["kind"] == "Task"
+
+
+def test_what_the_docs_show_is_what_comes(tmp_path, monkeypatch, capsys):
+    code, manifest, problem = (
+        re.search(rf"```{kind}\n(.*?)```", DOCS.read_text(), re.DOTALL)[1] for kind in ("python", "yaml", "json")
+    )
+    (tmp_path / "shop.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    assert main(["manifest", "shop", "--image", "registry.example/shop:1.4"]) == 0
+    assert capsys.readouterr().out == manifest
+    Path("shop.yaml").write_text(manifest)
+    Path("shop.py").write_text(code.replace("count: int", "count: float "))
+    monkeypatch.delitem(sys.modules, "shop")
+    assert main(["manifest", "shop", "--check", "shop.yaml"]) == 1
+    told = re.search(r"--check shop.yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    assert capsys.readouterr().err == told
+    schema = read_schema(list(yaml.safe_load_all(manifest))[1]["spec"]["inputSchema"])
+    given = {"lines": [{"sku": "a", "count": "two"}], "at": "2026-01-31T09:30:00Z"}
+    error = mismatch(schema, "place-order", json.dumps(given))
+    assert (str(error), error.path) == (json.loads(problem)["detail"], json.loads(problem)["path"])
+    monkeypatch.delitem(sys.modules, "shop")

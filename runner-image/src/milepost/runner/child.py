@@ -28,7 +28,6 @@ from milepost.sdk.run import AttemptInfo
 from milepost.sdk.scope import spawn
 from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
-from milepost.values import pack_within
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
 from milepost.wire.pod import FailureKind
 
@@ -84,7 +83,7 @@ def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
     asked = Asked()
     try:
         value = _run_async(task, attempt, socket, asked) if task.is_async else _run_plain(task, attempt, sidecar, asked)
-        return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
+        return "/v1/result", task.binding.result(value, attempt.max_result_bytes).encode()
     except FencedError:
         raise
     except asyncio.CancelledError as error:

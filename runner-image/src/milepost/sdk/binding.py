@@ -8,6 +8,7 @@ from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from milepost.errors import FatalError, ValueMismatchError
+from milepost.values import pack_within, unpack
 from milepost.wire.values import JSON
 
 CONTEXTS: Final = frozenset({"Context", "SyncContext"})
@@ -53,6 +54,27 @@ class Binding:
         self._read(bound, by_name=bool(kwargs))
         fn = self.fn
         return lambda: fn(*bound.args, **bound.kwargs)
+
+    def result(self, value: object, limit: int) -> str:
+        """The JSON text of a result of at most `limit` bytes.
+
+        It is held to the annotation, as a step's is: here, where the author sees the error in the task's own log, and
+        where it costs the settling of others nothing.
+
+        Raises:
+            FatalError: it does not fit the annotation.
+            NotRecordableError, RecordTooLargeError: as `pack_within`.
+        """
+        packed = pack_within(value, limit, "the task's result")
+        annotation = self.hints.get("return", Any)
+        if annotation is Any or (type(value) is annotation and annotation in PLAIN):
+            return packed.text
+        try:
+            unpack(packed, annotation)
+        except ValueMismatchError as error:
+            said = str(error).replace("the record", "the result")
+            raise FatalError(f"the result does not fit what {self.name}{signature(self.fn)} says: {said}") from error
+        return packed.text
 
     @cached_property
     def hints(self) -> dict[str, object]:
