@@ -279,7 +279,7 @@ MUTANTS: Final = (
                 "",
             ),
         ),
-        (f"{SCHEMAS}::test_a_run_that_came_before_its_task_is_held_while_it_does_not_fit",),
+        (f"{SCHEMAS}::test_of_many_that_came_before_their_task_none_slips_through",),
     ),
     Mutant(
         "debounced-input-unchecked",
