@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from milepost.sdk.context import Context, current
     from milepost.sdk.parallel import Settled
     from milepost.sdk.queue import Queue, Rate
+    from milepost.sdk.retry import Retry
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
     from milepost.sdk.sync import SyncContext, current_sync
@@ -39,6 +40,7 @@ __all__ = [
     "Queue",
     "Rate",
     "RecordTooLargeError",
+    "Retry",
     "RunInfo",
     "Settled",
     "SidecarLostError",
@@ -58,9 +60,10 @@ _HOMES = {
     "current": "sdk.context",
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
-    "RunInfo": "sdk.run",
     "Queue": "sdk.queue",
     "Rate": "sdk.queue",
+    "Retry": "sdk.retry",
+    "RunInfo": "sdk.run",
     "Settled": "sdk.parallel",
     "step": "sdk.step",
     "SyncContext": "sdk.sync",

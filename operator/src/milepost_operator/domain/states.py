@@ -57,6 +57,7 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     INVALID_INPUT = "InvalidInput"
     SUSPENDED = "Suspended"
+    STEP_BACKOFF = "StepBackoff"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"
