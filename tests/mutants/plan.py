@@ -10,6 +10,7 @@ STORE_CODE: Final = f"{ENGINE}/adapters/postgres/*.py"
 STORE: Final = "tests/integration/test_store.py"
 GUARDS: Final = "tests/integration/test_guards.py"
 RACES: Final = "tests/integration/test_races.py"
+SCHEMAS: Final = "tests/integration/test_input_schemas.py"
 CHAOS: Final = "chaos"
 """In place of a test: a chaos run of about a minute."""
 
@@ -287,5 +288,35 @@ MUTANTS: Final = (
             ),
         ),
         ("tests/integration/test_connections.py::test_records_are_taken_again_after_their_session_ended",),
+    ),
+    Mutant(
+        "old-schema-counts",
+        "an input is taken by a schema that the Task no longer has",
+        (Edit(SQL, "    where not i.stale and (", "    where ("),),
+        (f"{SCHEMAS}::test_a_schema_that_changes_under_many_callers",),
+    ),
+    Mutant(
+        "held-input-unchecked",
+        "a run that came before its Task is queued whatever its input",
+        (
+            Edit(
+                SQL,
+                "and (r.retry is not null or t.input_schema is not distinct from r.checked_schema)",
+                "",
+            ),
+        ),
+        (f"{SCHEMAS}::test_of_many_that_came_before_their_task_none_slips_through",),
+    ),
+    Mutant(
+        "debounced-input-unchecked",
+        "a call that puts a run off gives it an input that was checked against an old schema",
+        (
+            Edit(
+                STORE_CODE,
+                "if any(item.run.debounce or item.run.throttle for item in items):",
+                "if any(item.run.throttle for item in items):",
+            ),
+        ),
+        (f"{SCHEMAS}::test_a_debounced_input_is_checked_by_the_schema_of_now",),
     ),
 )

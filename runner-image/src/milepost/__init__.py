@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from milepost.sdk.context import Context, current
     from milepost.sdk.fingerprint import Volatile
     from milepost.sdk.parallel import Settled
+    from milepost.sdk.queue import Queue, Rate
     from milepost.sdk.retry import Retry
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
@@ -39,6 +40,8 @@ __all__ = [
     "Missing",
     "NoRunError",
     "NotRecordableError",
+    "Queue",
+    "Rate",
     "RecordTooLargeError",
     "Retry",
     "RunInfo",
@@ -62,6 +65,8 @@ _HOMES = {
     "current": "sdk.context",
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
+    "Queue": "sdk.queue",
+    "Rate": "sdk.queue",
     "Retry": "sdk.retry",
     "RunInfo": "sdk.run",
     "Settled": "sdk.parallel",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import EnumType
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
@@ -22,6 +22,9 @@ from milepost.wire.values import JSON
 
 Node = dict[str, Any] | str
 """A tag, or the tags of a container's items: JSON."""
+FRESH: Final[dict[str, Any]] = {}
+FRESH["*"] = FRESH
+"""Stands for the tags of JSON that was never recorded, down to its last item: classes are made by their `__init__`."""
 
 
 class Model(Protocol):
@@ -39,7 +42,7 @@ def is_model(cls: object) -> bool:
 
 def load(data: JSON, node: Node | None) -> object:
     """Make a value whole again. Raises ValueMismatchError when a tag is unknown, or its class is gone or changed."""
-    if node is None or data is None:
+    if node is None or node is FRESH or data is None:
         return data
     if isinstance(node, str):
         return read_scalar(node, data)
@@ -124,6 +127,18 @@ def make_dataclass(cls: Any, members: dict[str, object]) -> object:
     return made
 
 
+def construct(cls: Any, members: dict[str, object]) -> object:
+    """A new instance, by its own `__init__`: of JSON that was never one. Raises ValueMismatchError."""
+    known = {one.name for one in fields(cls) if one.init}
+    if unknown := sorted(members.keys() - known):
+        raise ValueMismatchError(f"{cls.__qualname__} has no field {unknown[0]!r}")
+    try:
+        made: object = cls(**members)
+    except (TypeError, ValueError) as error:
+        raise ValueMismatchError(f"{cls.__qualname__} can't be made of it: {error}") from error
+    return made
+
+
 def find_class(named: str) -> type:
     """The class of a tag, among what is imported. Raises ValueMismatchError."""
     found = look_up(named)
@@ -156,13 +171,13 @@ def read_scalar(tag: str, data: JSON) -> object:
         fold = int(more[-1] == "fold")
         zone = ZoneInfo(more[0]) if more[0] != "fold" else value.tzinfo
         return value.replace(tzinfo=zone, fold=fold)
-    except (ValueError, InvalidOperation, OSError) as error:  # OSError: zoneinfo on a name that is a directory
+    except (ValueError, ArithmeticError, OSError) as error:  # OSError: zoneinfo on a name that is a directory
         raise ValueMismatchError(f"{data[:80]!r} can't be read as {tag}: {error}") from error
 
 
 def _read_timedelta(text: str) -> timedelta:
     whole, _, part = text.removeprefix("-").partition(".")
-    size = timedelta(seconds=int(whole), microseconds=int(part or "0"))
+    size = timedelta(seconds=int(whole), microseconds=int(part[:6].ljust(6, "0")))
     return -size if text.startswith("-") else size
 
 

@@ -18,7 +18,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from milepost.errors import ValueMismatchError
-from milepost.tags import Node, find_class, is_model, load, make_dataclass, make_enum, make_model, read_scalar, tag_of
+from milepost.tags import (
+    FRESH,
+    Node,
+    construct,
+    find_class,
+    is_model,
+    load,
+    make_dataclass,
+    make_enum,
+    make_model,
+    read_scalar,
+    tag_of,
+)
 from milepost.wire.values import JSON, member
 
 Reader = Callable[[JSON, Node | None], Any]
@@ -32,14 +44,14 @@ _SCALARS: Final = {
     Decimal: "decimal",
     bytes: "bytes",
 }
-_LISTS: Final = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
-_SETS: Final[dict[object, Callable[[Any], object]]] = {
+LISTS: Final = {list, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence}
+SETS: Final[dict[object, Callable[[Any], object]]] = {
     set: set,
     frozenset: frozenset,
     abc.Set: frozenset,
     abc.MutableSet: set,
 }
-_DICTS: Final = {dict, abc.Mapping, abc.MutableMapping}
+DICTS: Final = {dict, abc.Mapping, abc.MutableMapping}
 
 
 class _MisfitError(Exception):
@@ -91,8 +103,10 @@ def _made(annotation: object) -> Reader:
 def _made_of_class(cls: type) -> Reader | None:
     if typing.get_origin(cls) is not None:  # list[int] is a type to isinstance
         return None
-    if cls in {bool, str, int}:
+    if cls in {bool, str}:
         return _exactly(cls)
+    if cls is int:
+        return _int
     if cls is float:
         return _float
     if cls in _SCALARS:
@@ -111,11 +125,11 @@ def _made_of_class(cls: type) -> Reader | None:
 
 
 def _made_of_generic(origin: object, args: tuple[object, ...]) -> Reader:
-    if origin in _LISTS:
+    if origin in LISTS:
         return _list(_reader(args[0]) if args else load, list)
-    if origin in _SETS:
-        return _list(_reader(args[0]) if args else load, _SETS[origin])
-    if origin in _DICTS:
+    if origin in SETS:
+        return _list(_reader(args[0]) if args else load, SETS[origin])
+    if origin in DICTS:
         return _dict(_reader(args[1]) if args else load)
     if origin is tuple:
         if not args or (len(args) == 2 and args[1] is Ellipsis):  # noqa: PLR2004
@@ -144,6 +158,14 @@ def _exactly(cls: type) -> Reader:
         return data
 
     return check
+
+
+def _int(data: JSON, _node: Node | None) -> object:
+    if type(data) is int:
+        return data
+    if isinstance(data, float) and data.is_integer():  # 1.0 is 1 to JSON
+        return int(data)
+    raise _MisfitError(f"the record holds {_kind(data)} where the annotation says int")
 
 
 def _float(data: JSON, _node: Node | None) -> object:
@@ -187,10 +209,10 @@ def _dataclass(cls: type) -> Reader:
         if not isinstance(data, dict):
             raise _MisfitError(f"the record holds {_kind(data)} where the annotation says {cls.__qualname__}")
         own = _of_tag(node, "data", cls)
-        hints = _hints(own)
+        hints = hints_of(own)
         members = {key: _part(_reader(hints.get(key, Any)), item, tag_of(node, key), key) for key, item in data.items()}
         try:
-            return make_dataclass(own, members)
+            return construct(own, members) if node is FRESH else make_dataclass(own, members)
         except ValueMismatchError as error:
             raise _MisfitError(str(error)) from None
 
@@ -198,7 +220,8 @@ def _dataclass(cls: type) -> Reader:
 
 
 @lru_cache(maxsize=256)
-def _hints(cls: type) -> dict[str, object]:
+def hints_of(cls: type) -> dict[str, object]:
+    """Annotations of a class's members; Any where they can't be worked out."""
     try:
         return typing.get_type_hints(cls)
     except (NameError, TypeError, AttributeError):
@@ -213,7 +236,7 @@ def _typed_dict(cls: type) -> Reader:
             raise _MisfitError(f"the record holds {_kind(data)} where the annotation says {cls.__qualname__}")
         if missing := sorted(required - data.keys()):
             raise _MisfitError(f"{cls.__qualname__} needs {missing[0]!r}, which the record does not have")
-        hints = _hints(cls)
+        hints = hints_of(cls)
         return {key: _part(_reader(hints.get(key, Any)), item, tag_of(node, key), key) for key, item in data.items()}
 
     return convert
@@ -224,7 +247,10 @@ def _list(item: Reader, make: Callable[[Any], object]) -> Reader:
         if not isinstance(data, list):
             raise _MisfitError(f"the record holds {_kind(data)} where the annotation says a collection")
         made = [_part(item, one, tag_of(node, index), index) for index, one in enumerate(data)]
-        return made if make is list else make(made)
+        try:
+            return made if make is list else make(made)
+        except TypeError as error:  # a set of what can't be hashed
+            raise _MisfitError(f"the record holds what no set can: {error}") from None
 
     return convert
 
@@ -253,9 +279,14 @@ def _dict(item: Reader) -> Reader:
 def _literal(allowed: tuple[object, ...]) -> Reader:
     def check(data: JSON, node: Node | None) -> object:
         value = load(data, node)
-        if not any(value == one and type(value) is type(one) for one in allowed):
-            raise _MisfitError(f"the record holds {value!r:.80}, which is none of {list(allowed)}")
-        return value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        for one in allowed:
+            if value == one and type(value) is type(one):
+                return value
+            if isinstance(one, Enum) and node is FRESH and value == one.value and type(value) is type(one.value):
+                return one
+        raise _MisfitError(f"the record holds {value!r:.80}, which is none of {list(allowed)}")
 
     return check
 

@@ -53,9 +53,14 @@ def test_everything_has_a_bound():
             assert {"minimum", "maximum"} <= set(node), path
 
 
-def test_only_input_takes_anything():
+def test_only_input_and_schemas_take_anything():
     loose = [path for path, node in EVERY if node.get("x-kubernetes-preserve-unknown-fields")]
-    assert sorted(loose) == ["Run.spec.input", "Task.spec.schedules[].input"]
+    assert sorted(loose) == [
+        "Run.spec.input",
+        "Task.spec.inputSchema",
+        "Task.spec.outputSchema",
+        "Task.spec.schedules[].input",
+    ]
 
 
 def test_every_field_is_described():

@@ -65,6 +65,42 @@ async def test_a_task_that_makes_no_sense_gets_a_condition_and_no_version(intake
     assert conditions(cluster, "tasks") == {"Accepted": ("False", "Invalid")}
 
 
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "text"}, "spec.inputSchema: $.type: is one of"),
+        ({"$ref": "https://example.com/a"}, "nothing is fetched"),
+        ({"$ref": "#"}, "leads to itself"),
+        ({"properties": {"a": {"pattern": "(a{1,100}){1,100}b"}}}, "make them smaller"),
+        ({"description": "x" * 10_000_000}, "65536 is the most"),
+    ],
+)
+async def test_a_schema_that_can_not_be_used_is_told_of_and_none_is_taken(intake, store, cluster, schema, says):
+    body = cluster.put("tasks", task(FULL | {"inputSchema": schema}))
+    await intake.on_task(body, deleted=False)
+    assert not store.of("task")
+    (shown,) = cluster.of("tasks")
+    (told,) = shown["status"]["conditions"]
+    assert (told["type"], told["status"], told["reason"]) == ("Accepted", "False", "InvalidSchema")
+    assert says in told["message"]
+
+
+async def test_a_schedule_whose_input_does_not_fit_the_task_is_not_accepted(intake, cluster):
+    schema = {"type": "object", "properties": {"day": {"type": "string", "format": "date-time"}}}
+    schedules = [
+        {"name": "good", "cron": "@daily", "input": {"day": "$(slot.utc)"}},
+        {"name": "bad", "cron": "@daily", "input": {"day": 1}},
+    ]
+    spec = {key: value for key, value in FULL.items() if key != "outputSchema"}
+    body = cluster.put("tasks", task(spec | {"inputSchema": schema, "schedules": schedules}))
+    await intake.on_task(body, deleted=False)
+    (shown,) = cluster.of("tasks")
+    said = {c["type"]: c for c in shown["status"]["conditions"]}
+    assert said["Accepted"]["status"] == "True"
+    assert said["SchedulesAccepted"]["status"] == "False"
+    assert "schedule bad: $.input.day: the input does not fit Task" in said["SchedulesAccepted"]["message"]
+
+
 async def test_a_queue_that_comes_is_found_by_its_tasks(intake, store, cluster):
     body = cluster.put("tasks", task(FULL))
     await intake.on_task(body, deleted=False)

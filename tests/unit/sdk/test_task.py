@@ -43,7 +43,7 @@ def all_by_name(**members) -> object:
     [
         (folder, {"folder": "handbook"}, "handbook"),
         (folder, "handbook", "handbook"),
-        (folder, None, None),
+        (anything, None, None),
         (maybe, {"ids": [{"a": 1}]}, [{"a": 1}]),
         (maybe, [{"a": 1}], [{"a": 1}]),
         (text, {"name": "x"}, "x"),
@@ -62,3 +62,24 @@ def test_an_object_is_taken_apart_where_it_can_not_be_an_argument(fn, given, got
 def test_a_misspelt_member_is_named():
     with pytest.raises(FatalError, match=r"does not fit folder\(.*'fold(e)?r'"):
         task(folder).bind(None, {"foldr": "handbook"})
+
+
+def number() -> int:
+    return 1
+
+
+def test_a_result_is_held_to_its_annotation():
+    binding = task(number).binding
+    assert binding.result(1, 100) == "1"
+    with pytest.raises(FatalError, match=r"the result does not fit what number\(\) -> int says: \$: the result holds"):
+        binding.result("x", 100)
+    assert task(anything).binding.result({"a": 1}, 100) == '{"a":1}'
+
+
+def test_names_that_only_type_checkers_import_hide_no_other_annotation():
+    def job(ctx, at, place): ...
+
+    job.__annotations__ = {"ctx": "OnlyForTypeCheckers", "at": "int", "place": "Unknown"}
+    assert task(job).binding.hints == {"at": int}
+    with pytest.raises(FatalError, match=r"\$\.at: the input holds"):
+        task(job).bind(None, {"at": "x", "place": 1})

@@ -106,7 +106,7 @@ class TriggersApi:
                 await asyncio.sleep(0)  # others' requests are not to wait for the whole batch
         if runs:
             made = await self._store.create_runs(list(runs.values()), together=True)
-            answers |= zip(runs, made, strict=True)
+            answers |= {index: _placed(answer, index) for index, answer in zip(runs, made, strict=True)}
         created = [answer for answer in answers.values() if isinstance(answer, Created)]
         self._count(created)
         duplicates = sum(answer.duplicate for answer in created)
@@ -159,6 +159,13 @@ def _items(value: object) -> list[object]:
         message = f"a batch has 1 to {MAX_BATCH} items and this one {len(items)}: send several batches"
         raise InvalidInputError("batch-size", message, "$.items")
     return items
+
+
+def _placed(answer: Created | MilepostError, index: int) -> Created | MilepostError:
+    """An error with its path in the batch."""
+    if isinstance(answer, InvalidInputError) and answer.path is not None:
+        answer.path = f"$.items[{index}]{answer.path.removeprefix('$')}"
+    return answer
 
 
 def _answer(answer: Created | MilepostError, run: NewRun | None) -> dict[str, object]:

@@ -35,6 +35,9 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity: `2`, `500m`, `1.5Gi`."""
 AnyJSON = Annotated[object, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})]
+AnyObject = Annotated[
+    dict[str, object], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
 Text = Annotated[str, Field(max_length=1024)]
 """A sentence in a status."""
 Word = Annotated[str, Field(max_length=253)]

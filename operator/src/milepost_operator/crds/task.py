@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from milepost_operator.crds.common import Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
+from milepost_operator.crds.common import AnyObject, Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
 from milepost_operator.crds.core import Env, EnvFroms, Resources
 from milepost_operator.crds.podspec import PodSettings
 from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
@@ -116,6 +116,11 @@ class TaskSpec(Model):
     """Program of a task in any language; exit code 0 is success."""
     args: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(max_length=256)] | None = None
     """Arguments of command."""
+    input_schema: AnyObject | None = None
+    """JSON Schema (draft 2020-12, at most 64 KB) that the input of each new run has to fit; `milepost manifest` writes
+    it."""
+    output_schema: AnyObject | None = None
+    """JSON Schema of the result."""
     resources: Resources | None = None
     """Requests and limits of the task container."""
     env: Env | None = None

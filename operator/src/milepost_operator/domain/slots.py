@@ -68,6 +68,12 @@ def input_of(text: str, slot: int, zone: str) -> str | None:
     return text.replace("$(slot)", wall).replace("$(slot.utc)", utc)
 
 
+def sample_input(spec: ScheduleSpec) -> str:
+    """The input that a slot's run may have."""
+    given = input_of(spec.input, 0, spec.time_zone)
+    return spec.input if given is None else given
+
+
 def begin(schedule_id: UUID, spec: ScheduleSpec, now: int) -> Decision:
     """For a schedule that is new, edited or resumed: nothing before `now` is missed."""
     plan = Plan(spec)

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     CANCEL_REQUESTED = "CancelRequested"
     PAUSED = "Paused"
+    INVALID_INPUT = "InvalidInput"
     SUSPENDED = "Suspended"
     CODE_CHANGED = "CodeChanged"
     STEP_BACKOFF = "StepBackoff"

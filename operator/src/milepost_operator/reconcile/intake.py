@@ -1,15 +1,16 @@
 """Task, Queue and Run objects become rows. Level-triggered: the same object, any number of times, is the same row."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
 
-from milepost.wire.values import check_text
+from milepost.wire.values import JSON, check_text
 from milepost_operator.crds.queue import PerKey, QueueSpec
 from milepost_operator.crds.queue import Rate as RateSpec
 from milepost_operator.crds.run import RunSpec
@@ -24,10 +25,12 @@ from milepost_operator.domain.errors import (
     UnavailableError,
 )
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, QueueIntake, Rate, Semaphore, TaskIntake
+from milepost_operator.domain.schema.compiled import Schema
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.run_spec import new_run, shared
+from milepost_operator.manifests.schemas import read_schema, schema_text
 from milepost_operator.manifests.shape import breaker_policy, policy_of, retention_of, shape_of
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.schedules import ScheduleIntake
@@ -86,6 +89,8 @@ class ObjectIntake:
         self._tasks[namespace, name] = body
         try:
             spec = _parsed(TaskSpec, body)
+            schema = await _schema("inputSchema", spec.input_schema)
+            await _schema("outputSchema", spec.output_schema)
             intake = _task(body, spec)
         except Refused as refused:
             await self._show("tasks", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
@@ -93,7 +98,7 @@ class ObjectIntake:
         known = self._versions.get(uid)
         if known is None or known[0] != intake.generation:
             known = (intake.generation, await self._store.apply_task(intake))
-            self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules)
+            self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules, schema)
             self._versions[uid] = known
         said = [
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
@@ -258,7 +263,23 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
         on_change=spec.on_change or "fail",
+        input_schema=_schema_text(spec.input_schema),
+        output_schema=_schema_text(spec.output_schema),
     )
+
+
+async def _schema(field: str, value: dict[str, object] | None) -> Schema | None:
+    """Beside the event loop: a hostile one takes a while to be read."""
+    if value is None:
+        return None
+    try:
+        return await asyncio.to_thread(read_schema, cast("JSON", value))
+    except InvalidInputError as error:
+        raise Refused("InvalidSchema", f"spec.{field}: {error}") from error
+
+
+def _schema_text(value: dict[str, object] | None) -> str | None:
+    return None if value is None else schema_text(cast("JSON", value))
 
 
 def _queue(body: Object, spec: QueueSpec) -> QueueIntake:

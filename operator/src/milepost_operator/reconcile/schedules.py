@@ -10,11 +10,14 @@ import structlog
 from milepost_operator.crds.schedule import MAX_SCHEDULES, Schedule
 from milepost_operator.domain.errors import InvalidInputError, MilepostError, NotFoundError, UnavailableError
 from milepost_operator.domain.schedules import ScheduleSpec, TaskSchedules
+from milepost_operator.domain.schema.compiled import Schema
+from milepost_operator.domain.slots import sample_input
 from milepost_operator.manifests import raw
 from milepost_operator.manifests.names import clipped
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.run_cr import stamp
 from milepost_operator.manifests.schedules import schedule_of
+from milepost_operator.manifests.schemas import mismatch
 from milepost_operator.ports.kube import Objects
 from milepost_operator.ports.schedules import ScheduleIntake, ScheduleStatus
 from milepost_operator.reconcile.conditions import Said
@@ -31,7 +34,11 @@ _OVERLAP: Final = timedelta(seconds=15)
 
 
 async def apply_schedules(
-    store: ScheduleIntake, namespace: str, task: str, schedules: Sequence[Schedule] | None
+    store: ScheduleIntake,
+    namespace: str,
+    task: str,
+    schedules: Sequence[Schedule] | None,
+    schema: Schema | None = None,
 ) -> list[str]:
     """Take what can be taken. Returns what is wrong with the others, a sentence each; those stay as they last were."""
     good: list[tuple[str, ScheduleSpec]] = []
@@ -39,7 +46,10 @@ async def apply_schedules(
     kept: list[str] = []
     for one in schedules or ():
         try:
-            good.append((one.name, schedule_of(one)))
+            spec = schedule_of(one)
+            if schema is not None and (error := mismatch(schema, task, sample_input(spec))):
+                raise error
+            good.append((one.name, spec))
         except InvalidInputError as error:
             kept.append(one.name)
             wrong.append(f"schedule {one.name}: {error.path}: {error}")

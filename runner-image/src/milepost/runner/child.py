@@ -33,7 +33,6 @@ from milepost.sdk.scope import spawn
 from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
 from milepost.sdk.waits import Leave
-from milepost.values import pack_within
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
 from milepost.wire.pod import FailureKind, Wait
 from milepost.wire.values import JSON
@@ -116,7 +115,7 @@ def _outcome(
         else:
             value = _run_plain(task, journal, sidecar, asked, leave)
         journal.check_unchanged()  # whatever the task made of the error
-        return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
+        return "/v1/result", task.binding.result(value, attempt.max_result_bytes).encode()
     except FencedError:
         raise
     except asyncio.CancelledError as error:

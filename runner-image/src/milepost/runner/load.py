@@ -40,7 +40,7 @@ def load(attempt: AttemptInfo) -> TaskFunction[..., object]:
         what = "the inline source" if attempt.source is not None else f"module {module_name!r}"
         detail = f"{what} can't be imported: {type(error).__name__}: {error}"
         raise LoadError(detail, traceback_of(error)) from error
-    return _named(module, function) if function else _only(module)
+    return named(module, function) if function else _only(module)
 
 
 def _inline(source: str) -> ModuleType:
@@ -53,11 +53,12 @@ def _inline(source: str) -> ModuleType:
     return module
 
 
-def _named(module: ModuleType, function: str) -> TaskFunction[..., object]:
+def named(module: ModuleType, function: str) -> TaskFunction[..., object]:
+    """The task of a name. Raises LoadError with those that there are."""
     found: object = module
     for part in function.split("."):
         if not hasattr(found, part):
-            have = ", ".join(sorted(name for name, _ in _tasks(module))) or "none"
+            have = ", ".join(sorted(name for name, _ in tasks_in(module))) or "none"
             raise LoadError(f"module {module.__name__!r} has no {function!r}; its tasks: {have}")
         found = getattr(found, part)
     if not isinstance(found, TaskFunction):
@@ -66,14 +67,15 @@ def _named(module: ModuleType, function: str) -> TaskFunction[..., object]:
 
 
 def _only(module: ModuleType) -> TaskFunction[..., object]:
-    found = {id(value): value for _, value in _tasks(module)}
+    found = {id(value): value for _, value in tasks_in(module)}
     if len(found) == 1:
         return next(iter(found.values()))
     if not found:
         raise LoadError("the inline source has no task: decorate a function with @milepost.task")
-    names = ", ".join(name for name, _ in _tasks(module))
+    names = ", ".join(name for name, _ in tasks_in(module))
     raise LoadError(f"the inline source has several tasks ({names}): name one as entrypoint 'task:<function>'")
 
 
-def _tasks(module: ModuleType) -> list[tuple[str, TaskFunction[..., object]]]:
+def tasks_in(module: ModuleType) -> list[tuple[str, TaskFunction[..., object]]]:
+    """The tasks of a module, by the names they have in it."""
     return [(name, value) for name, value in vars(module).items() if isinstance(value, TaskFunction)]

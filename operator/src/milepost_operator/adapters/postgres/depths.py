@@ -6,7 +6,7 @@ seen, so that a queue may get that many above its maxDepth; a full queue is look
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -54,8 +54,12 @@ class Depths:
         self._rooms: dict[_Key, _Room] = {}
 
     @asynccontextmanager
-    async def room(self, runs: Sequence[NewRun]) -> AsyncIterator[dict[int, QueueFullError]]:
-        """Hold room for root runs while they are inserted; by index those for which there is none."""
+    async def room(
+        self, runs: Sequence[NewRun], without: Container[int] = ()
+    ) -> AsyncIterator[dict[int, QueueFullError]]:
+        """Hold room for root runs while they are inserted; by index those for which there is none. `without`: indexes
+        of runs that take none.
+        """
         roots = {(run.namespace, run.task) for run in runs if run.origin in ROOTS}
         if any(self._is_stale(key) for key in roots):
             async with self._looking:
@@ -63,6 +67,8 @@ class Depths:
         taken: list[_Room] = []
         errors: dict[int, QueueFullError] = {}
         for index, run in enumerate(runs):
+            if index in without:
+                continue
             _, queue = self._tasks.get((run.namespace, run.task), _UNKNOWN) if run.origin in ROOTS else _UNKNOWN
             if queue is None:
                 continue

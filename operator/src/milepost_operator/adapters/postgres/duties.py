@@ -1,10 +1,13 @@
 """Port `Duties`: periodic work that claims its rows by lock, safe from any replica at any time."""
 
+from functools import cached_property
 from typing import Final
+from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.runs import Ending
 from milepost_operator.domain.states import Reason, RunState
 
@@ -18,6 +21,9 @@ _ENDINGS: Final = {
     ),
     "lease": Ending(Reason.LEASE_EXPIRED, "no heartbeat for a whole lease", counted=False, infra=True),
 }
+
+_HELD_CHECKED: Final = 50
+"""Inputs of held runs that are checked in one turn; others wait for the next."""
 
 INVARIANTS: Final = (
     "acknowledged_runs_wait_or_end",
@@ -54,15 +60,35 @@ class PostgresDuties:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._db)
+
     async def pulse(self) -> None:
         await self._db.fetch(Q["pulse"], self._db.cluster)
 
     async def promote(self, limit: int) -> int:
         due = await self._db.fetch(Q["promote"], self._db.cluster, limit)
+        await self._check_held(limit)
         held = await self._db.fetch(Q["release_held"], self._db.cluster, limit)
         if held:
             self._db.wake("project")
         return len(due) + len(held)
+
+    async def _check_held(self, limit: int) -> None:
+        """Inputs that came before their Task: what does not fit stays held, and says so."""
+        rows = await self._db.fetch(Q["unchecked_held"], self._db.cluster, min(limit, _HELD_CHECKED))
+        told: list[tuple[UUID, str | None, str | None]] = []
+        for row in rows:
+            digest, error = row["input_schema"], None
+            if digest is not None:
+                error = await self._schemas.check(row["task"], digest, row["input"], self._db.fetch)
+            told.append(
+                (row["run_id"], digest, None if error is None else f"{error}: delete the run, or change the Task")
+            )
+        if told:
+            await self._db.fetch(Q["checked_held"], *[list(column) for column in zip(*told, strict=True)])
+            self._db.wake("project")
 
     async def reap(self, limit: int) -> int:
         lease = seconds(self._db.settings.lease_seconds)

@@ -12,6 +12,7 @@ from milepost_operator.adapters.postgres.control import sync_pause
 from milepost_operator.adapters.postgres.database import Connection, Database, seconds, to_json
 from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.schemas import schema_hash
 from milepost_operator.domain.errors import NotFoundError
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Ending, QueueIntake, Rate, TaskIntake
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
@@ -40,11 +41,18 @@ class PostgresIntake:
         self._db = db
 
     async def apply_task(self, task: TaskIntake) -> int:
-        shape = dict(task.shape)
+        schemas = {
+            name: (schema_hash(text), text)
+            for name, text in (("inputSchema", task.input_schema), ("outputSchema", task.output_schema))
+            if text is not None
+        }
+        shape = dict(task.shape) | {name: digest for name, (digest, _) in schemas.items()}
 
         async def work(connection: Connection) -> int:
             key = (self._db.cluster, task.namespace, task.name)
             await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", "/".join(key))
+            for digest, text in sorted(schemas.values()):
+                await connection.execute(Q["put_schema"], digest, text)
             version: int = await connection.fetchval(
                 Q["upsert_version"], *key, _shape_hash(shape), json.dumps(shape, ensure_ascii=False)
             )
@@ -60,6 +68,7 @@ class PostgresIntake:
                 task.concurrency,
                 to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
                 task.on_change,
+                shape.get("inputSchema"),
             )
             await connection.execute(Q["set_retention"], *key, to_json(dict(task.retention)))
             if task.queue == DEFAULT_QUEUE:

@@ -18,13 +18,17 @@ _RANDOM_BYTES: Final = _ID_BYTES + NAME_SUFFIX_BYTES
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A run with what is ours to choose: its id, and its name where it has none. `index`: its place in the call."""
+    """A run with what is ours to choose: its id, and its name where it has none. `index`: its place in the call.
+
+    `schema`: what its input was checked against.
+    """
 
     index: int
     run: NewRun
     run_id: UUID
     name: str
     digest: bytes
+    schema: str | None = None
 
     def rename(self) -> None:
         """Another name, after its first one was found taken."""
@@ -72,6 +76,7 @@ def create_arguments(items: Sequence[Item], idempotency_seconds: int) -> tuple[l
         [run.singleton.key if run.singleton else None for run in runs],
         [run.origin for run in runs],
         [run.intent_uid for run in runs],
+        [item.schema for item in items],
     )
 
 

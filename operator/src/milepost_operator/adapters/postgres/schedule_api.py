@@ -5,19 +5,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schedule_rows import continued, put_schedule, read_spec, view_of
-from milepost_operator.adapters.postgres.schedules import insert_runs, slot_run
+from milepost_operator.adapters.postgres.schedules import SlotRun, insert_runs, slot_run
+from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.cron import slot_name
 from milepost_operator.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from milepost_operator.domain.ids import uuid7
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.schedules import Backfill, ScheduleSpec, ScheduleView
-from milepost_operator.domain.slots import begin, slots_between
+from milepost_operator.domain.slots import begin, sample_input, slots_between
 
 MAX_BACKFILL: Final = 10_000
 _CHUNK: Final = 500
@@ -29,6 +31,10 @@ class PostgresScheduleApi:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._db)
+
     async def create_schedule(self, namespace: str, task: str, name: str, spec: ScheduleSpec, who: str) -> ScheduleView:
         key = (self._db.cluster, namespace, task)
 
@@ -37,6 +43,7 @@ class PostgresScheduleApi:
             row = rows.get(name)
             if row is not None and not row["deleted_at"]:
                 raise _exists(task, name)
+            await self._require_fitting(connection, namespace, task, spec)
             made = as_uuid(row["schedule_id"]) if row else uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
             now: datetime = await connection.fetchval("select clock_timestamp()")
             written = await put_schedule(
@@ -93,6 +100,8 @@ class PostgresScheduleApi:
             paused_by = row["paused_by"]
             if spec.paused != before.paused:
                 paused_by = who if spec.paused else None
+            if spec.input != before.input:
+                await self._require_fitting(connection, namespace, row["task"], spec)
             if spec != before:
                 await self._put(connection, row, before, spec, paused_by)
 
@@ -144,10 +153,26 @@ class PostgresScheduleApi:
         for start in range(0, len(slots), _CHUNK):
             chunk = slots[start : start + _CHUNK]
             items = [slot_run(view.schedule_id, view.task, view.spec, slot, digest) for slot in chunk]
-            created += await self._db.transaction(lambda c, items=items: insert_runs(c, items))  # type: ignore[misc]
+            created += await self._db.transaction(lambda c, items=items: self._insert_slots(c, view, items))  # type: ignore[misc]
         if created:
             self._db.wake("admit")
         return created
+
+    async def _insert_slots(self, connection: Connection, view: ScheduleView, items: Sequence[SlotRun]) -> int:
+        texts = {view.spec.input if item.input is None else item.input for item in items}
+        await self._require(connection, view.namespace, view.task, sorted(texts))
+        return await insert_runs(connection, items)
+
+    async def _require_fitting(self, connection: Connection, namespace: str, task: str, spec: ScheduleSpec) -> None:
+        await self._require(connection, namespace, task, [sample_input(spec)])
+
+    async def _require(self, connection: Connection, namespace: str, task: str, texts: Sequence[str]) -> None:
+        """Raise InvalidInputError for the first of these inputs that does not fit the Task."""
+        hashes = await self._schemas.look([(namespace, task)], connection.fetch, lock=True)
+        for digest in hashes.values():
+            for text in texts:
+                if error := await self._schemas.check(task, digest, text, connection.fetch):
+                    raise error
 
     async def _rest_without_task(self, connection: Connection, namespace: str, schedule_id: UUID) -> None:
         """The lock comes first: a Task that is applied after the look finds the schedule at rest, and wakes it."""

@@ -7,8 +7,9 @@ Lock order: schedule, then run. The runs of a batch and the cursors of their sch
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from milepost_operator.adapters.postgres.database import Connection, Row, as_uui
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schedule_rows import continued, parsed, put_schedule, read_spec, when
+from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.cron import slot_name
 from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.ids import NAME_SUFFIX_BYTES, run_name, uuid7
@@ -81,6 +83,10 @@ class _Move:
 class PostgresSchedules(PostgresIntake):
     """Ports `ScheduleDuty`, `ScheduleIntake` and `ScheduleStatus`."""
 
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._db)
+
     async def fire_schedules(self, limit: int) -> Fired:
         async def work(connection: Connection) -> tuple[Fired, list[_Move]]:
             rows = await connection.fetch(Q["due_schedules"], self._db.cluster, limit)
@@ -89,7 +95,7 @@ class PostgresSchedules(PostgresIntake):
                 await connection.execute(Q["rest_schedules"], orphans)
             found = [row for row in rows if row["task_found"]]
             live = await _live(connection, found)
-            moves = _decided(found, live)
+            moves = await self._fitting(connection, _decided(found, live))
             await self._cancel_replaced(connection, moves, live)
             runs = [run for move in moves for run in move.runs]
             inserted = await insert_runs(connection, runs) if runs else 0
@@ -111,6 +117,39 @@ class PostgresSchedules(PostgresIntake):
                     note=move.decision.note,
                 )
         return fired
+
+    async def _fitting(self, connection: Connection, moves: Sequence[_Move]) -> list[_Move]:
+        """Without the runs whose input does not fit their Task, which a note tells of."""
+        tasks = {(move.row["namespace"], move.row["task"]) for move in moves if move.runs}
+        hashes = await self._schemas.look(tasks, connection.fetch, lock=True) if tasks else {}
+        made = []
+        for move in moves:
+            digest = hashes.get((move.row["namespace"], move.row["task"]))
+            made.append(await self._fitted(connection, move, digest) if digest and move.runs else move)
+        return made
+
+    async def _fitted(self, connection: Connection, move: _Move, digest: str) -> _Move:
+        own = parsed(move.row["spec"])[0].input
+        checked: dict[str, InvalidInputError | None] = {}
+        kept: list[int] = []
+        note = move.decision.note
+        for index, run in enumerate(move.runs):
+            text = own if run.input is None else run.input
+            if text not in checked:
+                checked[text] = await self._schemas.check(run.task, digest, text, connection.fetch)
+            if (error := checked[text]) is None:
+                kept.append(index)
+            else:
+                note = f"no run for slot {run.slot}: {error}"
+        before = move.decision
+        decision = replace(
+            before,
+            slots=[before.slots[index] for index in kept],
+            replace=before.replace and bool(kept),
+            dropped=before.dropped + len(move.runs) - len(kept),
+            note=note,
+        )
+        return _Move(move.row, decision, [move.runs[index] for index in kept])
 
     async def forget_schedules(self) -> None:
         await self._db.fetch(Q["forget_schedules"], self._db.cluster, FORGET)

@@ -14,6 +14,7 @@ from milepost_operator.adapters.postgres.endings import add_event
 from milepost_operator.adapters.postgres.gates import debounces_of, put_off, put_off_only, throttled
 from milepost_operator.adapters.postgres.items import Item, create_arguments, items_of, owner_arguments
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.errors import ConflictError, MilepostError, OverloadedError
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.runs import Created, NewRun
@@ -21,6 +22,7 @@ from milepost_operator.domain.states import TERMINAL, RunState
 from milepost_operator.domain.triggers import Claim, Owner, identity_of, leaders, resolve
 
 KEY_WITHOUT_RUN: Final = "MP001"
+STALE: Final = "stale"
 ROUNDS: Final = 8
 _ADOPTED: Final = (
     "this Run shows the {state} run of its name, task and input, which is not run again:"
@@ -42,6 +44,10 @@ class PostgresTriggers:
         return Depths(self._db)
 
     @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._db)
+
+    @cached_property
     def _seen_keys(self) -> list[UUID]:
         """How far the walk over the keys of scope `active` has come."""
         return [UUID(int=0)]
@@ -61,13 +67,15 @@ class PostgresTriggers:
 
     async def create_runs(self, runs: Sequence[NewRun], *, together: bool = False) -> Sequence[Created | MilepostError]:
         items = items_of(runs)
-        async with self._depths.room(runs) as full:
-            refused = [items[index] for index in full]
-            answers: Answers = {**full, **await self._known(self._db.fetch, refused)}
-            if any(item.run.debounce for item in refused):
-                answers |= await self._db.transaction(lambda c: put_off_only(c, self._db.cluster, refused))
+        wrong = await self._schemas.misfits(items)
+        async with self._depths.room(runs, wrong) as full:
+            refused = [item for item in items if item.index in full or item.index in wrong]
+            answers: Answers = {**full, **wrong, **await self._known(self._db.fetch, refused)}
+            crowded = [items[index] for index in full]
+            if any(item.run.debounce for item in crowded):
+                answers |= await self._db.transaction(lambda connection: self._only_put_off(connection, crowded))
             if refused:
-                items = [item for item in items if item.index not in full]
+                items = [item for item in items if item.index not in answers]
             if (together and len(items) > 1) or any(item.run.debounce or item.run.throttle for item in items):
                 answers |= await self._db.transaction(lambda connection: self._in_transaction(connection, items))
             elif items:
@@ -91,13 +99,23 @@ class PostgresTriggers:
         await self._free(self._db.fetch, [(r["namespace"], r["task"], r["key"], r["run_id"]) for r in ended])
         return deleted + len(ended)
 
+    async def _only_put_off(self, connection: Connection, items: Sequence[Item]) -> Answers:
+        """There is no room for new runs: what is debounced may still push those that wait."""
+        answers = await self._unfit(connection.fetch, items, lock=True)
+        fitting = [item for item in items if item.index not in answers]
+        return {**answers, **await put_off_only(connection, self._db.cluster, fitting)}
+
     async def _in_transaction(self, connection: Connection, items: Sequence[Item]) -> Answers:
         async def fetch(query: str, *args: object) -> Sequence[Row]:
             async with connection.transaction():  # a statement that fails is tried again, the rest stays
                 rows: Sequence[Row] = await connection.fetch(query, *args)
                 return rows
 
-        answers = await throttled(connection, self._db.cluster, items, lambda some: self._known(fetch, some))
+        answers: Answers = {}
+        if any(item.run.debounce or item.run.throttle for item in items):  # these have effects before the insertion
+            answers |= await self._unfit(fetch, items, lock=True)
+        fitting = [item for item in items if item.index not in answers]
+        answers |= await throttled(connection, self._db.cluster, fitting, lambda some: self._known(fetch, some))
         passed = [item for item in items if item.index not in answers]
         groups = debounces_of(passed)
         answers |= await put_off(connection, self._db.cluster, groups)
@@ -117,7 +135,9 @@ class PostgresTriggers:
             firsts = leaders(item.run for item in left)
             # In one order for all: two calls that want each other's keys wait for one another, and never both.
             first = sorted((item for item, leads in zip(left, firsts, strict=True) if leads), key=_order)
-            made = await self._create(fetch, first)
+            made, stale = await self._create(fetch, first)
+            if stale:
+                made |= await self._unfit(fetch, stale)
             answers |= made
             left = [item for item in left if item.index not in made]
             if not left:
@@ -128,7 +148,8 @@ class PostgresTriggers:
         message = "others took and gave back what this run asked for, again and again"
         return answers | {item.index: OverloadedError(message) for item in left}
 
-    async def _create(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
+    async def _create(self, fetch: Fetch, items: Sequence[Item]) -> tuple[Answers, list[Item]]:
+        """What was inserted, and those whose schema was not that of their Task any more."""
         args = create_arguments(items, self._db.settings.idempotency_seconds)
         try:
             rows = await fetch(Q["create_runs"], self._db.cluster, *args)
@@ -137,17 +158,21 @@ class PostgresTriggers:
                 raise
             # Some run's name or singleton was taken: nothing was inserted. Each on its own, so that the others are.
             if len(items) == 1:
-                return {}
-            made: Answers = {}
+                return {}, []
+            answers: Answers = {}
+            stale: list[Item] = []
             for item in items:
-                made |= await self._create(fetch, [item])
-            return made
+                made, old = await self._create(fetch, [item])
+                answers |= made
+                stale += old
+            return answers, stale
         states = {row["run_id"]: row for row in rows}
-        return {
+        made = {
             item.index: Created(item.run_id, item.name, RunState(row["state"]), False, row["ready_at"])
             for item in items
-            if (row := states.get(item.run_id))
+            if (row := states.get(item.run_id)) and row["state"] != STALE
         }
+        return made, [item for item in items if (row := states.get(item.run_id)) and row["state"] == STALE]
 
     async def _resolved(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
         rows = await fetch(Q["trigger_owners"], self._db.cluster, *owner_arguments(items))
@@ -174,6 +199,11 @@ class PostgresTriggers:
                 item.rename()
         await self._free(fetch, gone)
         return answers
+
+    async def _unfit(self, fetch: Fetch, items: Sequence[Item], *, lock: bool = False) -> Answers:
+        """The answers to those whose input does not fit the schema of now."""
+        wrong = await self._schemas.looked_again(items, fetch, lock=lock)
+        return {**wrong, **await self._known(fetch, [item for item in items if item.index in wrong])}
 
     async def _known(self, fetch: Fetch, items: Sequence[Item]) -> Answers:
         """Of calls that may be refused: those whose run is there already get it all the same."""

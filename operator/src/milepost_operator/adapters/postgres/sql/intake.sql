@@ -13,12 +13,13 @@ select version from known union all select version from fresh;
 
 -- name: upsert_task
 insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
-                   on_change)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                   on_change, input_schema)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
     queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
     concurrency = excluded.concurrency, semaphores = excluded.semaphores, on_change = excluded.on_change,
+    input_schema = excluded.input_schema,
     updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
@@ -105,7 +106,7 @@ with recursive alike as (
           and (r.namespace, r.task, r.queue, r.reason, r.retry is null) > (a.namespace, a.task, a.queue, a.reason, a.bare)
         order by r.namespace, r.task, r.queue, r.reason, (r.retry is null) limit 1) n
 ), facts as (
-    select a.namespace, a.task, a.queue as was_queue, a.reason, a.bare, t.name as task_found, t.retry, t.timeouts,
+    select a.namespace, a.task, a.queue as was_queue, a.reason, a.bare, t.name as task_found, t.retry, t.timeouts, t.input_schema,
            case when a.bare then coalesce(t.queue, a.queue) else a.queue end as queue
     from alike a
     left join tasks t on t.cluster = $1 and t.namespace = a.namespace and t.name = a.task and t.present
@@ -118,6 +119,8 @@ with recursive alike as (
         select i.run_id from runs i
         where i.cluster = $1 and i.state = 'held' and i.namespace = j.namespace and i.task = j.task
           and i.queue = j.was_queue and i.reason = j.reason and (i.retry is null) = j.bare
+          -- an input that the Task has never seen is checked first (unchecked_held)
+          and (not j.bare or j.input_schema is not distinct from i.checked_schema)
         limit $2
         for no key update skip locked) r
     where j.lacks is distinct from j.reason or j.queue <> j.was_queue

@@ -1,24 +1,27 @@
 -- name: create_runs
 -- Any number of runs, each once: its key is claimed, its Task's policy copied, what it lacks told, its head made.
 -- Rows that come back were inserted; the others were not, and trigger_owners tells who was first.
+-- Rows with the state `stale` were not: their input was checked against another schema than their Task's of now.
 -- A key whose time is over, or whose run has ended (scope active), gives way.
 with item as materialized (
-    select i.*, greatest(coalesce(i.at, i.now + i.delay * interval '1 second'), i.now) as ready_at
+    select i.*, greatest(coalesce(i.at, i.now + i.delay * interval '1 second'), i.now) as ready_at,
+           t.name as task_found, t.queue, t.retry, t.timeouts, t.name is not null and t.input_schema is distinct from i.schema as stale
     from (
         select u.*, clock_timestamp() as now
         from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
                     $10::float8[], $11::float8[], $12::timestamptz[], $13::float8[], $14::float8[], $15::int[],
-                    $16::text[], $17::int[], $18::text[], $19::text[], $20::text[])
+                    $16::text[], $17::int[], $18::text[], $19::text[], $20::text[], $21::text[])
             as u(run_id, namespace, task, name, input, input_hash, tags, key,
                  key_seconds, delay, at, ttl, deadline, priority,
-                 concurrency_key, cost, singleton_key, origin, intent_uid)
+                 concurrency_key, cost, singleton_key, origin, intent_uid, schema)
     ) i
+    left join tasks t on t.cluster = $1 and t.namespace = i.namespace and t.name = i.task and t.present
 ), claimed as (
     insert into idempotency_keys (cluster, namespace, task, key, run_id, run_name, input_hash, scope, since, expires_at)
     select $1, i.namespace, i.task, i.key, i.run_id, i.name, i.input_hash,
            case when i.key_seconds is null then 'active' else 'window' end, i.now,
            coalesce(i.now + i.key_seconds * interval '1 second', 'infinity')
-    from item i where i.key is not null
+    from item i where i.key is not null and not i.stale
     on conflict (cluster, namespace, task, key) do update
     set run_id = excluded.run_id, run_name = excluded.run_name, input_hash = excluded.input_hash,
         scope = excluded.scope, since = excluded.since, expires_at = excluded.expires_at
@@ -30,23 +33,22 @@ with item as materialized (
     insert into runs (run_id, cluster, namespace, name, task, queue, state, reason, message, input, input_hash, tags,
                       idempotency_key, priority, concurrency_key, rate_cost, singleton_key, retry, timeouts, origin,
                       intent_uid, cr_uid, created_at, ready_at, order_at, held_at, expires_at, deadline_at)
-    select i.run_id, $1, i.namespace, i.name, i.task, coalesce(t.queue, 'default'),
-           case when t.name is null or q.name is null then 'held' when i.ready_at > i.now then 'delayed' else 'queued' end,
-           case when t.name is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end,
-           case when t.name is null
+    select i.run_id, $1, i.namespace, i.name, i.task, coalesce(i.queue, 'default'),
+           case when i.task_found is null or q.name is null then 'held' when i.ready_at > i.now then 'delayed' else 'queued' end,
+           case when i.task_found is null then 'TaskNotFound' when q.name is null then 'QueueNotFound' end,
+           case when i.task_found is null
                 then format('no Task %s in namespace %s: apply it, or delete the run', i.task, i.namespace)
                 when q.name is null
-                then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', t.queue, i.namespace) end,
+                then format('no Queue %s in namespace %s: apply it, or change the Task''s queue', i.queue, i.namespace) end,
            i.input::json, i.input_hash,
            case when i.tags is null then '{}' else array(select json_array_elements_text(i.tags::json)) end,
-           i.key, i.priority, i.concurrency_key, i.cost, i.singleton_key, t.retry, t.timeouts, i.origin,
+           i.key, i.priority, i.concurrency_key, i.cost, i.singleton_key, i.retry, i.timeouts, i.origin,
            i.intent_uid, i.intent_uid, i.now, i.ready_at, order_at(i.ready_at, i.priority),
-           case when t.name is null or q.name is null then i.now end,
+           case when i.task_found is null or q.name is null then i.now end,
            i.ready_at + i.ttl * interval '1 second', i.now + i.deadline * interval '1 second'
     from item i
-    left join tasks t on t.cluster = $1 and t.namespace = i.namespace and t.name = i.task and t.present
-    left join queues q on q.cluster = $1 and q.namespace = i.namespace and q.name = t.queue and q.present
-    where i.key is null or i.run_id in (select run_id from claimed)
+    left join queues q on q.cluster = $1 and q.namespace = i.namespace and q.name = i.queue and q.present
+    where not i.stale and (i.key is null or i.run_id in (select run_id from claimed))
     on conflict do nothing
     returning run_id, state, ready_at
 ), heads as (
@@ -54,7 +56,9 @@ with item as materialized (
 )
 select run_id, state, ready_at from made
 union all
-select c.run_id, key_without_run(), null from claimed c where c.run_id not in (select run_id from made);
+select c.run_id, key_without_run(), null from claimed c where c.run_id not in (select run_id from made)
+union all
+select i.run_id, 'stale', null from item i where i.stale;
 
 -- name: trigger_owners
 -- Who has what each of these triggers asked for; a statement of its own, which sees what was committed meanwhile.

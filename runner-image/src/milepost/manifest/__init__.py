@@ -1,0 +1,1 @@
+"""`milepost manifest`: the Kubernetes objects that code declares."""
