@@ -54,12 +54,9 @@ class Journal:
             (scope.get(None) or Scope()).failures.append((key, describe(error)))
 
     def take_failures(self) -> list[tuple[str, str]]:
-        """Give key and error of the steps of this branch that failed since its last record."""
+        """Give key and error of the steps that failed, and that this branch went on from, since its last record."""
         here = scope.get(None)
-        if here is None or not here.failures:
-            return []
-        taken, here.failures = here.failures, []
-        return taken
+        return [] if here is None else here.take_failures()
 
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""

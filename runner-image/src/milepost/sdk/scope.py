@@ -8,7 +8,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from milepost.errors import StepKeyError
 from milepost.wire.pod import MAX_KEY_BYTES
@@ -27,6 +27,7 @@ class Scope:
         self.failures: list[tuple[str, str]] = []
         self._calls: dict[str, int] = {}
         self._spawned = 0
+        self._ended: list[tuple[asyncio.Future[Any], Scope]] = []
 
     def key(self, name: str) -> str:
         """Give the key of the next step with this name. Raises StepKeyError."""
@@ -45,6 +46,22 @@ class Scope:
         """Give the scope of the next task spawned here."""
         self._spawned += 1
         return Scope(f"{self.prefix}~{self._spawned}/")
+
+    def ended(self, task: "asyncio.Future[Any]", branch: "Scope") -> None:
+        """Keep the failures of a branch that ended: who goes on from it goes on from them."""
+        if branch.failures or branch._ended:
+            self._ended.append((task, branch))
+
+    def take_failures(self) -> list[tuple[str, str]]:
+        """Give, once, the failures that code of this branch went on from: its own, and those of branches it awaited."""
+        taken, self.failures = self.failures, []
+        if self._ended:
+            unseen = [(task, branch) for task, branch in self._ended if not _seen(task)]
+            for task, branch in self._ended:
+                if _seen(task):
+                    taken += branch.take_failures()
+            self._ended = unseen
+        return taken
 
     @staticmethod
     def inside(key: str) -> "Scope":
@@ -66,6 +83,11 @@ def checked(key: str) -> str:
     return key
 
 
+def _seen(task: "asyncio.Future[Any]") -> bool:
+    """Whether an ended task's error has been given to anyone: until then nobody can have gone on from it."""
+    return task.cancelled() or not getattr(task, "_log_traceback", False)
+
+
 def spawn(
     loop: asyncio.AbstractEventLoop,
     coro: Coroutine[Future[object] | None, None, T] | Generator[Future[object] | None, None, T],
@@ -77,7 +99,11 @@ def spawn(
     """Task factory: a task spawned in a run gets a branch of its own, by spawn order."""
     parent = scope.get(None)
     own = context if context is not None else copy_context()
-    if parent is not None:
-        own.run(scope.set, parent.branch())
+    branch = None if parent is None else parent.branch()
+    if branch is not None:
+        own.run(scope.set, branch)
     # options: eager_start, of newer Pythons
-    return asyncio.Task(coro, loop=loop, name=name, context=own, **options)
+    task = asyncio.Task(coro, loop=loop, name=name, context=own, **options)
+    if parent is not None and branch is not None:
+        task.add_done_callback(lambda done: parent.ended(done, branch))
+    return task
