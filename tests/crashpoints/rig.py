@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,9 +210,9 @@ def undisturbed() -> list[Case]:
     return [Case(name) for name in (*SHAPES, *PLAIN_SHAPES)]
 
 
-def once(model: Case, rng: random.Random) -> list[Case]:
+def once(model: Case, rng: random.Random, modes: Iterable[Mode] = MODES) -> list[Case]:
     """Every write of a task, and everything that can happen there."""
-    return [Case(model.shape, ((1, at, mode, _delay(rng)),)) for at in range(1, model.writes + 1) for mode in MODES]
+    return [Case(model.shape, ((1, at, mode, _delay(rng)),)) for at in range(1, model.writes + 1) for mode in modes]
 
 
 def several(model: Case, rng: random.Random, kills: int, samples: int) -> list[Case]:

@@ -1,4 +1,4 @@
-"""The tasks that die at every point. Each gives what it saw of its steps, so that two ways to its end can be compared."""
+"""The tasks that die at every point. Each gives what it saw of its steps: two ways to its end can be compared."""
 
 import asyncio
 from pathlib import Path
@@ -178,6 +178,30 @@ async def flaky_inside(ctx: Context, notes: Path) -> object:
         return await ctx.step("flaky", first_time_refused, notes)
 
     return await _decided(ctx, ctx.step("outer", outer), "outer")
+
+
+@shape
+async def flaky_then_nested(ctx: Context, notes: Path) -> object:
+    """The first record after the failure is one below a step."""
+
+    async def backup() -> str:
+        started()
+        return await ctx.step("in", made, "backup")
+
+    try:
+        return {"flaky": await ctx.step("flaky", first_time_refused, notes)}
+    except NoStockError:
+        return {"backup": await ctx.step("backup", backup)}
+
+
+@shape
+async def flaky_then_parallel(ctx: Context, notes: Path) -> object:
+    """The first records after the failure, of a branch, are those of branches."""
+    (end,) = await ctx.all_settled(ctx.step("flaky", first_time_refused, notes))
+    if end.ok:
+        return {"~1/flaky": end.value}
+    both = await asyncio.gather(*(ctx.step("backup", made_later, n) for n in range(2)))
+    return {f"~{n + 2}/backup": value for n, value in enumerate(both)}
 
 
 async def _decided(ctx: Context, asked: object, key: str = "flaky") -> object:

@@ -6,7 +6,7 @@ from typing import Final
 from milepost.errors import StepKeyError
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
-from milepost.sdk.scope import Scope, checked, scope
+from milepost.sdk.scope import Failure, Scope, checked, scope
 from milepost.values import Encoded, pack_within, read
 
 RESERVED: Final = "~"
@@ -51,7 +51,7 @@ class Journal:
     def step_failed(self, key: str, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
         if not isinstance(error, OURS):
-            (scope.get(None) or Scope()).failures.append((key, describe(error)))
+            (scope.get(None) or Scope()).failures.append(Failure(key, describe(error)))
 
     def take_failures(self) -> list[tuple[str, str]]:
         """Give key and error of the steps that failed, and that this branch went on from, since its last record."""

@@ -6,8 +6,9 @@ that a branch spawns is `~n`; steps called in the body of a step stand below tha
 
 import asyncio
 from asyncio import Future
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterable
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from milepost.errors import StepKeyError
@@ -16,15 +17,24 @@ from milepost.wire.pod import MAX_KEY_BYTES
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Failure:
+    """A step that raised, and the text of its record. `told`: that record is on its way, before any that follows it."""
+
+    key: str
+    error: str
+    told: bool = False
+
+
 class Scope:
-    """One branch. `order`: the keys of its steps as they were called; `failures`: key and error of those that failed,
-    until the next record of the branch shows that the task went on from them.
+    """One branch. `order`: the keys of its steps as they were called; `failures`: those that failed, until a record
+    shows that the task went on from them: one of this branch, or of what it began afterwards.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", failures: Iterable[Failure] = ()) -> None:
         self.prefix = prefix
         self.order: list[str] = []
-        self.failures: list[tuple[str, str]] = []
+        self.failures = list(failures)
         self._calls: dict[str, int] = {}
         self._spawned = 0
         self._ended: list[tuple[asyncio.Future[Any], Scope]] = []
@@ -45,7 +55,13 @@ class Scope:
     def branch(self) -> "Scope":
         """Give the scope of the next task spawned here."""
         self._spawned += 1
-        return Scope(f"{self.prefix}~{self._spawned}/")
+        return Scope(f"{self.prefix}~{self._spawned}/", self._pending())
+
+    @staticmethod
+    def inside(key: str) -> "Scope":
+        """Give the scope of the body of a step that is called here."""
+        here = scope.get(None)
+        return Scope(f"{key}>", here._pending() if here is not None else ())
 
     def ended(self, task: "asyncio.Future[Any]", branch: "Scope") -> None:
         """Keep the failures of a branch that ended: who goes on from it goes on from them."""
@@ -53,20 +69,25 @@ class Scope:
             self._ended.append((task, branch))
 
     def take_failures(self) -> list[tuple[str, str]]:
-        """Give, once, the failures that code of this branch went on from: its own, and those of branches it awaited."""
-        taken, self.failures = self.failures, []
-        if self._ended:
-            unseen = [(task, branch) for task, branch in self._ended if not _seen(task)]
-            for task, branch in self._ended:
-                if _seen(task):
-                    taken += branch.take_failures()
-            self._ended = unseen
-        return taken
+        """Give, once, key and error of the failures that code of this branch went on from."""
+        if not self.failures and not self._ended:
+            return []
+        taken = self._pending()
+        self.failures = []
+        for failure in taken:
+            failure.told = True
+        return [(failure.key, failure.error) for failure in taken]
 
-    @staticmethod
-    def inside(key: str) -> "Scope":
-        """Give the scope of a step's body."""
-        return Scope(f"{key}>")
+    def _pending(self) -> list[Failure]:
+        """Those of this branch and of the branches that it awaited."""
+        if self._ended:
+            seen = [branch for task, branch in self._ended if _seen(task)]
+            self._ended = [(task, branch) for task, branch in self._ended if not _seen(task)]
+            for branch in seen:
+                self.failures += [one for one in branch._pending() if one not in self.failures]
+        if self.failures:
+            self.failures = [failure for failure in self.failures if not failure.told]
+        return self.failures
 
 
 scope: ContextVar[Scope] = ContextVar("milepost_scope")
