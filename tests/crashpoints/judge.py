@@ -6,7 +6,7 @@ from collections import Counter
 from tests.crashpoints.rig import Case
 
 FREE = "flaky"
-"""Part of the names of tasks whose way is open until it is recorded: an answer that was lost with a process may be another one next time."""
+"""Tasks of such a name have an open way until it is recorded: an answer that was lost may be another one next time."""
 
 
 def faults(case: Case, model: Case) -> list[str]:

@@ -55,36 +55,36 @@ class Scope:
     def branch(self) -> "Scope":
         """Give the scope of the next task spawned here."""
         self._spawned += 1
-        return Scope(f"{self.prefix}~{self._spawned}/", self._pending())
+        return Scope(f"{self.prefix}~{self._spawned}/", self.pending())
 
     @staticmethod
     def inside(key: str) -> "Scope":
         """Give the scope of the body of a step that is called here."""
         here = scope.get(None)
-        return Scope(f"{key}>", here._pending() if here is not None else ())
+        return Scope(f"{key}>", here.pending() if here is not None else ())
 
     def ended(self, task: "asyncio.Future[Any]", branch: "Scope") -> None:
         """Keep the failures of a branch that ended: who goes on from it goes on from them."""
-        if branch.failures or branch._ended:
+        if branch.failures or branch._ended:  # noqa: SLF001  (its own kind)
             self._ended.append((task, branch))
 
     def take_failures(self) -> list[tuple[str, str]]:
         """Give, once, key and error of the failures that code of this branch went on from."""
         if not self.failures and not self._ended:
             return []
-        taken = self._pending()
+        taken = self.pending()
         self.failures = []
         for failure in taken:
             failure.told = True
         return [(failure.key, failure.error) for failure in taken]
 
-    def _pending(self) -> list[Failure]:
+    def pending(self) -> list[Failure]:
         """Those of this branch and of the branches that it awaited."""
         if self._ended:
             seen = [branch for task, branch in self._ended if _seen(task)]
             self._ended = [(task, branch) for task, branch in self._ended if not _seen(task)]
             for branch in seen:
-                self.failures += [one for one in branch._pending() if one not in self.failures]
+                self.failures += [one for one in branch.pending() if one not in self.failures]
         if self.failures:
             self.failures = [failure for failure in self.failures if not failure.told]
         return self.failures
