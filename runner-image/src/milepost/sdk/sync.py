@@ -5,11 +5,11 @@ from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import Reply, compact
-from milepost.sdk import local
+from milepost.sdk import chance, local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
 from milepost.sdk.journal import Journal
@@ -18,6 +18,10 @@ from milepost.sdk.scope import Scope, checked, scope
 from milepost.sdk.signature import returned
 from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -103,6 +107,18 @@ class SyncContext:
     def _record_failures(self) -> None:
         for key, error in self._journal.take_failures():
             self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
+
+    def now(self) -> "datetime":
+        """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
+        return self.step("ctx.now", chance.plain_now)
+
+    def random(self) -> float:
+        """Give a random number from 0 up to 1: the same in every attempt."""
+        return self.step("ctx.random", chance.plain_random)
+
+    def uuid(self) -> "UUID":
+        """Give a random UUID: the same in every attempt."""
+        return self.step("ctx.uuid", chance.plain_uuid)
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
