@@ -169,7 +169,7 @@ def test_cancelling_a_plain_task():
 
 async def test_a_dead_process_does_nothing_more():
     @task
-    async def stubborn(ctx: Context) -> str:
+    async def stubborn() -> str:
         background = asyncio.create_task(asyncio.sleep(3600))
         try:
             await charge(1)
@@ -190,8 +190,8 @@ async def test_a_dead_process_does_nothing_more():
 
 async def test_a_death_in_a_branch_ends_those_that_wait():
     @task
-    async def waits(ctx: Context) -> None:
-        asyncio.get_running_loop().create_task(charge(1))  # noqa: RUF006
+    async def waits() -> None:
+        asyncio.get_running_loop().create_task(charge(1))
         await asyncio.Event().wait()
 
     assert (await AsyncTaskRun(waits).attempt(crash=unacknowledged(1))).end == "crashed"
@@ -199,7 +199,7 @@ async def test_a_death_in_a_branch_ends_those_that_wait():
 
 async def test_code_that_changes_between_two_attempts():
     @task(id="order")
-    async def newer(ctx: Context, amount: int, items: list[str]) -> list:
+    async def newer(ctx: Context, amount: int, **_: object) -> list:
         return [list(await charge(amount)), await ctx.step("gift", lambda: "card")]
 
     run = AsyncTaskRun(order, INPUT)

@@ -58,8 +58,7 @@ class MemorySidecar:
         self.numbers = 0
         self._rows = rows
         self._tell_before, self._tell_after = writes, wrote
-        reader = _Reader(self.state, rows)
-        self._routes = Routes(self.state, _Forwarder(self), reader, _Settler(self.state, settle))
+        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle))
         rows.live = start.attempt
         _now(self.state.began(start))
 
@@ -108,24 +107,27 @@ class _Forwarder(Forwarder):
 
 
 class _Reader(Reader):
-    def __init__(self, state: AttemptState, rows: Rows) -> None:
-        self._state = state
+    def __init__(self, sidecar: MemorySidecar, rows: Rows) -> None:
+        self._sidecar = sidecar
         self._rows = rows
 
     async def newest(self, kind: RecordKind, key: str) -> Response:
+        self._sidecar.check_live()
         for record in reversed(self._rows.records):
             if (record.write.kind, record.key) == (kind, key):
                 return newest_response(_told(record))
         raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
 
     async def all_after(self, after: int) -> Response:
+        self._sidecar.check_live()
         lines = b"".join(local_line(compact(_told(record)))[1] for record in self._rows.records if record.seq > after)
         return Response(200, lines, content_type="application/x-ndjson")
 
 
 class _Settler(Settler):
-    def __init__(self, state: AttemptState, settle: Callable[[Settlement], str]) -> None:
-        self._state = state
+    def __init__(self, sidecar: MemorySidecar, settle: Callable[[Settlement], str]) -> None:
+        self._sidecar = sidecar
+        self._state = sidecar.state
         self._settle = settle
 
     async def settle(self, wanted: Settlement) -> str:
@@ -135,6 +137,7 @@ class _Settler(Settler):
             members = {"state": self._state.settled_state}
             raise ProblemError(409, "settled", "this attempt already has its result", members=members)
         self._state.check_open()
+        self._sidecar.check_live()
         state = self._settle(wanted)
         await self._state.settled(state, wanted.identity)
         return state
