@@ -57,7 +57,7 @@ PROGRAMS = (
     ),
     Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True),
     Program("calico-felix", ("go/calico",), ("calico",)),
-    Program("coredns", ("github.com/coredns/coredns@v1.15.0",)),
+    Program("coredns", ("go/coredns",)),
     HELM,
 )
 KIND = Program("kind", ("sigs.k8s.io/kind@v0.33.0",))

@@ -14,7 +14,7 @@ from milepost_operator.domain.runs import Created, Ending, PodSession
 from milepost_operator.domain.states import Reason, RunState
 from milepost_operator.settings import Settings
 from tests.fakes.memory_store import MemoryStore
-from tests.integration.engine import NS, Pod, apply_task, launch, trigger
+from tests.integration.engine import NS, Pod, apply_task, launch, settled, started, trigger
 
 pytestmark = pytest.mark.parametrize("kind", ["memory", "postgres"], indirect=True)
 
@@ -39,7 +39,7 @@ class World:
 
     async def pod(self, run: Created, number: int = 1) -> Pod:
         session = await self.admitted(run, number)
-        return Pod(self.store, session, await self.store.start(session))  # type: ignore[arg-type]
+        return Pod(self.store, session, await started(self.store, session))  # type: ignore[arg-type]
 
     async def lose(self, pod: Pod) -> None:
         """Only the true store has losses; in memory the next launch stands for one."""
@@ -116,7 +116,7 @@ async def test_an_attempt_starts_once_and_is_given_again(world: World) -> None:
     run = await world.run(input='{"z": 1.50}', tags=["t"])
     pod = await world.pod(run)
     await pod.write("a")
-    again = await world.store.start(pod.session)
+    again = await started(world.store, pod.session)
     assert replace(again, records=0, last_seq=0, last_key=None) == pod.start
     assert (again.records, again.last_seq, again.last_key) == (1, 1, "a")
     assert (again.input, again.tags, again.attempt, await world.state(run)) == ('{"z": 1.50}', ["t"], 1, "running")
@@ -167,7 +167,7 @@ async def test_an_older_attempt_is_refused_everything(world: World) -> None:
             await deed()
         refused(error.value, "fenced")
     with pytest.raises(GoneError):
-        await world.store.start(old.session)
+        await started(world.store, old.session)
     forged = Pod(old.store, old.session, new.start)
     assert isinstance(await forged.write("c"), ForbiddenError)
     with pytest.raises(ForbiddenError):
@@ -183,7 +183,7 @@ async def test_a_settle_counts_once_and_closes_the_pod(world: World) -> None:
     assert (view.state, view.result, view.attempts_counted) == ("succeeded", "[1]", 0)
     refused(await pod.write("late"), "settled")
     with pytest.raises(GoneError):
-        await world.store.start(pod.session)
+        await started(world.store, pod.session)
     with pytest.raises(GoneError):
         await world.store.open_session(pod.session.pod_id, NS, pod.session.pod_uid, f"mp-{pod.session.pod_id}-abcde")
     assert [(a.state, a.reason) for a in await world.store.get_attempts(run.run_id)] == [("ended", "Succeeded")]
@@ -203,7 +203,7 @@ async def test_a_failure_decides_what_follows(
 ) -> None:
     run = await world.run()
     pod = await world.pod(run)
-    assert await world.store.settle(pod.session, SettleRequest(pod.fence, "failed", None, failure)) == state
+    assert await settled(world.store, pod.session, SettleRequest(pod.fence, "failed", None, failure)) == state
     view = await world.store.get_run(NS, run.name)
     assert (view.state, view.reason, view.attempts_counted, view.result) == (state, reason, counted, None)
 
@@ -226,7 +226,7 @@ async def test_cancel_asks_who_works_and_ends_who_does_not(world: World) -> None
     await world.store.cancel_run(reserved.run_id, "test")
     assert [await world.state(r) for r in (waiting, reserved)] == ["cancelled", "cancelled"]
     with pytest.raises(GoneError):
-        await world.store.start(session)
+        await started(world.store, session)
     working = await world.run()
     pod = await world.pod(working)
     (before,) = await world.store.beat([(pod.session, HeartbeatRequest(pod.fence))])

@@ -5,9 +5,10 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from milepost.wire.pod import (
@@ -39,6 +40,7 @@ from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.domain.suspension import suspended
 from milepost_operator.domain.why import Pause, Why
 
+T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -260,8 +262,11 @@ class MemoryStore:
         pod.pod_uid = pod_uid
         return PodSession(pod_id, namespace, pod_uid)
 
-    async def start(self, session: PodSession) -> Start:
+    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
         await self._commit()
+        return [_answer(lambda s=session: self._start(s)) for session in sessions]  # type: ignore[misc]
+
+    def _start(self, session: PodSession) -> Start:
         pod = self.pods[session.pod_id]
         if pod.closed:
             raise GoneError("the pod's row is closed")
@@ -337,8 +342,11 @@ class MemoryStore:
                 answers.append(error)
         return answers
 
-    async def settle(self, session: PodSession, request: SettleRequest) -> str:
+    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
         await self._commit()
+        return [_answer(lambda s=session, r=request: self._settle(s, r)) for session, request in requests]  # type: ignore[misc]
+
+    def _settle(self, session: PodSession, request: SettleRequest) -> str:
         pod = self.pods[session.pod_id]
         run = self.runs[UUID(request.fence.run_id)]
         fence = request.fence
@@ -434,3 +442,10 @@ def _view(run: NewRun, run_id: UUID, name: str, created_at: datetime) -> RunView
         started_at=None,
         finished_at=None,
     )
+
+
+def _answer(work: Callable[[], T]) -> T | MilepostError:
+    try:
+        return work()
+    except MilepostError as error:
+        return error

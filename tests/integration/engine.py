@@ -4,11 +4,15 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from milepost.wire.pod import Evidence, Failure, Fence, RecordsRequest, RecordWrite, SettleRequest, Start, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import MilepostError
 from milepost_operator.domain.runs import Created, NewRun, PodSession, Retry, TaskIntake, Timeouts
+from milepost_operator.ports.store import PodStore
 
+T = TypeVar("T")
 NS = "team"
 _ids = itertools.count()
 
@@ -49,17 +53,34 @@ class Pod:
         return answer
 
     async def succeed(self, result: str = '{"ok": true}') -> str:
-        return await self.store.settle(self.session, SettleRequest(self.fence, "succeeded", result))
+        return await settled(self.store, self.session, SettleRequest(self.fence, "succeeded", result))
 
     async def fail(self, kind: str = "user", **changes: object) -> str:
         failure = Failure(kind, "ValueError", "no", "trace", **changes)  # type: ignore[arg-type]
-        return await self.store.settle(self.session, SettleRequest(self.fence, "failed", None, failure, Evidence()))
+        return await settled(self.store, self.session, SettleRequest(self.fence, "failed", None, failure, Evidence()))
 
     async def suspend(self, *waits: Wait) -> str:
-        return await self.store.settle(self.session, SettleRequest(self.fence, "suspended", waits=list(waits)))
+        return await settled(self.store, self.session, SettleRequest(self.fence, "suspended", waits=list(waits)))
 
     async def records(self) -> list[tuple[str, str]]:
         return [(r.key, r.value) async for r in self.store.records(self.fence, 0)]
+
+
+def told(answer: T | MilepostError) -> T:
+    """The answer to one of many, or raise the error that it is."""
+    if isinstance(answer, MilepostError):
+        raise answer
+    return answer
+
+
+async def started(store: PodStore, session: PodSession) -> Start:
+    (answer,) = await store.start([session])
+    return told(answer)
+
+
+async def settled(store: PodStore, session: PodSession, request: SettleRequest) -> str:
+    (answer,) = await store.settle([(session, request)])
+    return told(answer)
 
 
 async def launch(store: PostgresStore) -> list[PodSession]:
@@ -78,7 +99,7 @@ async def launch(store: PostgresStore) -> list[PodSession]:
 async def next_pod(store: PostgresStore) -> Pod:
     """The one attempt that can start now."""
     (session,) = await launch(store)
-    return Pod(store, session, await store.start(session))
+    return Pod(store, session, await started(store, session))
 
 
 async def eventually(check: Callable[[], Awaitable[object]], seconds: float = 5.0) -> None:

@@ -18,7 +18,7 @@ from milepost_operator.domain.errors import ConflictError, GoneError, MilepostEr
 from milepost_operator.domain.runs import Ending, PodSession, QueueIntake, Retry, Timeouts
 from milepost_operator.domain.states import Reason
 from tests.integration import engine_model as m
-from tests.integration.engine import NS, Pod, apply_task, trigger
+from tests.integration.engine import NS, Pod, apply_task, started, trigger
 from tests.integration.engine_rows import Rows, difference, expectation
 
 T = TypeVar("T")
@@ -291,9 +291,9 @@ class Engine(RuleBasedStateMachine):
     def start(self, n: int) -> None:
         session, run, number = self.sessions[-1 - n % min(len(self.sessions), 8)]
         if not self.model.may_write(run, number):
-            self.refused(self.store.start(session), "gone", GoneError)
+            self.refused(started(self.store, session), "gone", GoneError)
             return
-        start = self.do(self.store.start(session))
+        start = self.do(started(self.store, session))
         self.model.start(run)
         assert (start.run_id, start.attempt, start.cause, start.records) == (
             run.id,

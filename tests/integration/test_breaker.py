@@ -10,7 +10,7 @@ from milepost_operator.domain.breaker import Phase, Policy
 from milepost_operator.domain.queues import BreakerView
 from milepost_operator.domain.runs import QueueIntake, Retry
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, launch, trigger
+from tests.integration.engine import NS, Pod, apply_task, launch, started, trigger
 
 Q = "agents"
 POLICY = Policy(failures=3, window_seconds=60, open_seconds=30, probes=2)
@@ -28,7 +28,7 @@ async def guarded(store: PostgresStore) -> PostgresStore:
 
 
 async def pods(store: PostgresStore) -> list[Pod]:
-    return [Pod(store, session, await store.start(session)) for session in await launch(store)]
+    return [Pod(store, session, await started(store, session)) for session in await launch(store)]
 
 
 async def breaker(store: PostgresStore) -> BreakerView:

@@ -11,7 +11,7 @@ from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.errors import ConflictError, GoneError, NotFoundError
 from milepost_operator.domain.runs import PodSession, QueueIntake
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, started, trigger
 
 Q = "agents"
 
@@ -45,7 +45,7 @@ async def resume(store: PostgresStore) -> None:
 
 async def start_or_gone(store: PostgresStore, session: PodSession) -> bool:
     try:
-        await store.start(session)
+        await started(store, session)
     except GoneError:
         return False
     return True
@@ -68,7 +68,7 @@ async def test_runs_that_were_admitted_go_back_to_their_place(busy: PostgresStor
         await trigger(busy)
     before = await rows(busy, "run_id, order_at, ready_at")
     sessions = await launch(busy)
-    at_work = Pod(busy, sessions[0], await busy.start(sessions[0]))
+    at_work = Pod(busy, sessions[0], await started(busy, sessions[0]))
     assert await busy.pause_queue(NS, Q, "alice") == 3
     assert sorted(await states(busy)) == ["queued"] * 5 + ["running"]
     assert await rows(busy, "run_id, order_at, ready_at") == before
@@ -79,13 +79,13 @@ async def test_runs_that_were_admitted_go_back_to_their_place(busy: PostgresStor
     assert {pod["state"] for pod in pods} == {"closing"}
     for session in sessions[1:]:
         with pytest.raises(GoneError):
-            await busy.start(session)
+            await started(busy, session)
     assert await at_work.succeed() == "succeeded"
     await resume(busy)
     again = await launch(busy)
     assert len(again) == 4
-    started = [await busy.start(session) for session in again]
-    assert [(one.attempt, one.cause) for one in started] == [(2, "first")] * 3 + [(1, "first")]
+    begun = [await started(busy, session) for session in again]
+    assert [(one.attempt, one.cause) for one in begun] == [(2, "first")] * 3 + [(1, "first")]
 
 
 async def test_a_pause_keeps_the_cause_of_a_retry(busy: PostgresStore) -> None:
@@ -117,7 +117,7 @@ async def test_a_manifest_pauses_and_only_a_manifest_resumes(busy: PostgresStore
     for _ in range(3):
         await trigger(busy)
     sessions = await launch(busy)
-    await busy.start(sessions[0])
+    await started(busy, sessions[0])
     await queue(busy, generation=2, paused=True)
     assert sorted(await states(busy)) == ["queued", "queued", "running"]
     view = await busy.get_queue(NS, Q)
@@ -188,7 +188,7 @@ async def test_a_start_and_a_pause_have_one_winner(busy: PostgresStore, settings
     await busy.change_queue(NS, Q, "bob", 24)
     for _ in range(24):
         await trigger(busy)
-    put_back = started = 0
+    put_back = begun = 0
     async with PostgresStore.open(settings) as other:
         for turn in range(8):
             sessions = await launch(busy)
@@ -197,14 +197,14 @@ async def test_a_start_and_a_pause_have_one_winner(busy: PostgresStore, settings
             won = await asyncio.gather(*(start_or_gone(busy, session) for session in sessions))
             back = await pausing
             assert sum(won) + back == len(sessions)
-            put_back, started = put_back + back, started + sum(won)
+            put_back, begun = put_back + back, begun + sum(won)
             for session, mine in zip(sessions, won, strict=True):
                 if mine:
-                    await Pod(busy, session, await busy.start(session)).succeed()
+                    await Pod(busy, session, await started(busy, session)).succeed()
             assert {"admitted", "running"}.isdisjoint(await states(busy))
             assert set((await busy.violations()).values()) == {0}
             await resume(busy)
-    assert put_back + started > 0
+    assert put_back + begun > 0
 
 
 async def test_no_admission_commits_after_a_pause(busy: PostgresStore, settings: Settings) -> None:

@@ -46,7 +46,7 @@ PLANTED: dict[str, list[tuple[str, str, str]]] = {
     "heartbeats without a fence": [
         ("beat", "and i.attempt = h.attempt and i.token = h.token and i.pod_id = h.pod_id", "")
     ],
-    "an ended attempt keeps its token": [("fence_off", "token = null, pod_id = null", "pod_id = null")],
+    "an ended attempt keeps its token": [("end_attempts", "set token = null, pod_id = null", "set pod_id = null")],
     "an early signal is forgotten": [("resolve_waits", "where run_id = any($1) and taken_by is null", "where false")],
     "a signal is taken twice": [("resolve_waits", "set taken_by = d.wait_id", "set taken_by = null")],
     "a resume joins the queue at its end": [
@@ -54,7 +54,9 @@ PLANTED: dict[str, list[tuple[str, str, str]]] = {
     ],
     "sleep counts as the run's time": [("resume", "+ (clock_timestamp() - r.suspended_at)", "")],
     "a retry without its backoff": [("promote", "and ready_at <= clock_timestamp()", "")],
-    "a suspension keeps the pod": [("pod_to_closing", "where pod_id = $1", "where false and pod_id = $1")],
+    "a suspension keeps the pod": [
+        ("end_attempts", "where p.pod_id = e.pod_id", "where false and p.pod_id = e.pod_id")
+    ],
     "a lease lapses though nobody could beat": [("overdue", "and p.up_since + $3 <= clock_timestamp()", "")],
     "queue TTL in a paused queue": [("expire_queued", "and q.name = r.queue and q.paused", "and false")],
 }

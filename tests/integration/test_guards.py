@@ -8,7 +8,7 @@ import pytest
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import QueueIntake
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, launch, next_pod, started, trigger
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
@@ -76,8 +76,8 @@ async def test_an_end_frees_one_slot(store: PostgresStore) -> None:
     for _ in range(6):
         await trigger(store)
     first, second = await launch(store)
-    await Pod(store, first, await store.start(first)).succeed()
-    await Pod(store, second, await store.start(second)).write("at work")
+    await Pod(store, first, await started(store, first)).succeed()
+    await Pod(store, second, await started(store, second)).write("at work")
     assert await store.admit(100) == 1
     assert await store.admit(100) == 0
     held = await store._db.fetch("select count(*) as n from runs where state in ('admitted', 'running', 'cancelling')")

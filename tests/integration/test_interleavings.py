@@ -16,7 +16,7 @@ from milepost_operator.domain.errors import ConflictError, DeposedError, Forbidd
 from milepost_operator.domain.runs import Ending, PodSession, QueueIntake, Retry
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, trigger
+from tests.integration.engine import NS, Pod, apply_task, started, trigger
 
 SECONDS = 8.0
 LIMIT = 3
@@ -96,7 +96,7 @@ class Chaos:
         if self.sessions:
             session = self.rng.choice(self.sessions[-6:])
             store = self.store
-            start = await store.start(session)
+            start = await started(store, session)
             known = self.acknowledged.setdefault(UUID(start.run_id), {})
             promised = dict(known)
             pod = Pod(store, session, start)
@@ -189,7 +189,7 @@ class Chaos:
                     await deed()
                 for session in self.sessions[-LIMIT * 4 :]:
                     try:
-                        await Pod(self.store, session, await self.store.start(session)).succeed()
+                        await Pod(self.store, session, await started(self.store, session)).succeed()
                     except MilepostError:
                         continue
 

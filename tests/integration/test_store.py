@@ -18,7 +18,7 @@ from milepost_operator.domain.errors import (
 from milepost_operator.domain.runs import Ending, QueueIntake, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, eventually, launch, next_pod, started, trigger
 
 
 async def state_of(store: PostgresStore, name: str) -> str:
@@ -64,7 +64,7 @@ async def test_an_older_attempt_can_write_nothing(store: PostgresStore) -> None:
     with pytest.raises(ConflictError):
         await old.succeed()
     with pytest.raises(GoneError):
-        await store.start(old.session)
+        await started(store, old.session)
     assert await new.succeed() == "succeeded"
 
 
@@ -72,7 +72,7 @@ async def test_another_pods_fence_is_refused(store: PostgresStore) -> None:
     await apply_task(store)
     await trigger(store)
     await trigger(store)
-    a, b = [Pod(store, s, await store.start(s)) for s in await launch(store)]
+    a, b = [Pod(store, s, await started(store, s)) for s in await launch(store)]
     forged = Pod(store, a.session, b.start)
     assert isinstance(await forged.write("x"), ForbiddenError)
     with pytest.raises(ForbiddenError):
@@ -121,7 +121,7 @@ async def test_many_sidecars_share_one_commit_each_with_its_own_answer(store: Po
     await apply_task(store)
     for _ in range(3):
         await trigger(store)
-    pods = [Pod(store, s, await store.start(s)) for s in await launch(store)]
+    pods = [Pod(store, s, await started(store, s)) for s in await launch(store)]
     stale = replace(pods[0].fence, token=1 << 40)
     requests = [
         (
@@ -192,7 +192,7 @@ async def test_a_restarted_sidecar_gets_its_attempt_again(store: PostgresStore) 
     pod = await next_pod(store)
     await pod.write("one")
     pod_id, pod_uid = pod.session.pod_id, pod.session.pod_uid
-    again = await store.start(await store.open_session(pod_id, NS, pod_uid, f"mp-{pod_id}-abcde"))
+    again = await started(store, await store.open_session(pod_id, NS, pod_uid, f"mp-{pod_id}-abcde"))
     assert (again.attempt, again.token, again.last_seq) == (1, pod.start.token, 1)
 
 

@@ -12,7 +12,7 @@ from milepost_operator.domain.errors import ConflictError, InvalidInputError, No
 from milepost_operator.domain.runs import Ending, QueueIntake, RunView, Timeouts
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, Pod, apply_task, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, next_pod, started, trigger
 
 APPROVED = Wait("approve#1", "signal", name="approve")
 
@@ -207,7 +207,7 @@ async def test_run_seconds_stand_still_and_the_deadline_does_not(store: Postgres
         await store.launched(epoch, order.pod_id, "job")
         name = f"mp-{order.pod_id}-abcde"
         session = await store.open_session(order.pod_id, NS, "uid", name)
-        pod = Pod(store, session, await store.start(session))
+        pod = Pod(store, session, await started(store, session))
         await pod.suspend(APPROVED)
     await age(store, sleeper.run_id, 5000)
     await age(store, late.run_id, 5000)

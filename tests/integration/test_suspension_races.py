@@ -15,7 +15,7 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.lifecycle import RunFilter
 from milepost_operator.domain.runs import QueueIntake
 from milepost_operator.settings import Settings
-from tests.integration.engine import NS, apply_task, launch, next_pod, trigger
+from tests.integration.engine import NS, apply_task, launch, next_pod, started, trigger
 from tests.integration.engine import Pod as Sidecar
 from tests.integration.test_pod_processes import port
 from tests.unit.sdk.conftest import Pod, curl
@@ -35,12 +35,12 @@ async def test_signals_timers_children_and_pods_at_once(store: PostgresStore, re
     await store.apply_queue(QueueIntake(NS, "open", "u", 1, None))
     await apply_task(store, queue="open")
     parents = [await trigger(store) for _ in range(RUNS)]
-    pods = [Sidecar(store, s, await store.start(s)) for s in await launch(store)]
+    pods = [Sidecar(store, s, await started(store, s)) for s in await launch(store)]
     children = [await trigger(store) for _ in range(RUNS)]
     for pod, child in zip(pods, children, strict=True):
         parent = UUID(pod.start.run_id)
         await store._db.fetch("update runs set parent_run = $2 where run_id = $1", child.run_id, parent)
-    work = [Sidecar(store, s, await store.start(s)) for s in await launch(store)]
+    work = [Sidecar(store, s, await started(store, s)) for s in await launch(store)]
 
     async def suspend(pod: Sidecar, child: UUID) -> None:
         mine = Sidecar(rng.choice(replicas), pod.session, pod.start)

@@ -10,7 +10,7 @@ from milepost.wire.pod import Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.breaker import Policy
 from milepost_operator.domain.runs import QueueIntake, Retry
-from tests.integration.engine import NS, Pod, apply_task, launch, next_pod, trigger
+from tests.integration.engine import NS, Pod, apply_task, launch, next_pod, started, trigger
 
 Q = "agents"
 
@@ -227,7 +227,7 @@ async def test_a_note_of_the_launcher_is_shown_once_it_held(busy: PostgresStore)
     assert await looked_at(busy) == 1
     assert await looked_at(busy) == 0
     assert await shown(busy, run) == ("Unschedulable", "0/4 nodes", 1, rev + 1)
-    pod = Pod(busy, session, await busy.start(session))
+    pod = Pod(busy, session, await started(busy, session))
     assert (await shown(busy, run))[:3] == (None, None, 1)
     await pod.succeed()
 

@@ -57,7 +57,7 @@ def contestants() -> list[Contestant]:
     }
     return [
         Contestant("plain SQL", None, (100,), (*module, "tests.benchmarks.engine.plain")),
-        Contestant("milepost", None, (10, 50), (*module, "tests.benchmarks.engine.ours")),
+        Contestant("milepost", None, (50, 100), (*module, "tests.benchmarks.engine.ours")),
         *[
             Contestant(name, name, tries, (peer, str(HERE / "peers" / f"peer_{name.partition('-')[0]}.py")))
             for name, tries in theirs.items()

@@ -10,9 +10,10 @@ import time
 
 import uvloop
 
-from milepost.wire.pod import Fence, SettleRequest
+from milepost.wire.pod import Fence, SettleRequest, Start
 from milepost_operator.adapters.postgres.migrate import migrate
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.api.batcher import Batcher
 from milepost_operator.domain.runs import NewRun, PodSession, QueueIntake, Retry, TaskIntake, Timeouts
 from milepost_operator.settings import Settings
 
@@ -64,11 +65,14 @@ async def drain(url: str, jobs: int, concurrency: int) -> float:
     async with PostgresStore.open(settings(url, min(concurrency, 50))) as store:
         gate = asyncio.Semaphore(concurrency)
 
+        starts: Batcher[PodSession, Start] = Batcher(store.start, _ignore)
+        settles: Batcher[tuple[PodSession, SettleRequest], str] = Batcher(store.settle, _ignore)
+
         async def serve(session: PodSession) -> None:
             async with gate:
-                start = await store.start(session)
+                start = await starts.submit(session)
                 fence = Fence(start.run_id, start.attempt, start.token)
-                await store.settle(session, SettleRequest(fence, "succeeded", "null"))
+                await settles.submit((session, SettleRequest(fence, "succeeded", "null")))
 
         took, left = 0.0, jobs
         while left > 0:
@@ -83,6 +87,10 @@ async def drain(url: str, jobs: int, concurrency: int) -> float:
             took += time.perf_counter() - began
             left -= admitted
         return jobs / took
+
+
+def _ignore(_: int, __: float) -> None:
+    """Batches are not watched here."""
 
 
 async def launch(store: PostgresStore) -> list[PodSession]:

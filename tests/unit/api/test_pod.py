@@ -314,10 +314,10 @@ async def test_a_malformed_query_is_refused(bench: Bench, query: dict) -> None:
 async def test_an_unexpected_error_tells_nothing_of_itself(bench: Bench) -> None:
     sidecar = await bench.pod()
 
-    async def broken(*_: object) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    bench.store.start = broken  # type: ignore[method-assign,assignment]
+    bench.store._start = broken  # type: ignore[method-assign,assignment]
     answer = await sidecar.post("start")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text

@@ -41,11 +41,13 @@ class Batcher(Generic[Request, Answer]):
         commit: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | MilepostError]]],
         observe: Callable[[int, float], None],
         *,
+        max_records: int = MAX_BATCH_RECORDS,
         max_waiting: int = MAX_WAITING_REQUESTS,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self._commit = commit
         self._observe = observe
+        self._max_records = max_records
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._queue: deque[_Waiting[Request, Answer]] = deque()
@@ -84,7 +86,7 @@ class Batcher(Generic[Request, Answer]):
             first = self._queue[0]
             records += first.records
             size += first.size
-            if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):
+            if batch and (records > self._max_records or size > MAX_BATCH_BYTES):
                 break
             self._queue.popleft()
             self._bytes -= first.size

@@ -23,6 +23,7 @@ from milepost.wire.pod import (
     SessionRequest,
     SettleAnswer,
     SettleRequest,
+    Start,
 )
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api import checks
@@ -51,6 +52,8 @@ _ENVELOPE: Final = 262_144
 _ESCAPING: Final = 3
 """JSON text inside a JSON string: quotes double, and a letter that needs an escape takes up to six bytes for two."""
 _CHUNK: Final = 65_536
+_STARTS: Final = 32
+"""In one batch: each answer carries an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class PodApi:
         self._limits = limits
         self._metrics = metrics
         self._poke = poke
+        self._start: Batcher[PodSession, Start] = Batcher(store.start, _observer(metrics, "start"), max_records=_STARTS)
+        self._settle: Batcher[tuple[PodSession, SettleRequest], str] = Batcher(
+            store.settle, _observer(metrics, "settle")
+        )
         self._append: Batcher[tuple[PodSession, RecordsRequest], list[int]] = Batcher(
             store.append, _observer(metrics, "records")
         )
@@ -129,7 +136,7 @@ class PodApi:
         return Session(self._sessions.sign(session, pod_name), TTL_SECONDS)
 
     async def start(self, request: Request) -> Response:
-        return json_response(await self._store.start(session_of(request)))
+        return json_response(await self._start.submit(session_of(request)))
 
     async def append(self, request: Request) -> Response:
         session = session_of(request)
@@ -188,7 +195,7 @@ class PodApi:
         checks.require_fence(asked.fence)
         if asked.result is not None:
             await require_value(asked.result, limit, "result-too-large", "the result")
-        state = await self._store.settle(session, asked)
+        state = await self._settle.submit((session, asked), size=len(body))
         self._poke()
         self._metrics.settled.labels(state, asked.failure.kind if asked.failure else asked.outcome).inc()
         return json_response(SettleAnswer(state))

@@ -117,8 +117,8 @@ class PodStore(Protocol):
     async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
         """Bind the pod's uid to its row (compare-and-set). ForbiddenError, GoneError, NotFoundError."""
 
-    async def start(self, session: PodSession) -> Start:
-        """Start the reserved attempt, or give it again to the same pod. GoneError, ConflictError."""
+    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
+        """Start the reserved attempts, or give them again to the same pods. Per pod: GoneError, ForbiddenError."""
 
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
         """ForbiddenError for another pod's attempt, ConflictError `fenced`/`settled`."""
@@ -140,8 +140,10 @@ class PodStore(Protocol):
     ) -> Sequence[HeartbeatAnswer | MilepostError]:
         """Renew leases."""
 
-    async def settle(self, session: PodSession, request: SettleRequest) -> str:
-        """Record the end of an attempt and what follows for its run. Idempotent. Returns the run's state."""
+    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
+        """Record the ends of attempts and what follows for their runs. Idempotent. Per request: the run's state, or
+        ForbiddenError, ConflictError `fenced`, InvalidInputError.
+        """
 
 
 class Duties(Protocol):

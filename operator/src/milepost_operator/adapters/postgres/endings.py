@@ -1,9 +1,11 @@
 """Ending an attempt inside a transaction: settle, a pod's death, a lapsed lease, a timeout and a cancel all end here.
 
-Lock order: run, attempt, head.
+Lock order: run, attempt, head; of several runs in the order of their ids.
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import orjson
 
@@ -50,58 +52,76 @@ async def finish_waiting(connection: Connection, run: Row, state: RunState, reas
     await add_event(connection, run["run_id"], event, message, warning=state is not RunState.CANCELLED, terminal=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The live attempt of a locked run that ends, with its rows. `settled`: by the pod's own word, with its `result`.
+
+    `last_seq`: of the run's newest record.
+    """
+
+    run: Row
+    attempt: Row
+    last_seq: int
+    ending: Ending
+    settled: bool
+    result: str | None = None
+
+
 async def end_attempt(
-    db: Database,
-    connection: Connection,
-    run: Row,
-    attempt: Row,
-    ending: Ending,
-    *,
-    settled: bool,
-    result: str | None = None,
+    db: Database, connection: Connection, run: Row, attempt: Row, ending: Ending, *, settled: bool
 ) -> Next:
-    """End the live attempt of a locked run and move the run on. `settled`: the pod's own word, with its `result`."""
+    """End the live attempt of one locked run, as `end_attempts`."""
     head = await connection.fetchrow(Q["head_for_ending"], run["run_id"])
+    (following,) = await end_attempts(db, connection, [Ended(run, attempt, head["last_seq"], ending, settled=settled)])
+    return following
+
+
+async def end_attempts(db: Database, connection: Connection, ended: Sequence[Ended]) -> list[Next]:
+    """End live attempts of locked runs and move the runs on; what follows for each."""
+    followings = [_decide(db, one) for one in ended]
+    rows = [_row(one, following) for one, following in zip(ended, followings, strict=True)]
+    await connection.execute(Q["end_attempts"], *(list(column) for column in zip(*rows, strict=True)))
+    return followings
+
+
+def _decide(db: Database, one: Ended) -> Next:
     facts = RunFacts(
-        cancel_requested=run["cancel_requested_at"] is not None,
-        attempts_counted=run["attempts_counted"],
-        infra_streak=run["infra_streak"],
-        progressed=head["last_seq"] > attempt["resumed_after"],
-        retry=retry_of(run["retry"]),
+        cancel_requested=one.run["cancel_requested_at"] is not None,
+        attempts_counted=one.run["attempts_counted"],
+        infra_streak=one.run["infra_streak"],
+        progressed=one.last_seq > one.attempt["resumed_after"],
+        retry=retry_of(one.run["retry"]),
         infra_budget=db.settings.infra_budget,
     )
-    following = decide(facts, ending, random.random())  # noqa: S311  jitter, not a secret
-    await connection.execute(
-        Q["end_attempt"],
-        run["run_id"],
-        attempt["attempt"],
-        settled,
+    return decide(facts, one.ending, random.random())  # noqa: S311  jitter, not a secret
+
+
+def _row(one: Ended, following: Next) -> tuple[object, ...]:
+    """The arguments of `end_attempts` for one attempt, in their order."""
+    ending, succeeded = one.ending, following.state is RunState.SUCCEEDED
+    cancelled = one.run["cancel_requested_at"] is not None
+    return (
+        one.run["run_id"],
+        one.attempt["attempt"],
+        one.settled,
         ending.reason,
         ending.message,
         ending.counted,
         ending.infra,
         to_json(dict(ending.evidence)),
-        verdict_of(ending, cancel_requested=facts.cancel_requested),
-    )
-    await connection.execute(Q["fence_off"], run["run_id"])
-    succeeded = following.state is RunState.SUCCEEDED
-    await connection.execute(
-        Q["after_attempt"],
-        run["run_id"],
+        verdict_of(ending, cancel_requested=cancelled),
         following.state,
         following.reason,
         following.message,
         following.attempts_counted,
         following.infra_streak,
         following.dead_lettered,
-        _next_cause(attempt, ending),
-        result if succeeded else None,
+        _next_cause(one.attempt, ending),
+        one.result if succeeded else None,
         None if succeeded or ending.error is None else to_json(dict(ending.error)),
         seconds(following.delay_seconds),
+        *_event(one, following),
     )
-    await connection.execute(Q["pod_to_closing"], attempt["pod_id"])
-    await _tell(connection, run, attempt, ending, following)
-    return following
 
 
 def _next_cause(attempt: Row, ending: Ending) -> str:
@@ -113,22 +133,26 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
     return "infra" if ending.infra else "retry"
 
 
-async def _tell(connection: Connection, run: Row, attempt: Row, ending: Ending, following: Next) -> None:
-    number = attempt["attempt"]
+def _event(one: Ended, following: Next) -> tuple[str | None, str | None, bool, bool]:
+    """What is told of it: reason, message, whether it is a warning, whether it ends the run."""
+    number, ending = one.attempt["attempt"], one.ending
     if following.reason is Reason.PAUSED:
-        return  # one pause would be an Event for each run: the queue tells of it
+        return None, None, False, False  # one pause would be an Event for each run: the queue tells of it
     if following.state in TERMINAL:
         bad = following.state in {RunState.FAILED, RunState.TIMED_OUT, RunState.EXPIRED}
         message = f"attempt {number}: {following.reason}: {following.message}" if bad else following.message
-        event = _FINISHED_EVENT[following.state]
-        await add_event(connection, run["run_id"], event, message, warning=bad, terminal=True)
-        return
+        return _FINISHED_EVENT[following.state], message, bad, True
     if following.state is RunState.SUSPENDED:
-        await add_event(connection, run["run_id"], "RunSuspended", f"attempt {number} {ending.message}")
-        return
+        return "RunSuspended", f"attempt {number} {ending.message}", False, False
     budget = (
-        "infrastructure" if ending.infra else f"{following.attempts_counted} of {retry_of(run['retry']).max_attempts}"
+        "infrastructure"
+        if ending.infra
+        else f"{following.attempts_counted} of {retry_of(one.run['retry']).max_attempts}"
     )
     wait = f"next in {following.delay_seconds:.1f} s" if following.delay_seconds else "next at once"
-    message = f"attempt {number}: {ending.reason}: {ending.message} (counts: {budget}; {wait})"
-    await add_event(connection, run["run_id"], "AttemptFailed", message, warning=True)
+    return (
+        "AttemptFailed",
+        f"attempt {number}: {ending.reason}: {ending.message} (counts: {budget}; {wait})",
+        True,
+        False,
+    )

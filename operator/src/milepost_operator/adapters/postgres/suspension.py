@@ -4,7 +4,8 @@ A run's waits are resolved and its signals taken only under the lock of its row,
 that sleeps on something that has come is never seen.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -43,10 +44,12 @@ async def suspend(db: Database, connection: Connection, run: Row, attempt: Row, 
     return RunState.QUEUED if await _wake(connection, [run["run_id"]]) else RunState.SUSPENDED
 
 
-async def resolved_waits(connection: Connection, run_id: object) -> list[ResolvedWait]:
-    """What the next attempt has not yet read."""
-    rows = await connection.fetch(Q["resolved_waits"], run_id)
-    return [ResolvedWait(r["key"], r["kind"], r["timed_out"], r["resolution"]) for r in rows]
+async def resolved_waits(connection: Connection, run_ids: Sequence[object]) -> Mapping[object, list[ResolvedWait]]:
+    """What the next attempts of these runs have not yet read."""
+    found: dict[object, list[ResolvedWait]] = defaultdict(list)
+    for r in await connection.fetch(Q["resolved_waits"], run_ids):
+        found[r["run_id"]].append(ResolvedWait(r["key"], r["kind"], r["timed_out"], r["resolution"]))
+    return found
 
 
 async def _wake(connection: Connection, run_ids: Sequence[object]) -> int:

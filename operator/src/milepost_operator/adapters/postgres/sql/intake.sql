@@ -122,6 +122,11 @@ update runs set intent_uid = $2, cr_uid = $2, rev = rev + 1 where run_id = $1;
 -- name: lock_run
 select * from runs where run_id = $1 for no key update;
 
+-- name: lock_runs
+-- In their order: two batches can't deadlock.
+select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+from runs where run_id = any($1) order by run_id for no key update;
+
 -- name: run_of_cr
 -- A deleted CR: the run it was made for or shows.
 select run_id, state, intent_uid, cr_uid from runs

@@ -8,32 +8,50 @@ set pod_uid = $3, pod_name = $4, bound_at = coalesce(bound_at, clock_timestamp()
 where cluster = $1 and pod_id = $2 and state not in ('closing', 'closed') and (pod_uid is null or pod_uid = $3)
 returning namespace;
 
--- name: start_attempt
-update attempts
-set state = 'running', started_at = clock_timestamp(), deadline_at = clock_timestamp() + make_interval(secs => $3),
-    resumed_after = $4
-where run_id = $1 and attempt = $2 and state = 'reserved'
-returning attempt;
-
--- name: start_run
-update runs
-set state = case when state = 'admitted' then 'running' else state end,
-    started_at = coalesce(started_at, clock_timestamp()),
-    run_deadline_at = coalesce(run_deadline_at, clock_timestamp() + make_interval(secs => $2)),
-    reason = null, message = null, rev = rev + 1
-where run_id = $1;
-
--- name: start_head
-update run_heads set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $2 where run_id = $1
-returning last_seq, last_key, records;
+-- name: pods_to_start
+select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluster = $1 and pod_id = any($2);
 
 -- name: start_facts
+-- Of locked runs. Heads in the order of the runs, as records lock them.
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
-       r.state as run_state, v.shape, a.cause, a.token, a.state as attempt_state
+       v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
 join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
-where r.run_id = $1;
+join run_heads h on h.run_id = r.run_id
+where r.run_id = any($1)
+order by r.run_id
+for no key update of h;
+
+-- name: start_attempts
+-- The lease begins, also anew for a sidecar that asks again; what is told is told once.
+with starting as (
+    select * from unnest($1::uuid[], $2::int[], $3::float8[], $4::float8[]) as s (run_id, attempt, attempt_seconds, run_seconds)
+), leased as (
+    update run_heads h set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $5
+    from starting s where h.run_id = s.run_id
+    returning h.run_id, h.last_seq, h.last_key, h.records
+), begun as (
+    update attempts a
+    set state = 'running', started_at = clock_timestamp(), resumed_after = l.last_seq,
+        deadline_at = clock_timestamp() + make_interval(secs => s.attempt_seconds)
+    from starting s join leased l on l.run_id = s.run_id
+    where a.run_id = s.run_id and a.attempt = s.attempt and a.state = 'reserved'
+    returning a.run_id, a.attempt, s.run_seconds, l.last_seq, l.last_key, l.records
+), running as (
+    update runs r
+    set state = case when r.state = 'admitted' then 'running' else r.state end,
+        started_at = coalesce(r.started_at, clock_timestamp()),
+        run_deadline_at = coalesce(r.run_deadline_at, clock_timestamp() + make_interval(secs => b.run_seconds)),
+        reason = null, message = null, event_count = r.event_count + 1, rev = r.rev + 1
+    from begun b where r.run_id = b.run_id
+    returning r.run_id, r.event_count
+)
+insert into run_events (run_id, seq, reason, message)
+select r.run_id, r.event_count, case when b.last_seq > 0 then 'AttemptResumed' else 'AttemptStarted' end,
+       left(case when b.last_seq > 0 then format('attempt %s resumed after checkpoint %s (%s)', b.attempt, b.records, b.last_key)
+                 else format('attempt %s started', b.attempt) end, 900)
+from running r join begun b on b.run_id = r.run_id;
 
 -- name: explain_fence
 select a.pod_id, a.state, a.settled, h.token is not distinct from $3 as current

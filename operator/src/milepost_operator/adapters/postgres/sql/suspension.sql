@@ -105,8 +105,8 @@ insert into signals (run_id, name, payload, signal_id) values ($1, $2, $3, $4) r
 
 -- name: resolved_waits
 -- Less those that the run has read and recorded under the same key.
-select w.key, w.kind, w.timed_out, w.resolution from waits w
-where w.run_id = $1 and w.resolved_at is not null
+select w.run_id, w.key, w.kind, w.timed_out, w.resolution from waits w
+where w.run_id = any($1) and w.resolved_at is not null
   and not exists (select 1 from records r where r.run_id = w.run_id and r.key = w.key and r.kind = 'step')
 order by w.ordinal;
 

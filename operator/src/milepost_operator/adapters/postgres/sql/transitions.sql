@@ -21,42 +21,66 @@ update runs set cancel_requested_at = clock_timestamp(), cancel_requested_by = $
 -- name: attempt_for_ending
 select * from attempts where run_id = $1 and attempt = $2 for no key update;
 
--- name: head_for_ending
-select * from run_heads where run_id = $1 for no key update;
+-- name: attempts_for_ending
+-- Of locked runs, with what their heads say. In the order of the runs: two batches can't deadlock.
+select a.*, h.last_seq
+from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
+join attempts a on a.run_id = e.run_id and a.attempt = e.attempt
+join run_heads h on h.run_id = e.run_id
+order by a.run_id
+for no key update of a, h;
 
--- name: end_attempt
--- Its queue's circuit breaker, if there is one, gets the verdict ($9) to judge later: here its lock would be out of order.
-with ended as (
-    update attempts
-    set state = 'ended', settled = $3, reason = $4, message = left($5, 4000), counted = $6, infra = $7, evidence = $8,
-        ended_at = clock_timestamp()
-    where run_id = $1 and attempt = $2 and state <> 'ended'
-    returning reserved_at
+-- name: head_for_ending
+select last_seq from run_heads where run_id = $1 for no key update;
+
+-- name: end_attempts
+-- Attempts end, their fences fall (from here nobody can write for these runs until the next attempt is admitted), their
+-- pods close and their runs move on. A run that a pause put back keeps its time; what it waits for is shown when that
+-- has held. A queue's circuit breaker, if there is one, judges the verdicts later: here its lock would be out of order.
+with ending as (
+    select * from unnest($1::uuid[], $2::int[], $3::bool[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::json[], $9::text[],
+                         $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::bool[], $16::text[],
+                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[])
+        as e (run_id, attempt, settled, reason, message, counted, infra, evidence, verdict,
+              run_state, run_reason, run_message, attempts_counted, infra_streak, dead_lettered, next_cause,
+              result, error, delay, event, event_message, warning, terminal)
+), ended as (
+    update attempts a
+    set state = 'ended', settled = e.settled, reason = e.reason, message = left(e.message, 4000), counted = e.counted,
+        infra = e.infra, evidence = e.evidence, ended_at = clock_timestamp()
+    from ending e where a.run_id = e.run_id and a.attempt = e.attempt and a.state <> 'ended'
+    returning a.run_id, a.pod_id, a.reserved_at, e.verdict
+), fenced as (
+    update run_heads h set token = null, pod_id = null, lease_until = null from ending e where h.run_id = e.run_id
+), closing as (
+    update pods p set state = 'closing', closing_at = clock_timestamp()
+    from ended e where p.pod_id = e.pod_id and p.state not in ('closing', 'closed')
+), moved as (
+    update runs r
+    set state = e.run_state, reason = nullif(e.run_reason, 'Paused'),
+        message = case when e.run_reason <> 'Paused' then left(e.run_message, 4000) end,
+        attempts_counted = e.attempts_counted, infra_streak = e.infra_streak, dead_lettered = e.dead_lettered,
+        dead_lettered_at = case when e.dead_lettered then clock_timestamp() end, next_cause = e.next_cause,
+        result = e.result, error = e.error, wait_code = null, noted = null,
+        ready_at = case when e.run_reason = 'Paused' or e.run_state = 'suspended' then r.ready_at else clock_timestamp() + e.delay end,
+        order_at = case when e.run_state in ('queued', 'suspended') then r.order_at
+                        else order_at(clock_timestamp() + e.delay, r.priority) end,
+        suspended_at = case when e.run_state = 'suspended' then clock_timestamp() end,
+        finished_at = case when e.run_state in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
+        event_count = r.event_count + (e.event is not null)::int, rev = r.rev + 1
+    from ending e where r.run_id = e.run_id
+    returning r.run_id, r.cluster, r.namespace, r.queue, r.event_count
+), told as (
+    insert into run_events (run_id, seq, reason, message, warning, terminal)
+    select m.run_id, m.event_count, e.event, left(e.event_message, 900), e.warning, e.terminal
+    from moved m join ending e on e.run_id = m.run_id where e.event is not null
 )
 insert into breaker_outcomes (cluster, namespace, queue, verdict, admitted_at)
-select q.cluster, q.namespace, q.name, $9, e.reserved_at
+select q.cluster, q.namespace, q.name, e.verdict, e.reserved_at
 from ended e
-join runs r on r.run_id = $1
-join queues q on q.cluster = r.cluster and q.namespace = r.namespace and q.name = r.queue
-where q.breaker is not null and $9 <> 'neutral';
-
--- name: fence_off
--- From here nobody can write for this run, until the next attempt is admitted.
-update run_heads set token = null, pod_id = null, lease_until = null where run_id = $1;
-
--- name: after_attempt
--- A run that a pause put back keeps its time; what it waits for is shown when that has held.
-update runs
-set state = $2, reason = nullif($3, 'Paused'), message = case when $3 <> 'Paused' then left($4, 4000) end,
-    attempts_counted = $5, infra_streak = $6, dead_lettered = $7,
-    dead_lettered_at = case when $7 then clock_timestamp() end, next_cause = $8, result = $9, error = $10,
-    wait_code = null, noted = null,
-    ready_at = case when $3 = 'Paused' or $2 = 'suspended' then ready_at else clock_timestamp() + $11 end,
-    order_at = case when $2 in ('queued', 'suspended') then order_at else order_at(clock_timestamp() + $11, priority) end,
-    suspended_at = case when $2 = 'suspended' then clock_timestamp() end,
-    finished_at = case when $2 in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
-    rev = rev + 1
-where run_id = $1;
+join moved m on m.run_id = e.run_id
+join queues q on q.cluster = m.cluster and q.namespace = m.namespace and q.name = m.queue
+where q.breaker is not null and e.verdict <> 'neutral';
 
 -- name: pod_to_closing
 update pods set state = 'closing', closing_at = clock_timestamp() where pod_id = $1 and state not in ('closing', 'closed');

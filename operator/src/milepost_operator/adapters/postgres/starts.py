@@ -1,0 +1,103 @@
+"""Attempts begin: their pods are checked, their leases run, and the sidecars are told what to do.
+
+Lock order: runs, then heads, each in the order of their ids.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+
+from milepost.wire.pod import Cause, ResolvedWait, Start
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
+from milepost_operator.adapters.postgres.endings import retry_of
+from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.suspension import resolved_waits
+from milepost_operator.domain.errors import ForbiddenError, GoneError, MilepostError
+from milepost_operator.domain.runs import PodSession, Timeouts
+
+
+async def start_attempts(
+    db: Database, connection: Connection, sessions: Sequence[PodSession]
+) -> list[Start | MilepostError]:
+    """Start the attempts that these pods are for, or give them again; per pod its start or why not."""
+    rows = await connection.fetch(Q["pods_to_start"], db.cluster, [session.pod_id for session in sessions])
+    known = {row["pod_id"]: row for row in rows}
+    pods = [_own_pod(session, known.get(session.pod_id)) for session in sessions]
+    run_ids = [pod["run_id"] for pod in pods if not isinstance(pod, MilepostError)]
+    runs = {row["run_id"]: row for row in await connection.fetch(Q["lock_runs"], run_ids)}
+    facts = {row["run_id"]: row for row in await connection.fetch(Q["start_facts"], run_ids)}
+    answers = [pod if isinstance(pod, MilepostError) else _its_attempt(pod, runs, facts) for pod in pods]
+    starting = [answer for answer in answers if not isinstance(answer, MilepostError)]
+    if not starting:
+        return [answer for answer in answers if isinstance(answer, MilepostError)]
+    timeouts = {row["run_id"]: Timeouts(**orjson.loads(row["timeouts"])) for row in starting}
+    await connection.execute(
+        Q["start_attempts"],
+        [row["run_id"] for row in starting],
+        [row["attempt"] for row in starting],
+        [float(timeouts[row["run_id"]].attempt_seconds) for row in starting],
+        [float(timeouts[row["run_id"]].run_seconds) for row in starting],
+        seconds(db.settings.lease_seconds),
+    )
+    resumed = [row["run_id"] for row in starting if row["attempt"] > 1]
+    waits = await resolved_waits(connection, resumed) if resumed else {}
+    return [
+        answer if isinstance(answer, MilepostError)
+        else _start(db, answer, timeouts[answer["run_id"]], waits.get(answer["run_id"], []))
+        for answer in answers
+    ]  # fmt: skip
+
+
+def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:
+    """The pod's row if the session is its own and there is work for it; else why not."""
+    if pod is None or pod["state"] in {"closing", "closed"}:
+        return GoneError(f"pod {session.pod_id} has no more work: it should end")
+    if pod["pod_uid"] != session.pod_uid or pod["run_id"] is None:
+        return ForbiddenError(f"pod {session.pod_id} is bound to another pod uid")
+    return pod
+
+
+def _its_attempt(pod: Row, runs: dict[object, Row], facts: dict[object, Row]) -> Row | MilepostError:
+    """What its attempt needs to know, if that is still the run's."""
+    run = runs.get(pod["run_id"])
+    if run is None or run["attempt"] != pod["attempt"]:
+        return GoneError(f"the attempt of pod {pod['pod_id']} is over")
+    found = facts[pod["run_id"]]
+    if found["attempt_state"] == "ended":
+        return GoneError(f"attempt {pod['attempt']} of run {run['name']} has ended")
+    return found
+
+
+def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWait]) -> Start:
+    settings = db.settings
+    shape = orjson.loads(facts["shape"])
+    command = [*shape.get("command", ()), *shape.get("args", ())]
+    return Start(
+        run_id=str(facts["run_id"]),
+        run_name=facts["name"],
+        namespace=facts["namespace"],
+        task=facts["task"],
+        version=facts["version"],
+        attempt=facts["attempt"],
+        token=facts["token"],
+        cause=cast("Cause", facts["cause"]),
+        input=facts["input"],
+        tags=list(facts["tags"]),
+        entrypoint=shape.get("entrypoint"),
+        command=command or None,
+        source=(shape.get("source") or {}).get("inline"),
+        max_attempts=retry_of(facts["retry"]).max_attempts,
+        attempt_seconds=timeouts.attempt_seconds,
+        lease_seconds=settings.lease_seconds,
+        beat_seconds=settings.beat_seconds,
+        max_record_bytes=settings.max_record_bytes,
+        max_result_bytes=settings.max_result_bytes,
+        grace_seconds=settings.grace_seconds,
+        on_partition="continue",
+        records=facts["records"],
+        last_seq=facts["last_seq"],
+        last_key=facts["last_key"],
+        created_at=facts["created_at"].isoformat(),
+        waits=waits,
+    )
