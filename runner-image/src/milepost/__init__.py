@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from milepost.sdk.context import Context, current
     from milepost.sdk.parallel import Settled
+    from milepost.sdk.retry import Retry
     from milepost.sdk.run import MISSING, Missing, RunInfo
     from milepost.sdk.step import step
     from milepost.sdk.sync import SyncContext, current_sync
@@ -36,6 +37,7 @@ __all__ = [
     "NoRunError",
     "NotRecordableError",
     "RecordTooLargeError",
+    "Retry",
     "RunInfo",
     "Settled",
     "SidecarLostError",
@@ -55,6 +57,7 @@ _HOMES = {
     "current": "sdk.context",
     "MISSING": "sdk.run",
     "Missing": "sdk.run",
+    "Retry": "sdk.retry",
     "RunInfo": "sdk.run",
     "Settled": "sdk.parallel",
     "step": "sdk.step",

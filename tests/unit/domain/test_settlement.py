@@ -65,6 +65,8 @@ def test_the_first_infrastructure_loss_has_no_backoff() -> None:
 
 def test_retry_after_is_honoured() -> None:
     assert decide(facts(), Ending(Reason.USER_FAILURE, "429", retry_after_seconds=40), 0).delay_seconds == 40
+    endless = Ending(Reason.USER_FAILURE, "429", retry_after_seconds=1e18)
+    assert decide(facts(), endless, 0).delay_seconds == 86_400, "a day at most"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,31 @@ def test_a_suspension_counts_against_nothing_and_ends_a_streak_of_losses() -> No
     assert decide(facts(cancelled=True), ending(Wait("k", "timer", seconds=1)), 0.5).state is RunState.CANCELLED
 
 
+def test_steps_that_wait_for_their_next_try_are_a_backoff_that_counts_for_nothing() -> None:
+    waits = [Wait("~retry/b", "retry", "step `b` failed", 90), Wait("~retry/a", "retry", "step `a` failed", 30.5)]
+    after = decide(facts(), ending(*waits), 0.5)
+    assert (after.state, after.reason, after.attempts_counted, after.infra_streak) == ("backoff", "StepBackoff", 1, 0)
+    assert (after.delay_seconds, after.message) == (30.5, "step `a` failed (and 1 more)")
+    assert decide(facts(cancelled=True), ending(*waits), 0.5).state is RunState.CANCELLED
+    mixed = decide(facts(), ending(*waits, Wait("c", "signal", "go")), 0.5)
+    assert (mixed.state, mixed.message) == ("suspended", "waits for a timer for 90 s, a timer for 30.5 s, signal go")
+
+
+@pytest.mark.parametrize(
+    ("wait", "place"),
+    [
+        (Wait("k", "retry", "n"), "$.waits[0].seconds"),
+        (Wait("k", "retry", "n", until="2030-01-01T00:00:00Z"), "$.waits[0].seconds"),
+        (Wait("k", "retry", "n" * 257, seconds=1), "$.waits[0].name"),
+        (Wait("k", "retry", seconds=float("inf")), "$.waits[0].seconds"),
+    ],
+)
+def test_an_improper_retry_is_refused_with_its_place(wait: Wait, place: str) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        require_waits([wait])
+    assert refused.value.path == place
+
+
 def test_a_deadline_ends_a_run_whatever_is_left_of_its_budget() -> None:
     after = decide(facts(), Ending(Reason.DEADLINE, "late", counted=False), 0.5)
     assert (after.state, after.reason, after.attempts_counted) == ("timedOut", "DeadlineExceeded", 1)

@@ -121,6 +121,14 @@ def facts(**changes: object) -> Facts:
             LATER,
         ),
         (
+            facts(
+                state=RunState.BACKOFF, attempt=2, next_cause="resume", noted="StepBackoff", message="step `a` failed"
+            ),
+            "StepBackoff",
+            "step `a` failed, at 2026-05-01T12:00:03Z",
+            LATER,
+        ),
+        (
             facts(state=RunState.HELD, noted="TaskNotFound", held_until=LATER),
             "TaskNotFound",
             "no Task `index`: apply it, or delete the run",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from milepost import Context, FatalError, MilepostError, NotRecordableError, SyncContext, current, step, task
+from milepost import Context, FatalError, MilepostError, NotRecordableError, Retry, SyncContext, current, step, task
 from milepost.testing import AsyncTaskRun, TaskRun, after, before, unacknowledged
 
 SENT: list[str] = []
@@ -195,6 +195,39 @@ async def test_a_death_in_a_branch_ends_those_that_wait():
         await asyncio.Event().wait()
 
     assert (await AsyncTaskRun(waits).attempt(crash=unacknowledged(1))).end == "crashed"
+
+
+@pytest.mark.parametrize("seconds", [2, 3600])
+async def test_retries_take_no_time_but_the_runs_own(seconds: int):
+    tries: list[int] = []
+
+    def flaky() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError
+        return "there"
+
+    policy = Retry(max_attempts=3, min_seconds=seconds, factor=1, max_seconds=seconds, randomize=False)
+    started: list[str] = []
+
+    @task
+    async def asks(ctx: Context) -> str:
+        return await ctx.step("ask", flaky, retry=policy)
+
+    asks.on_start(lambda _: started.append("start"))
+    run = AsyncTaskRun(asks)
+    began = run.now
+    assert await run.finish() == "there"
+    assert (run.executions["ask"], run.now - began, started) == (3, timedelta(seconds=2 * seconds), ["start"])
+
+    @task
+    def asks_plainly(ctx: SyncContext) -> str:
+        return ctx.step("ask", flaky, retry=policy)
+
+    tries.clear()
+    plain = AsyncTaskRun(asks_plainly)
+    assert await plain.finish() == "there"
+    assert plain.executions == {"ask": 3}
 
 
 async def test_code_that_changes_between_two_attempts():

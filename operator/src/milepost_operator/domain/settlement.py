@@ -9,6 +9,8 @@ from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.states import Reason, RunState
 
 SIGKILL = 9
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+"""Another server's wish is granted for a day at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,9 @@ def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
         return Next(RunState.TIMED_OUT, ending.reason, ending.message, counted, facts.infra_streak)
     if ending.reason is Reason.SUSPENDED:
         return Next(RunState.SUSPENDED, Reason.SUSPENDED, ending.message, facts.attempts_counted, 0)
+    if ending.reason is Reason.STEP_BACKOFF:
+        delay = ending.retry_after_seconds or 0.0
+        return Next(RunState.BACKOFF, Reason.STEP_BACKOFF, ending.message, facts.attempts_counted, 0, delay)
     if ending.final:
         return Next(RunState.FAILED, ending.reason, ending.message, counted, facts.infra_streak)
     if ending.infra:
@@ -62,7 +67,7 @@ def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
         return Next(RunState.FAILED, ending.reason, ending.message, counted, 0, dead_lettered=True)
     delay = backoff_seconds(facts.retry, counted, jitter)
     if ending.retry_after_seconds is not None:
-        delay = max(delay, ending.retry_after_seconds)
+        delay = max(delay, min(ending.retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
     return Next(RunState.BACKOFF, ending.reason, ending.message, counted, 0, delay)
 
 

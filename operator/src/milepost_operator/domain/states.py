@@ -56,6 +56,7 @@ class Reason(StrEnum):
     CANCEL_REQUESTED = "CancelRequested"
     PAUSED = "Paused"
     SUSPENDED = "Suspended"
+    STEP_BACKOFF = "StepBackoff"
     # how an attempt or a run ended
     SUCCEEDED = "Succeeded"
     USER_FAILURE = "TaskFailed"

@@ -16,6 +16,8 @@ MAX_NAME_CHARS: Final = 256
 MAX_SECONDS: Final = 10 * 366 * 86400
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TOLD: Final = 3
+TIMED: Final = frozenset({"timer", "retry"})
+"""Kinds of waits that time alone resolves."""
 
 
 def require_waits(waits: Sequence[Wait], path: str = "$.waits") -> None:
@@ -41,15 +43,25 @@ def moment(wait: Wait) -> datetime | None:
 
 
 def suspended(request: SettleRequest) -> Ending:
-    """The ending of an attempt that gave its pod back to wait."""
+    """The ending of an attempt that gave its pod back to wait; for tries of steps alone, until the first of them."""
     waits = request.waits
+    if all(wait.kind == "retry" for wait in waits):
+        first = min(waits, key=lambda wait: wait.seconds or 0.0)
+        others = f" (and {len(waits) - 1} more)" if len(waits) > 1 else ""
+        return Ending(
+            Reason.STEP_BACKOFF,
+            f"{first.name or first.key}{others}",
+            counted=False,
+            evidence=asdict(request.evidence),
+            retry_after_seconds=first.seconds,
+        )
     told = ", ".join(_told(wait) for wait in waits[:_TOLD])
     more = f" and {len(waits) - _TOLD} more" if len(waits) > _TOLD else ""
     return Ending(Reason.SUSPENDED, f"waits for {told}{more}", counted=False, evidence=asdict(request.evidence))
 
 
 def _told(wait: Wait) -> str:
-    what = "a timer" if wait.kind == "timer" else f"{wait.kind} {wait.name or wait.key}"
+    what = "a timer" if wait.kind in TIMED else f"{wait.kind} {wait.name or wait.key}"
     if wait.until is not None:
         return f"{what} until {wait.until}"
     return what if wait.seconds is None else f"{what} for {wait.seconds:g} s"
@@ -75,6 +87,8 @@ def _require_key(key: str, path: str) -> None:
 def _require_moment(wait: Wait, path: str) -> None:
     if wait.seconds is not None and wait.until is not None:
         raise InvalidInputError("invalid-field", "`seconds` or `until`, not both", f"{path}.until")
+    if wait.kind == "retry" and wait.seconds is None:
+        raise InvalidInputError("missing-field", "a retry has `seconds`", f"{path}.seconds")
     if wait.kind == "timer" and wait.seconds is None and wait.until is None:
         raise InvalidInputError("missing-field", "a timer has `seconds` or `until`", f"{path}.seconds")
     if wait.seconds is not None and not (math.isfinite(wait.seconds) and 0 <= wait.seconds <= MAX_SECONDS):

@@ -228,6 +228,9 @@ def _delayed(facts: Facts) -> Why:
 
 
 def _backoff(facts: Facts) -> Why:
+    if facts.noted == Reason.STEP_BACKOFF:
+        told = facts.message or "a step failed and is tried again"
+        return Why(Reason.STEP_BACKOFF, f"{told}, at {stamp(facts.ready_at)}", facts.ready_at)
     if facts.next_cause == "retry":
         text = f"retry {facts.counted} of {facts.max_attempts - 1} at {stamp(facts.ready_at)}"
     else:

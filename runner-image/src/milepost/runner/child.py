@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final, NoReturn
 
 from milepost.errors import (
@@ -17,6 +19,7 @@ from milepost.errors import (
     RecordTooLargeError,
     SettledError,
 )
+from milepost.net.messages import compact
 from milepost.runner import failure
 from milepost.runner.harden import set_dumpable
 from milepost.runner.log import say
@@ -28,12 +31,15 @@ from milepost.sdk.run import AttemptInfo
 from milepost.sdk.scope import spawn
 from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
+from milepost.sdk.waits import Leave
 from milepost.values import pack_within
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import FailureKind
+from milepost.wire.pod import FailureKind, Wait
+from milepost.wire.values import JSON
 
 CANCEL_SIGNAL: Final = signal.SIGUSR1
 SETTLED: Final = b"s"
+TOLD_WAITS: Final = 3
 REFUSED: Final = (NotRecordableError, RecordTooLargeError, ProtocolError)
 Outcome = tuple[str, bytes]
 """Where to PUT what came of the task, and its body."""
@@ -52,16 +58,14 @@ def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: 
     except BaseException as error:  # noqa: BLE001  # nothing may run on into the parent's stack
         say(failure.traceback_of(error))
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()
+        flush()
         os._exit(code)
 
 
 def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> int:
     sidecar = BlockingSidecar(socket)
     try:
-        target, body = _outcome(task, attempt, socket, sidecar)
+        target, body = _outcome(task, attempt, socket, sidecar, _leave(sidecar, told))
         try:
             sidecar.call("PUT", target, write_headers(), body)
         except REFUSED as error:  # by a limit that the SDK does not know of
@@ -80,10 +84,36 @@ def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
     return 0 if target == "/v1/result" else EXIT_FAILED
 
 
-def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, sidecar: BlockingSidecar) -> Outcome:
+def _leave(sidecar: BlockingSidecar, told: int) -> Leave:
+    """What ends an attempt that waits: at once, since what the task has on its stack is not over."""
+
+    def leave(waits: Sequence[Wait]) -> NoReturn:
+        body: dict[str, JSON] = {"waits": [asdict(wait) for wait in waits]}
+        sidecar.call("PUT", "/v1/suspension", write_headers(), compact(body))
+        say(f"waits without a pod: {'; '.join(wait.name or wait.key for wait in waits[:TOLD_WAITS])}")
+        os.write(told, SETTLED)
+        flush()
+        os._exit(0)
+
+    return leave
+
+
+def flush() -> None:
+    """Write out what the task printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+def _outcome(
+    task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, sidecar: BlockingSidecar, leave: Leave
+) -> Outcome:
     asked = Asked()
     try:
-        value = _run_async(task, attempt, socket, asked) if task.is_async else _run_plain(task, attempt, sidecar, asked)
+        if task.is_async:
+            value = _run_async(task, attempt, socket, asked, leave)
+        else:
+            value = _run_plain(task, attempt, sidecar, asked, leave)
         return "/v1/result", pack_within(value, attempt.max_result_bytes, "the task's result").text.encode()
     except FencedError:
         raise
@@ -95,7 +125,7 @@ def _outcome(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
         return "/v1/failure", failure.body("user", "SystemExit", f"the task called sys.exit({error.code!r})")
     except BaseException as error:  # noqa: BLE001  # whatever the task raised is its outcome
         say(failure.traceback_of(error))
-        return "/v1/failure", failure.of_exception(error)
+        return "/v1/failure", failure.of_exception(error, when=task.retry_when)
 
 
 class Asked:
@@ -104,8 +134,10 @@ class Asked:
     cancel = False
 
 
-def _run_plain(task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: BlockingSidecar, asked: Asked) -> object:
-    context = SyncContext(Journal(attempt), sidecar)
+def _run_plain(
+    task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: BlockingSidecar, asked: Asked, leave: Leave
+) -> object:
+    context = SyncContext(Journal(attempt), sidecar, leave)
 
     def cancel(_number: int, _frame: object) -> None:
         asked.cancel = True
@@ -115,10 +147,39 @@ def _run_plain(task: TaskFunction[..., object], attempt: AttemptInfo, sidecar: B
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
     context.load()
     enter_sync(context)
-    return task.bind(context, attempt.input)()
+    return call_plain(task, context, attempt.input)
 
 
-def _run_async(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, asked: Asked) -> object:
+def call_plain(task: TaskFunction[..., object], context: SyncContext, data: JSON) -> object:
+    """Call a plain task with a run's input, and what runs around it."""
+
+    def call() -> object:
+        return task.bind(context, data)()
+
+    if not task.hooks:
+        return call()
+    from milepost.sdk.hooks import run_plain  # noqa: PLC0415  (tasks without hooks never pay for it)
+
+    return run_plain(context, task.hooks, call, task.retry_when)
+
+
+async def call_async(task: TaskFunction[..., object], context: Context, data: JSON) -> object:
+    """Call an async task with a run's input, and what runs around it."""
+
+    def call() -> object:
+        return task.bind(context, data)()
+
+    if task.hooks:
+        from milepost.sdk.hooks import run_async  # noqa: PLC0415  (tasks without hooks never pay for it)
+
+        return await run_async(context, task.hooks, call, task.retry_when)
+    value = call()
+    return await value if asyncio.iscoroutine(value) else value
+
+
+def _run_async(
+    task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, asked: Asked, leave: Leave
+) -> object:
     async def body() -> object:
         sidecar = AsyncSidecar(socket)
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
@@ -131,11 +192,10 @@ def _run_async(task: TaskFunction[..., object], attempt: AttemptInfo, socket: st
         loop.add_signal_handler(CANCEL_SIGNAL, cancel)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
         try:
-            context = Context(Journal(attempt), sidecar)
+            context = Context(Journal(attempt), sidecar, leave)
             await context.load()
             enter(context)
-            value = task.bind(context, attempt.input)()
-            return await value if asyncio.iscoroutine(value) else value
+            return await call_async(task, context, attempt.input)
         finally:
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended

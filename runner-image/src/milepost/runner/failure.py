@@ -6,8 +6,12 @@ from traceback import StackSummary, TracebackException
 from typing import Final
 
 import milepost
-from milepost.errors import FatalError, MilepostError
+from milepost.errors import FatalError
 from milepost.net.messages import compact
+from milepost.runner.log import say
+from milepost.sdk.classify import Verdict, classify
+from milepost.sdk.retry import judge
+from milepost.sdk.task import When
 from milepost.wire.pod import Evidence, FailureKind
 from milepost.wire.values import JSON
 
@@ -16,11 +20,29 @@ MAX_TRACEBACK: Final = 32768
 MAX_MESSAGE: Final = 8192
 
 
-def of_exception(error: BaseException, kind: FailureKind | None = None) -> bytes:
-    """Make the body of PUT /v1/failure. Frames of Milepost itself are left out of the traceback."""
-    retryable = error.retryable if isinstance(error, MilepostError) else None
+def of_exception(error: BaseException, kind: FailureKind | None = None, when: When | None = None) -> bytes:
+    """Make the body of PUT /v1/failure. Frames of Milepost itself are left out of the traceback.
+
+    `when`: the task's own function, which decides whether another attempt helps.
+    """
+    verdict = _verdict(error, when)
     found: FailureKind = kind or ("fatal" if isinstance(error, FatalError) else "user")
-    return body(found, type(error).__name__, str(error), traceback_of(error), retryable=retryable)
+    return body(
+        found,
+        type(error).__name__,
+        str(error),
+        traceback_of(error),
+        retryable=verdict.retryable,
+        retry_after_seconds=verdict.after_seconds,
+    )
+
+
+def _verdict(error: BaseException, when: When | None) -> Verdict:
+    try:
+        return judge(error, when).verdict
+    except Exception as broken:  # noqa: BLE001  # the task's failure is told all the same
+        say(f"retry_when raised, Milepost's own verdict counts:\n{traceback_of(broken)}")
+        return classify(error)
 
 
 def body(
@@ -30,6 +52,7 @@ def body(
     traceback: str = "",
     *,
     retryable: bool | None = None,
+    retry_after_seconds: float | None = None,
     evidence: Evidence | None = None,
 ) -> bytes:
     """Make the body of PUT /v1/failure."""
@@ -40,6 +63,8 @@ def body(
         "traceback": _kept(traceback)[-MAX_TRACEBACK:],
         "retryable": retryable,
     }
+    if retry_after_seconds is not None:
+        members["retry_after_seconds"] = retry_after_seconds
     if evidence is not None:
         members["evidence"] = {
             "oom_kills": evidence.oom_kills,

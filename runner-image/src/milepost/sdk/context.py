@@ -11,17 +11,20 @@ from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.client import AsyncSidecar, step_exists
-from milepost.sdk.journal import Journal
+from milepost.sdk.journal import Journal, own_key
 from milepost.sdk.parallel import Settled
 from milepost.sdk.run import MISSING, Missing, RunInfo
-from milepost.sdk.scope import Scope, checked, scope
+from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
+from milepost.sdk.waits import AsyncWaits, Clock, Leave
 from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
+
+    from milepost.sdk.retry import Retry, Tries
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -32,8 +35,11 @@ logger: Final = logging.getLogger("milepost.task")
 class Context:
     """Given to an async task as its first parameter; `milepost.current()` gives it anywhere below."""
 
-    def __init__(self, journal: Journal, sidecar: AsyncSidecar) -> None:
+    def __init__(
+        self, journal: Journal, sidecar: AsyncSidecar, leave: Leave | None = None, clock: Clock | None = None
+    ) -> None:
         self._journal = journal
+        self._waits = AsyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._loop = asyncio.get_running_loop()
         self._progress: bytes | None = None
@@ -50,11 +56,23 @@ class Context:
 
     @overload
     async def step(
-        self, name: str, fn: Callable[..., Awaitable[R]], *args: object, key: str | None = None, **kwargs: object
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[R]],
+        *args: object,
+        key: str | None = None,
+        retry: "Retry | None" = None,
+        **kwargs: object,
     ) -> R: ...
     @overload
     async def step(
-        self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object
+        self,
+        name: str,
+        fn: Callable[..., R],
+        *args: object,
+        key: str | None = None,
+        retry: "Retry | None" = None,
+        **kwargs: object,
     ) -> R: ...
     async def step(
         self,
@@ -62,12 +80,14 @@ class Context:
         fn: Callable[..., R] | Callable[..., Awaitable[R]],
         *args: object,
         key: str | None = None,
+        retry: "Retry | None" = None,
         **kwargs: object,
     ) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
         A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call. When it
-        raises and the task goes on to another record, later attempts are given that error.
+        raises and the task goes on to another record, later attempts are given that error. With `retry` it is tried
+        again before it raises.
 
         Raises:
             NotRecordableError: what it returned can't be recorded; the path says where.
@@ -75,7 +95,7 @@ class Context:
             ValueMismatchError: it does not fit the annotation of what the function returns.
             StepKeyError: the name or key can't be used.
         """
-        return await self.recorded(name, fn, args, kwargs, key, returned(fn))
+        return await self.recorded(name, fn, args, kwargs, key, returned(fn), retry)
 
     async def recorded(  # noqa: PLR0917
         self,
@@ -85,6 +105,7 @@ class Context:
         kwargs: dict[str, object],
         key: str | None,
         annotation: object,
+        retry: "Retry | None" = None,
     ) -> R:
         """Run a step whose value is of the type that `annotation` says, as `step` does."""
         own_key = self._journal.step_key(name, key)
@@ -93,7 +114,7 @@ class Context:
             return cast("R", found)
         try:
             packed = self._journal.encode(
-                await self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}"
+                await self._execute(own_key, fn, args, kwargs, retry), f"the result of step {own_key!r}"
             )
             value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
         except Exception as error:
@@ -104,6 +125,28 @@ class Context:
 
     async def _execute(
         self,
+        key: str,
+        fn: Callable[..., R] | Callable[..., Awaitable[R]],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        retry: "Retry | None",
+    ) -> object:
+        if retry is None:
+            return await self._call(key, fn, args, kwargs)
+        from milepost.sdk.again import tried  # noqa: PLC0415  (tasks without retries never pay for it)
+
+        def call() -> Awaitable[object]:
+            return self._call(key, fn, args, kwargs)
+
+        return await tried(key, retry, call, self._journal, self._waits, self._record_tries)
+
+    async def _record_tries(self, tries: "Tries") -> None:
+        await self._record_failures()
+        body = compact(tries.record())
+        await self._sidecar.call("PUT", local.checkpoint_target(tries.key), local.write_headers(), body)
+
+    @staticmethod
+    async def _call(
         key: str,
         fn: Callable[..., R] | Callable[..., Awaitable[R]],
         args: tuple[object, ...],
@@ -123,12 +166,16 @@ class Context:
         await self._record_failures()
         target = local.step_target(key)
         reply = await self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
-        return await self._sidecar.call("GET", target, []) if step_exists(reply) else None
+        if step_exists(reply):
+            return await self._sidecar.call("GET", target, [])
+        self._journal.step_recorded(key, data.text, data.types)
+        return None
 
     async def _record_failures(self) -> None:
         for key, error in self._journal.take_failures():
             headers = local.write_headers(failed=True)
             await self._sidecar.call("PUT", local.step_target(key), headers, error.encode())
+            self._journal.step_recorded(key, error, failed=True)
 
     async def now(self) -> "datetime":
         """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
@@ -162,7 +209,7 @@ class Context:
         """
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         await self._record_failures()
-        target = local.checkpoint_target(checked(key))
+        target = local.checkpoint_target(own_key(key))
         reply = await self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode())
         self._journal.checkpointed(key, packed)
         return _seq(reply.json())

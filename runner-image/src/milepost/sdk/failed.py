@@ -26,13 +26,13 @@ OURS: Final = (FencedError, SettledError, SidecarLostError, ProtocolError)
 def describe(error: Exception) -> str:
     """Give the error as the JSON text of a record: its type, message, arguments and trace."""
     kind = type(error)
-    message = _text(str(error))
+    message = kept_text(str(error))
     try:
         packed = pack(list(error.args))
         arguments = list(error.args) if packed.types is None and len(packed.text) <= MAX_ARGUMENTS else [message]
     except NotRecordableError:
         arguments = [message]
-    trace = _text("".join(format_exception(error)))
+    trace = kept_text("".join(format_exception(error)))
     named = f"{kind.__module__}:{kind.__qualname__}"
     return pack({"type": named, "message": message, "args": arguments, "trace": trace}).text
 
@@ -65,6 +65,6 @@ def _remade(name: str, arguments: list[JSON]) -> Exception | None:
     return None
 
 
-def _text(text: str) -> str:
-    """Whatever it holds, it can be kept."""
+def kept_text(text: str) -> str:
+    """Whatever it holds, it can be kept: the end of it."""
     return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()[-MAX_TEXT:]

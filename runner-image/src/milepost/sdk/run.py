@@ -7,6 +7,8 @@ from typing import Final, final
 
 from milepost.wire.values import JSON
 
+HEX_DIGITS: Final = 32
+
 
 @final
 class Missing(Enum):
@@ -27,7 +29,10 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The run and this attempt of it. `cause`: first, retry, resume or infra; `created_at`: ISO 8601."""
+    """The run and this attempt of it. `cause`: first, retry, resume or infra; `created_at`: ISO 8601.
+
+    `failures`: earlier attempts that were spent of `max_attempts`.
+    """
 
     id: str
     name: str
@@ -39,6 +44,17 @@ class RunInfo:
     max_attempts: int
     tags: tuple[str, ...]
     created_at: str
+    failures: int = 0
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits: the same in every attempt, and a search key in the run's logs and traces."""
+        return sha256_hex(self.id) if len(plain := self.id.replace("-", "")) != HEX_DIGITS else plain
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context of this attempt, to send on in the header `traceparent`."""
+        return f"00-{self.trace_id}-{sha256_hex(f'{self.id}/{self.attempt}')[:16]}-01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class AttemptInfo:
             max_attempts=_number(data, "max_attempts"),
             tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
             created_at=_text(data, "created_at"),
+            failures=_number(data, "attempts_counted") if "attempts_counted" in data else 0,
         )
         return cls(
             run=run,
@@ -80,6 +97,13 @@ class AttemptInfo:
             grace_seconds=_number(data, "grace_seconds"),
             records=_number(data, "records"),
         )
+
+
+def sha256_hex(text: str) -> str:
+    """Give 32 hex digits that are always the same for a text."""
+    from hashlib import sha256  # noqa: PLC0415  (few tasks want it)
+
+    return sha256(text.encode()).hexdigest()[:HEX_DIGITS]
 
 
 def _text(data: Mapping[str, JSON], name: str) -> str:

@@ -12,16 +12,19 @@ from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
-from milepost.sdk.journal import Journal
+from milepost.sdk.journal import Journal, own_key
 from milepost.sdk.run import MISSING, Missing, RunInfo
-from milepost.sdk.scope import Scope, checked, scope
+from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
+from milepost.sdk.waits import Clock, Leave, SyncWaits
 from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
+
+    from milepost.sdk.retry import Retry, Tries
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -33,8 +36,11 @@ class SyncContext:
     Use it from the task's own thread. A cancelled run raises CancelledError at the next call of the context.
     """
 
-    def __init__(self, journal: Journal, sidecar: BlockingSidecar) -> None:
+    def __init__(
+        self, journal: Journal, sidecar: BlockingSidecar, leave: Leave | None = None, clock: Clock | None = None
+    ) -> None:
         self._journal = journal
+        self._waits = SyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._cancelled = False
         self.run: RunInfo = journal.attempt.run
@@ -50,11 +56,21 @@ class SyncContext:
     def cancel(self) -> None:
         """Raise CancelledError at the next call. (The runner calls it, from a signal handler.)"""
         self._cancelled = True
+        self._waits.stay()
 
-    def step(self, name: str, fn: Callable[..., R], *args: object, key: str | None = None, **kwargs: object) -> R:
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., R],
+        *args: object,
+        key: str | None = None,
+        retry: "Retry | None" = None,
+        **kwargs: object,
+    ) -> R:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
-        When it raises and the task goes on to another record, later attempts are given that error.
+        When it raises and the task goes on to another record, later attempts are given that error. With `retry` it is
+        tried again before it raises.
 
         Raises:
             NotRecordableError: what it returned can't be recorded; the path says where.
@@ -62,7 +78,7 @@ class SyncContext:
             ValueMismatchError: it does not fit the annotation of what the function returns.
             StepKeyError: the name or key can't be used.
         """
-        return self.recorded(name, fn, args, kwargs, key, returned(fn))
+        return self.recorded(name, fn, args, kwargs, key, returned(fn), retry)
 
     def recorded(  # noqa: PLR0917
         self,
@@ -72,6 +88,7 @@ class SyncContext:
         kwargs: dict[str, object],
         key: str | None,
         annotation: object,
+        retry: "Retry | None" = None,
     ) -> R:
         """Run a step whose value is of the type that `annotation` says, as `step` does."""
         self._check_cancelled()
@@ -82,7 +99,9 @@ class SyncContext:
         if not isinstance(found, Missing):
             return cast("R", found)
         try:
-            packed = self._journal.encode(self._execute(own_key, fn, args, kwargs), f"the result of step {own_key!r}")
+            packed = self._journal.encode(
+                self._execute(own_key, fn, args, kwargs, retry), f"the result of step {own_key!r}"
+            )
             value = unpack(packed, annotation)  # before it is recorded: what does not fit would not fit in any attempt
         except Exception as error:
             self._journal.step_failed(own_key, error)
@@ -90,8 +109,30 @@ class SyncContext:
         reply = self._record(own_key, packed)
         return cast("R", local.recorded_value(reply, annotation) if reply is not None else value)
 
+    def _execute(
+        self,
+        key: str,
+        fn: Callable[..., R],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        retry: "Retry | None",
+    ) -> R:
+        if retry is None:
+            return self._call(key, fn, args, kwargs)
+        from milepost.sdk.again import tried_plain  # noqa: PLC0415  (tasks without retries never pay for it)
+
+        def call() -> R:
+            return self._call(key, fn, args, kwargs)
+
+        return tried_plain(key, retry, call, self._journal, self._waits, self._record_tries, self._check_cancelled)
+
+    def _record_tries(self, tries: "Tries") -> None:
+        self._record_failures()
+        body = compact(tries.record())
+        self._sidecar.call("PUT", local.checkpoint_target(tries.key), local.write_headers(), body)
+
     @staticmethod
-    def _execute(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
+    def _call(key: str, fn: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]) -> R:
         token = scope.set(Scope.inside(key))
         try:
             return fn(*args, **kwargs)
@@ -102,11 +143,15 @@ class SyncContext:
         self._record_failures()
         target = local.step_target(key)
         reply = self._sidecar.call("PUT", target, local.write_headers(data.types), data.text.encode())
-        return self._sidecar.call("GET", target, []) if step_exists(reply) else None
+        if step_exists(reply):
+            return self._sidecar.call("GET", target, [])
+        self._journal.step_recorded(key, data.text, data.types)
+        return None
 
     def _record_failures(self) -> None:
         for key, error in self._journal.take_failures():
             self._sidecar.call("PUT", local.step_target(key), local.write_headers(failed=True), error.encode())
+            self._journal.step_recorded(key, error, failed=True)
 
     def now(self) -> "datetime":
         """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
@@ -125,7 +170,7 @@ class SyncContext:
         self._check_cancelled()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         self._record_failures()
-        target = local.checkpoint_target(checked(key))
+        target = local.checkpoint_target(own_key(key))
         answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
         self._journal.checkpointed(key, packed)
         if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
@@ -156,6 +201,7 @@ class SyncContext:
 
     def _check_cancelled(self) -> None:
         if self._cancelled:
+            self._cancelled = False  # once, as in an async task: what cleans up may use the context
             raise CancelledError("the run was cancelled")
 
 

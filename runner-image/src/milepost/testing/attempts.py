@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from milepost.net.messages import Headers, Reply
@@ -14,6 +14,7 @@ from milepost.sdk.client import AsyncSidecar, BlockingSidecar, accepted
 from milepost.sdk.context import Context
 from milepost.sdk.journal import Journal
 from milepost.sdk.sync import SyncContext
+from milepost.sdk.waits import Clock
 from milepost.testing.memory import MemorySidecar, StoredRecord
 from milepost.testing.points import Point, ProcessDiedError, When
 from milepost.wire.values import JSON
@@ -46,6 +47,22 @@ class World:
     def time(self) -> datetime:
         """Give the time."""
         return self.now
+
+    def clock(self) -> Clock:
+        """Give the clock of retries: a wait is over at once, and the world's time is later by it."""
+
+        def later(seconds: float, fn: Callable[[], object]) -> asyncio.Handle:
+            self.wait(seconds)
+            return asyncio.get_running_loop().call_soon(fn)
+
+        return Clock(self._seconds, self.wait, later)
+
+    def _seconds(self) -> float:
+        return self.now.timestamp()
+
+    def wait(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += timedelta(seconds=seconds)
 
     def number(self) -> float:
         """Give a number from 0 up to 1."""
@@ -166,13 +183,13 @@ class TestedContext(Context):
     """The context of an async task, with the time and the chance of its test."""
 
     def __init__(self, journal: Journal, sidecar: AsyncMemory, process: Process, world: World) -> None:
-        super().__init__(journal, sidecar)
+        super().__init__(journal, sidecar, clock=world.clock())
         self._process = process
         self._world = world
 
-    async def _execute(self, key: str, *rest: object) -> object:
+    async def _call(self, key: str, *rest: Any) -> object:  # type: ignore[override]  # it needs itself
         self._process.executes(key)
-        return await super()._execute(key, *rest)  # type: ignore[arg-type]  # as it came
+        return await super()._call(key, *rest)
 
     async def now(self) -> datetime:
         """Give the time of the test."""
@@ -191,13 +208,13 @@ class TestedSyncContext(SyncContext):
     """The context of a plain task, with the time and the chance of its test."""
 
     def __init__(self, journal: Journal, sidecar: BlockingMemory, process: Process, world: World) -> None:
-        super().__init__(journal, sidecar)
+        super().__init__(journal, sidecar, clock=world.clock())
         self._process = process
         self._world = world
 
-    def _execute(self, key: str, *rest: object) -> object:  # type: ignore[override]  # what it needs of itself
+    def _call(self, key: str, *rest: Any) -> Any:  # type: ignore[override]  # it needs itself
         self._process.executes(key)
-        return super()._execute(key, *rest)  # type: ignore[arg-type]  # as it came
+        return super()._call(key, *rest)
 
     def now(self) -> datetime:
         """Give the time of the test."""

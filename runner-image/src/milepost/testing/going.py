@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from milepost.errors import MilepostError
 from milepost.runner import failure
+from milepost.runner.child import call_async, call_plain
 from milepost.sdk.context import enter
 from milepost.sdk.journal import Journal
 from milepost.sdk.local import write_headers
@@ -41,7 +42,7 @@ class Going:
         context.load()
         enter_sync(context)
         try:
-            value = self._task.bind(context, self._info.input)()
+            value = call_plain(self._task, context, self._info.input)
         except BaseException as error:  # noqa: BLE001  (whatever the task raised is its outcome)
             self._failed(error)
         else:
@@ -89,8 +90,7 @@ class Going:
         )
         await context.load()
         enter(context)
-        value = self._task.bind(context, self._info.input)()
-        return await value if asyncio.iscoroutine(value) else value
+        return await call_async(self._task, context, self._info.input)
 
     def _returned(self, value: object) -> None:
         if self.process.dead:
@@ -109,7 +109,8 @@ class Going:
             raise error
         self.process.attempt.error = error
         cancelled = isinstance(error, asyncio.CancelledError) and self.process.cancelled
-        self._put("/v1/failure", failure.of_exception(error, "cancelled" if cancelled else None))
+        kind: Literal["cancelled"] | None = "cancelled" if cancelled else None
+        self._put("/v1/failure", failure.of_exception(error, kind, when=self._task.retry_when))
 
     def _put(self, target: str, body: bytes) -> None:
         try:

@@ -31,7 +31,7 @@ MAX_WAITS: Final = 1000
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-WaitKind = Literal["timer", "signal", "child", "event", "token", "approval"]
+WaitKind = Literal["timer", "signal", "child", "event", "token", "approval", "retry"]
 FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result"]
 Directive = Literal["continue", "cancel"]
 
@@ -63,8 +63,9 @@ class Wait:
     """What a suspended run sleeps on; any one of its waits wakes it.
 
     `key`: unique in the run, the same in each attempt that meets this wait. `name`: of the signal or event, or the
-    child's run id. `seconds` (from the first time it is met) or `until` (ISO 8601 with an offset): when a timer fires,
-    and when any other wait gives up.
+    child's run id; of a retry it tells what failed, for people. `seconds` (from the first time it is met) or `until`
+    (ISO 8601 with an offset): when a timer fires, and when any other wait gives up. A `retry` is a timer after which a
+    step is tried again: it has `seconds`, and an attempt that has only such waits ends to `backoff`.
     """
 
     key: str
@@ -89,7 +90,8 @@ class Start:
     """All that an attempt needs to know. `input` is JSON text. Times are seconds; sizes are bytes.
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
-    resolved, less those that the run has recorded as a step of the same key.
+    resolved, less those that the run has recorded as a step of the same key. `attempts_counted`: earlier attempts that
+    were spent of `max_attempts`.
     """
 
     run_id: str
@@ -118,6 +120,7 @@ class Start:
     last_key: str | None
     created_at: str
     waits: list[ResolvedWait] = field(default_factory=list)
+    attempts_counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
     """An attempt that was put back before it began will be what it would have been."""
     if ending.reason is Reason.PAUSED:
         return str(attempt["cause"])
-    if ending.reason is Reason.SUSPENDED:
+    if ending.reason in {Reason.SUSPENDED, Reason.STEP_BACKOFF}:
         return "resume"
     return "infra" if ending.infra else "retry"
 
@@ -144,6 +144,9 @@ def _event(one: Ended, following: Next) -> tuple[str | None, str | None, bool, b
         return _FINISHED_EVENT[following.state], message, bad, True
     if following.state is RunState.SUSPENDED:
         return "RunSuspended", f"attempt {number} {ending.message}", False, False
+    if following.reason is Reason.STEP_BACKOFF:
+        wait = f"{following.delay_seconds:.0f} s, counts for nothing"
+        return "StepBackoff", f"attempt {number} ended to wait ({wait}): {ending.message}", False, False
     budget = (
         "infrastructure"
         if ending.infra

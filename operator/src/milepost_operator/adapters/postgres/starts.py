@@ -100,4 +100,5 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         last_key=facts["last_key"],
         created_at=facts["created_at"].isoformat(),
         waits=waits,
+        attempts_counted=facts["attempts_counted"],
     )

@@ -15,14 +15,16 @@ from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from milepost_operator.domain.states import TERMINAL, RunState
-from milepost_operator.domain.suspension import moment, suspended
+from milepost_operator.domain.suspension import TIMED, moment, suspended
 
 MAX_KEPT_SIGNALS: Final = 1000
 """Signals of a run that no wait has taken."""
 
 
 async def suspend(db: Database, connection: Connection, run: Row, attempt: Row, request: SettleRequest) -> RunState:
-    """End the live attempt of a locked run that waits; the run's state: `queued` if a wait is over already."""
+    """End the live attempt of a locked run that waits; the run's state: `queued` if a wait is over already, `backoff`
+    if it waits for nothing but the next tries of steps.
+    """
     waits = request.waits
     children = [UUID(w.name) for w in waits if w.kind == "child" and w.name]
     strange = await connection.fetchval(Q["strange_child"], run["run_id"], children) if children else None
@@ -35,7 +37,7 @@ async def suspend(db: Database, connection: Connection, run: Row, attempt: Row, 
         Q["put_waits"],
         run["run_id"],
         [w.key for w in waits],
-        [w.kind for w in waits],
+        ["timer" if w.kind in TIMED else w.kind for w in waits],
         [w.name for w in waits],
         [UUID(w.name) if w.kind == "child" and w.name else None for w in waits],
         [w.seconds for w in waits],

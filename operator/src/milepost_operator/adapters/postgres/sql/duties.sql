@@ -15,7 +15,9 @@ with due as (
     limit $2
     for no key update skip locked
 )
-update runs r set state = 'queued', order_at = order_at(r.ready_at, r.priority), rev = rev + (attempt = 0)::int
+update runs r
+set state = 'queued', order_at = case when r.next_cause = 'resume' then r.order_at else order_at(r.ready_at, r.priority) end,
+    rev = rev + (attempt = 0)::int
 from due where r.run_id = due.run_id
 returning r.run_id;
 

@@ -36,7 +36,7 @@ select last_seq from run_heads where run_id = $1 for no key update;
 -- name: end_attempts
 -- Attempts end, their fences fall (from here nobody can write for these runs until the next attempt is admitted), their
 -- pods close and their runs move on. A run that a pause put back keeps its time; what it waits for is shown when that
--- has held. A queue's circuit breaker, if there is one, judges the verdicts later: here its lock would be out of order.
+-- has held. One that will resume keeps its place. A queue's circuit breaker, if there is one, judges the verdicts later: here its lock would be out of order.
 with ending as (
     select * from unnest($1::uuid[], $2::int[], $3::bool[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::json[], $9::text[],
                          $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::bool[], $16::text[],
@@ -63,7 +63,7 @@ with ending as (
         dead_lettered_at = case when e.dead_lettered then clock_timestamp() end, next_cause = e.next_cause,
         result = e.result, error = e.error, wait_code = null, noted = null,
         ready_at = case when e.run_reason = 'Paused' or e.run_state = 'suspended' then r.ready_at else clock_timestamp() + e.delay end,
-        order_at = case when e.run_state in ('queued', 'suspended') then r.order_at
+        order_at = case when e.run_state in ('queued', 'suspended') or e.next_cause = 'resume' then r.order_at
                         else order_at(clock_timestamp() + e.delay, r.priority) end,
         suspended_at = case when e.run_state = 'suspended' then clock_timestamp() end,
         finished_at = case when e.run_state in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
