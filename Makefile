@@ -30,6 +30,9 @@ mutants: venv ## planted bugs, each of which a named test or the chaos run has t
 	@$(PY) -m tests.mutants
 	MILEPOST_ALL_BUGS=1 pytest -q tests/integration/test_engine_model.py
 
+crash-points: venv ## every death at every write of the tasks of tests/crashpoints (SEED=…, SAMPLES=… of two and three)
+	MILEPOST_CRASH_SEED=$(or $(SEED),1) MILEPOST_CRASH_SAMPLES=$(or $(SAMPLES),10) pytest -q --log-cli-level=INFO tests/integration/test_crash_points.py
+
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
@@ -66,4 +69,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants chart e2e lifecycle bench bench-engine up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine up down images programs venv lock fmt

@@ -1,5 +1,6 @@
 """A step that failed for good: recorded once the task goes on from it, and raised again in later attempts."""
 
+import asyncio
 import json
 from textwrap import dedent
 
@@ -9,7 +10,7 @@ from milepost.errors import FencedError, StepFailedError
 from milepost.sdk.failed import describe, rebuild
 from milepost.sdk.journal import Journal, StepCall
 from milepost.sdk.run import AttemptInfo, RunInfo
-from milepost.sdk.scope import Scope, scope
+from milepost.sdk.scope import Failure, Scope, scope, spawn
 from milepost.wire.local import EXIT_FAILED
 from tests.unit.sdk.conftest import Pod, curl
 from tests.unit.sdk.test_runner import HEAD
@@ -62,6 +63,39 @@ def test_only_the_branch_that_went_on_records_its_failures():
     scope.set(branch)
     assert [(one.key, one.fingerprint) for one in journal.take_failures()] == [("~1/a", "1()")]
     assert journal.take_failures() == []
+    scope.reset(token)
+
+
+async def test_who_awaited_a_branch_records_its_failure_and_who_did_not_leaves_it():
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(spawn)
+    here = Scope()
+    token = scope.set(here)
+
+    async def fails() -> None:
+        scope.get().failures.append(Failure(f"{scope.get().prefix}a", "{}"))
+        raise ValueError
+
+    unseen = asyncio.ensure_future(fails())
+    await asyncio.gather(asyncio.gather(fails()), return_exceptions=True)
+    assert here.take_failures() == [("~2/a", "{}")]
+    await asyncio.wait({unseen})
+    assert here.take_failures() == []
+    assert unseen.exception()
+    assert here.take_failures() == [("~1/a", "{}")]
+    scope.reset(token)
+    loop.set_task_factory(None)
+
+
+def test_what_begins_after_a_failure_records_it_once():
+    here = Scope()
+    token = scope.set(here)
+    before = here.branch()
+    here.failures.append(Failure("a", "{}"))
+    below, beside = Scope.inside("outer"), here.branch()
+    assert before.take_failures() == []
+    assert below.take_failures() == [("a", "{}")]
+    assert (beside.take_failures(), here.take_failures()) == ([], [])
     scope.reset(token)
 
 

@@ -159,9 +159,14 @@ def _run_plain(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
     context.load()
     enter_sync(context)
+    return call_plain(task, context, journal.attempt.input)
+
+
+def call_plain(task: TaskFunction[..., object], context: SyncContext, data: JSON) -> object:
+    """Call a plain task with a run's input, and what runs around it."""
 
     def call() -> object:
-        return task.bind(context, journal.attempt.input)()
+        return task.bind(context, data)()
 
     if not task.hooks:
         return call()
@@ -170,7 +175,9 @@ def _run_plain(
     return run_plain(context, task.hooks, call, task.retry_when)
 
 
-async def _call(task: TaskFunction[..., object], context: Context, data: JSON) -> object:
+async def call_async(task: TaskFunction[..., object], context: Context, data: JSON) -> object:
+    """Call an async task with a run's input, and what runs around it."""
+
     def call() -> object:
         return task.bind(context, data)()
 
@@ -198,7 +205,7 @@ def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, a
             context = Context(journal, sidecar, leave)
             await context.load()
             enter(context)
-            return await _call(task, context, journal.attempt.input)
+            return await call_async(task, context, journal.attempt.input)
         finally:
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended

@@ -185,12 +185,13 @@ class Journal:
     def step_failed(self, call: StepCall, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
         if not isinstance(error, (*OURS, ChangedCodeError)):
-            (scope.get(None) or Scope()).failed(Failure(call.key, describe(error), call.fingerprint))
+            failure = Failure(call.key, describe(error), call.fingerprint)
+            (scope.get(None) or Scope()).failures.append(failure)
 
     def take_failures(self) -> list[Failure]:
-        """Give the steps that failed since the last record of this branch, and that the task went on from."""
+        """Give the steps that failed, and that this branch went on from, since its last record."""
         here = scope.get(None)
-        return here.take_failures() if here is not None else []
+        return [] if here is None else here.take_failures()
 
     def restored(self, key: str, annotation: object) -> object:
         """Give the newest value checkpointed under a key, or MISSING."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, final
 
 from milepost.wire.values import JSON
@@ -10,10 +11,10 @@ HEX_DIGITS: Final = 32
 
 
 @final
-class Missing:
-    """The type of MISSING."""
+class Missing(Enum):
+    """The type of MISSING. An Enum of one, so that type checkers see what `is not MISSING` leaves."""
 
-    __slots__ = ()
+    MISSING = "MISSING"
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -22,7 +23,7 @@ class Missing:
         return False
 
 
-MISSING: Final = Missing()
+MISSING: Final = Missing.MISSING
 """What `restore` gives when nothing was checkpointed under the key: None is a value like any other."""
 
 

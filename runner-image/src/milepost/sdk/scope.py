@@ -6,9 +6,10 @@ that a branch spawns is `~n`; steps called in the body of a step stand below tha
 
 import asyncio
 from asyncio import Future
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterable
 from contextvars import Context, ContextVar, copy_context
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from milepost.errors import StepKeyError
 from milepost.sdk.fingerprint import function_of
@@ -17,12 +18,14 @@ from milepost.wire.pod import MAX_KEY_BYTES
 T = TypeVar("T")
 
 
-class Failure(NamedTuple):
-    """A step that failed. `error`: JSON text."""
+@dataclass(slots=True)
+class Failure:
+    """A step that raised, and the text of its record. `told`: that record is on its way, before any that follows it."""
 
     key: str
     error: str
-    fingerprint: str
+    fingerprint: str = ""
+    told: bool = False
 
 
 class Branches:
@@ -43,24 +46,25 @@ class Branches:
 class Scope:
     """One branch. `position`: of the newest step in its order; `function`: what the branch runs, of user code.
 
-    `failures`: steps that failed, until the next record of the branch shows that the task went on from them.
+    `failures`: steps that failed, until a record shows that the task went on from them: one of this branch, or of what
+    it began afterwards.
     """
 
-    def __init__(self, prefix: str = "", function: str = "", parent: "Scope | None" = None) -> None:
+    def __init__(
+        self, prefix: str = "", function: str = "", parent: "Scope | None" = None, failures: Iterable[Failure] = ()
+    ) -> None:
         self.prefix = prefix
         self.function = function
         self.position = 0
-        self.failures: list[Failure] = []
+        self.failures = list(failures)
         self.branches: Branches = parent.branches if parent is not None else Branches()
         self.step: str = parent.step if parent is not None else ""
         """The key of the step whose body this is within."""
         self.loose: bool = parent.loose if parent is not None else False
         """It goes on from a checkpoint of an earlier attempt: it may have left out steps, and has no order to keep."""
-        self._parent = parent
-        self._task: asyncio.Task[object] | None = None
-        self._failing: list[Scope] = []
         self._calls: dict[str, int] = {}
         self._spawned = 0
+        self._ended: list[tuple[asyncio.Future[Any], Scope]] = []
 
     def key(self, name: str) -> str:
         """Give the key of the next step with this name, and pass on to its position. Raises StepKeyError."""
@@ -77,35 +81,43 @@ class Scope:
         prefix = f"{self.prefix}~{self._spawned}/"
         if not self.loose:
             self.branches.check(prefix, function)
-        return Scope(prefix, function, self)
+        return Scope(prefix, function, self, self.pending())
 
     @staticmethod
     def inside(key: str) -> "Scope":
         """Give the scope of the body of a step that is called here and now."""
-        made = Scope(f"{key}>")
+        here = scope.get(None)
+        made = Scope(f"{key}>", failures=() if here is None else here.pending())
         made.step = key
-        if (here := scope.get(None)) is not None:
+        if here is not None:
             made.branches = here.branches
         return made
 
-    def failed(self, failure: Failure) -> None:
-        """Remember a step of this branch that failed."""
-        self.failures.append(failure)
-        if self._parent is not None and self not in self._parent._failing:  # noqa: SLF001  (its own kind)
-            self._task = asyncio.current_task()
-            self._parent._failing.append(self)  # noqa: SLF001
+    def ended(self, task: "asyncio.Future[Any]", branch: "Scope") -> None:
+        """Keep the failures of a branch that ended: who goes on from it goes on from them."""
+        if branch.failures or branch._ended:  # noqa: SLF001  (its own kind)
+            self._ended.append((task, branch))
 
     def take_failures(self) -> list[Failure]:
-        """Give those the task went on from: its own, and those of branches that ended and whose end was looked at."""
-        taken, self.failures = self.failures, []
-        for child in [one for one in self._failing if one._over()]:  # noqa: SLF001
-            self._failing.remove(child)
-            taken += child.take_failures()
+        """Give, once, the failures that code of this branch went on from."""
+        if not self.failures and not self._ended:
+            return []
+        taken = self.pending()
+        self.failures = []
+        for failure in taken:
+            failure.told = True
         return taken
 
-    def _over(self) -> bool:
-        # a task keeps its error marked until somebody asks for it
-        return self._task is None or (self._task.done() and not getattr(self._task, "_log_traceback", False))
+    def pending(self) -> list[Failure]:
+        """Those of this branch and of the branches that it awaited."""
+        if self._ended:
+            seen = [branch for task, branch in self._ended if _seen(task)]
+            self._ended = [(task, branch) for task, branch in self._ended if not _seen(task)]
+            for branch in seen:
+                self.failures += [one for one in branch.pending() if one not in self.failures]
+        if self.failures:
+            self.failures = [failure for failure in self.failures if not failure.told]
+        return self.failures
 
 
 def branch_of(key: str) -> str:
@@ -130,6 +142,11 @@ def checked(key: str) -> str:
     return key
 
 
+def _seen(task: "asyncio.Future[Any]") -> bool:
+    """Whether an ended task's error has been given to anyone: until then nobody can have gone on from it."""
+    return task.cancelled() or not getattr(task, "_log_traceback", False)
+
+
 def spawn(
     loop: asyncio.AbstractEventLoop,
     coro: Coroutine[Future[object] | None, None, T] | Generator[Future[object] | None, None, T],
@@ -141,7 +158,11 @@ def spawn(
     """Task factory: a task spawned in a run gets a branch of its own, by spawn order."""
     parent = scope.get(None)
     own = context if context is not None else copy_context()
-    if parent is not None:
-        own.run(scope.set, parent.branch(function_of(coro)))
+    branch = None if parent is None else parent.branch(function_of(coro))
+    if branch is not None:
+        own.run(scope.set, branch)
     # options: eager_start, of newer Pythons
-    return asyncio.Task(coro, loop=loop, name=name, context=own, **options)
+    task = asyncio.Task(coro, loop=loop, name=name, context=own, **options)
+    if parent is not None and branch is not None:
+        task.add_done_callback(lambda done: parent.ended(done, branch))
+    return task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from milepost.errors import MilepostError, NoRunError
 from milepost.net.messages import Reply, compact
-from milepost.sdk import local
+from milepost.sdk import chance, local
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.context import logger
 from milepost.sdk.journal import Journal, StepCall, own_key
@@ -21,6 +21,9 @@ from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
     from milepost.sdk.retry import Retry, Tries
 
 R = TypeVar("R")
@@ -162,6 +165,18 @@ class SyncContext:
             headers = local.write_headers(failed=True, fingerprint=failure.fingerprint)
             self._sidecar.call("PUT", local.step_target(failure.key), headers, failure.error.encode())
             self._journal.step_recorded(failure, failure.error, failed=True)
+
+    def now(self) -> "datetime":
+        """Give the time (UTC) at which this line was first reached in the run: the same in every attempt."""
+        return self.step("ctx.now", chance.plain_now)
+
+    def random(self) -> float:
+        """Give a random number from 0 up to 1: the same in every attempt."""
+        return self.step("ctx.random", chance.plain_random)
+
+    def uuid(self) -> "UUID":
+        """Give a random UUID: the same in every attempt."""
+        return self.step("ctx.uuid", chance.plain_uuid)
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from milepost.net.messages import ProblemError, Reply, Response, TransportError, compact, jitter
@@ -37,14 +37,7 @@ class Reader:
             raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
         if reply.status != OK:
             raise await refusal(reply, self._state)
-        record = json.loads(reply.body)
-        headers = [(SEQ, str(record["seq"]))]
-        for name, text in ((TYPES, record.get("types")), (FINGERPRINT, record.get("fingerprint"))):
-            if text and text.isascii() and text.isprintable():
-                headers.append((name, text))
-        if record.get("failed"):
-            headers.append((FAILED, "true"))
-        return Response(OK, record["value"].encode(), headers)
+        return newest_response(json.loads(reply.body))
 
     async def all_after(self, after: int) -> Response:
         """Give all records after a commit sequence, as a stream of lines."""
@@ -77,7 +70,7 @@ class Reader:
         while True:
             try:
                 async for line in _split(chunks):
-                    seq, text = _local_line(line)
+                    seq, text = local_line(line)
                     yield text
                     after = seq
             except TransportError as error:
@@ -87,6 +80,17 @@ class Reader:
             reply, chunks = await self._open(after)
             if reply.status != OK:
                 raise ConnectionError(f"the api refused to go on after {after}: {reply.status}")
+
+
+def newest_response(record: Mapping[str, Any]) -> Response:
+    """Answer with one record of the api: its value is the body."""
+    headers = [(SEQ, str(record["seq"]))]
+    for name, text in ((TYPES, record.get("types")), (FINGERPRINT, record.get("fingerprint"))):
+        if text and text.isascii() and text.isprintable():
+            headers.append((name, text))
+    if record.get("failed"):
+        headers.append((FAILED, "true"))
+    return Response(OK, record["value"].encode(), headers)
 
 
 async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -104,7 +108,8 @@ async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(rest)
 
 
-def _local_line(line: bytes) -> tuple[int, bytes]:
+def local_line(line: bytes) -> tuple[int, bytes]:
+    """Make a line of the api one of ours; its commit sequence comes first."""
     # the value is put in as the text it is: decoding it would cost memory and change how it is written
     record = json.loads(line)
     value = record.pop("value").translate(LINE_BREAKS)

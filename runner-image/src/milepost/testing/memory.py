@@ -1,0 +1,159 @@
+"""The sidecar and what stands behind it, in memory: the routes are the sidecar's own, the rows are a list."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, field
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+from milepost.net.messages import Headers, ProblemError, Reply, Request, Response, compact
+from milepost.sidecar.forward import Forwarder
+from milepost.sidecar.records import Reader, local_line, newest_response
+from milepost.sidecar.routes import Routes
+from milepost.sidecar.settle import Settlement, Settler
+from milepost.sidecar.state import AttemptState
+from milepost.wire.pod import RecordKind, RecordWrite, Start
+from milepost.wire.values import JSON
+
+T = TypeVar("T")
+NOT_FOUND: Final = 404
+Wrote = Callable[[int, "StoredRecord"], None]
+"""Told the number of a record in its attempt, and the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as it is kept. `value`, `types`: JSON text. `attempt`: the one that wrote it."""
+
+    seq: int
+    attempt: int
+    write: RecordWrite
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+        return self.write.key
+
+
+@dataclass
+class Rows:
+    """What a run keeps from attempt to attempt. `live`: the attempt that may write."""
+
+    records: list[StoredRecord] = field(default_factory=list)
+    live: int = 0
+
+
+class MemorySidecar:
+    """Answers the local protocol for one attempt. `settle` is given what came of it, and says the run's state."""
+
+    def __init__(
+        self,
+        start: Start,
+        rows: Rows,
+        settle: Callable[[Settlement], str],
+        *,
+        writes: Wrote | None = None,
+        wrote: Wrote | None = None,
+    ) -> None:
+        self.state = AttemptState()
+        self.numbers = 0
+        self._rows = rows
+        self._tell_before, self._tell_after = writes, wrote
+        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle))
+        rows.live = start.attempt
+        _now(self.state.began(start))
+
+    def request(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Reply:
+        """Answer one request at once."""
+        path, _, query = target.partition("?")
+        named = {name.lower(): value for name, value in headers}
+        try:
+            response = _now(self._routes.handle(Request(method, path, dict(parse_qsl(query)), named, body)))
+        except ProblemError as problem:
+            response = problem.response()
+        found = {name.lower(): value for name, value in response.headers}
+        return Reply(response.status, {"content-type": response.content_type, **found}, response.body)
+
+    def write(self, write: RecordWrite) -> int:
+        """Keep a record; its commit sequence. Raises ProblemError."""
+        self.check_live()
+        for old in self._rows.records:
+            if old.write.write_id == write.write_id:
+                return old.seq
+            if write.kind == old.write.kind == "step" and old.key == write.key:
+                detail = f"step {write.key!r} is recorded already: the first record counts"
+                raise ProblemError(409, "step-exists", detail)
+        self.numbers += 1
+        record = StoredRecord(len(self._rows.records) + 1, self.state.running().attempt, write)
+        if self._tell_before is not None:
+            self._tell_before(self.numbers, record)
+        self._rows.records.append(record)
+        if self._tell_after is not None:
+            self._tell_after(self.numbers, record)
+        return record.seq
+
+    def check_live(self) -> None:
+        """Raise ProblemError when another attempt has begun."""
+        if self.state.running().attempt != self._rows.live:
+            _now(self.state.stop("fenced: a newer attempt runs"))
+            raise self.state.fenced()
+
+
+class _Forwarder(Forwarder):
+    def __init__(self, sidecar: MemorySidecar) -> None:
+        self._sidecar = sidecar
+
+    async def put(self, write: RecordWrite) -> int:
+        return self._sidecar.write(write)
+
+
+class _Reader(Reader):
+    def __init__(self, sidecar: MemorySidecar, rows: Rows) -> None:
+        self._sidecar = sidecar
+        self._rows = rows
+
+    async def newest(self, kind: RecordKind, key: str) -> Response:
+        self._sidecar.check_live()
+        for record in reversed(self._rows.records):
+            if (record.write.kind, record.key) == (kind, key):
+                return newest_response(_told(record))
+        raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
+
+    async def all_after(self, after: int) -> Response:
+        self._sidecar.check_live()
+        lines = b"".join(local_line(compact(_told(record)))[1] for record in self._rows.records if record.seq > after)
+        return Response(200, lines, content_type="application/x-ndjson")
+
+
+class _Settler(Settler):
+    def __init__(self, sidecar: MemorySidecar, settle: Callable[[Settlement], str]) -> None:
+        self._sidecar = sidecar
+        self._state = sidecar.state
+        self._settle = settle
+
+    async def settle(self, wanted: Settlement) -> str:
+        if self._state.phase == "settled":
+            if wanted.identity == self._state.settle_identity:
+                return self._state.settled_state
+            members = {"state": self._state.settled_state}
+            raise ProblemError(409, "settled", "this attempt already has its result", members=members)
+        self._state.check_open()
+        self._sidecar.check_live()
+        state = self._settle(wanted)
+        await self._state.settled(state, wanted.identity)
+        return state
+
+
+def _told(record: StoredRecord) -> dict[str, JSON]:
+    """The record as the api tells it."""
+    return asdict(record.write) | {"seq": record.seq, "attempt": record.attempt}
+
+
+def _now(work: Coroutine[object, object, T]) -> T:
+    """Run what never waits here."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    work.close()
+    raise RuntimeError("this route waits: it has no answer in memory yet")

@@ -1,0 +1,153 @@
+"""In the task's process: notes what is executed and acknowledged, and dies at a chosen write. Part of the tests only.
+
+The notes are lines of a file, one system call each, so they outlive the process: `start KEY`, `ack KEY`, `kill MODE`.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from milepost.net.blocking import BlockingClient
+from milepost.net.stream import Stream
+from milepost.sdk.client import AsyncSidecar, BlockingSidecar
+from milepost.sdk.scope import scope
+
+Mode = Literal["before", "sent", "unread", "after", "sidecar", "pod"]
+MODES: Final[tuple[Mode, ...]] = ("before", "sent", "unread", "after", "sidecar", "pod")
+"""before: nothing was sent; sent: the request is on its way; unread: it was answered, the task has not seen it;
+after: the task went on from it, to where it next waits; sidecar: the sidecar is killed with the request on its way, the
+task lives; pod: so are all of the pod's processes.
+"""
+EXIT: Final = 9
+WRITES: Final = ("/v1/steps/", "/v1/checkpoints/", "/v1/result", "/v1/failure")
+
+
+@dataclass
+class Armed:
+    """`at`: the number of the write, from 1, at which this process meets `mode`. `delay`: seconds from sending on."""
+
+    at: int
+    mode: Mode
+    delay: float
+    notes: int
+    writes: int = 0
+
+
+_armed: Armed | None = None
+_doomed: ContextVar[bool] = ContextVar("doomed", default=False)
+
+
+def arm(notes: str, attempt: int, kills: list) -> None:
+    """Note to a file from now on. `kills`: [attempt, write, mode, delay] of each."""
+    global _armed  # noqa: PLW0603  # one process, one attempt
+    descriptor = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    _, at, mode, delay = next((k for k in kills if k[0] == attempt), [0, 0, "before", 0.0])
+    _armed = Armed(at, mode, delay, descriptor)
+
+
+def note(what: str) -> None:
+    if _armed is not None:
+        os.write(_armed.notes, what.encode() + b"\n")
+
+
+def started() -> None:
+    """A step's body begins."""
+    note(f"start {scope.get().prefix[:-1]}")
+
+
+def die(mode: Mode) -> None:
+    note(f"kill {mode}")
+    os._exit(EXIT)
+
+
+def _due(method: str, target: str) -> Mode | None:
+    if _armed is None or method != "PUT" or not target.startswith(WRITES):
+        return None
+    _armed.writes += 1
+    return _armed.mode if _armed.writes == _armed.at else None
+
+
+def _acknowledged(method: str, target: str) -> None:
+    if method == "PUT" and target.startswith("/v1/steps/"):
+        note(f"ack {unquote(target.removeprefix('/v1/steps/'))}")
+
+
+def _meet(mode: Mode) -> None:
+    """The request is on its way."""
+    _doomed.set(False)
+    if mode == "sent":
+        die(mode)
+    time.sleep(_armed.delay)
+    sidecar = int(Path(os.environ["MILEPOST_SOCKET"]).with_name("sidecar.pid").read_text())
+    note(f"kill {mode}")
+    if mode == "pod":
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(sidecar, signal.SIGKILL)
+    if mode == "pod":
+        os._exit(EXIT)
+
+
+_call, _plain_call = AsyncSidecar.call, BlockingSidecar.call
+_receive, _connected = Stream.receive, BlockingClient._connected
+
+
+async def _watched(self, method, target, headers, body=b""):
+    mode = _due(method, target)
+    if mode == "before":
+        die(mode)
+    _doomed.set(mode in {"sent", "sidecar", "pod"})
+    reply = await _call(self, method, target, headers, body)
+    if mode == "unread":
+        die(mode)
+    _acknowledged(method, target)
+    if mode == "after":
+        asyncio.get_running_loop().call_soon(die, mode)
+    return reply
+
+
+def _plain_watched(self, method, target, headers, body=b""):
+    mode = _due(method, target)
+    if mode == "before":
+        die(mode)
+    _doomed.set(mode in {"sent", "sidecar", "pod"})
+    reply = _plain_call(self, method, target, headers, body)
+    if mode in {"unread", "after"}:
+        die(mode)
+    _acknowledged(method, target)
+    return reply
+
+
+async def _watched_receive(self):
+    if _doomed.get():
+        _meet(_armed.mode)
+    return await _receive(self)
+
+
+class _Doomed:
+    """A socket that sends, and meets its end before it receives."""
+
+    def __init__(self, connection) -> None:
+        self._connection = connection
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        if _doomed.get():
+            _meet(_armed.mode)
+        return self._connection.recv(size)
+
+
+def _watched_connected(self):
+    connection = _connected(self)
+    return _Doomed(connection) if _doomed.get() else connection
+
+
+AsyncSidecar.call, BlockingSidecar.call = _watched, _plain_watched
+Stream.receive, BlockingClient._connected = _watched_receive, _watched_connected
