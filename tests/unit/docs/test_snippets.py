@@ -16,8 +16,10 @@ from milepost.testing import AsyncTaskRun
 
 ROOT = Path(__file__).parents[3]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEED_A_SERVER = {"docs/triggering.md"}
-"""Compiled only: the client's methods are those of tests/integration/test_python_client.py."""
+RUN_ELSEWHERE = {"docs/triggering.md", "docs/changed-code.md"}
+"""Compiled only: the client's methods are those of tests/integration/test_python_client.py, and what is told of changed
+code is resumed in tests/unit/sdk/test_changed_code.py.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ RUNS = {
     "docs/retries.md report": Told({}, {"url": "data:text/plain,one%20two%20three"}, 3),
     "docs/retries.md sync": Told({}, None, None),
     "docs/retries.md order": Told({}, {"order": "pen"}, "pen"),
+    "docs/manifest.md place-order": Told(
+        {}, {"lines": [{"sku": "pen", "count": 2}, {"sku": "ink"}], "at": "2026-11-21T12:00:00Z"}, 3
+    ),
     "docs/authoring.md main": Told({"square": lambda n: n * n}, {"numbers": [1, 2, 3]}, 14),
 }  # fmt: skip
 """By document and task."""
@@ -72,7 +77,7 @@ def snippets() -> Iterator[Snippet]:
 async def test_a_snippet_runs(snippet: Snippet, monkeypatch: pytest.MonkeyPatch):
     # its lines are where the document has them
     code = compile("\n" * (snippet.line - 1) + snippet.text, str(ROOT / snippet.path), "exec")
-    if snippet.path in NEED_A_SERVER:
+    if snippet.path in RUN_ELSEWHERE:
         return
     module = ModuleType(f"snippet_{snippet.line}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -100,4 +105,4 @@ async def call(test) -> None:
 
 def test_every_run_has_its_snippet():
     found = {snippet.path for snippet in snippets()}
-    assert {name.partition(" ")[0] for name in RUNS} | NEED_A_SERVER <= found
+    assert {name.partition(" ")[0] for name in RUNS} | RUN_ELSEWHERE <= found
