@@ -10,6 +10,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Final, Literal
 from urllib.parse import unquote
 
@@ -40,6 +41,7 @@ class Armed:
 
 
 _armed: Armed | None = None
+_writing = Lock()
 _doomed: ContextVar[bool] = ContextVar("doomed", default=False)
 
 
@@ -53,7 +55,8 @@ def arm(notes: str, attempt: int, kills: list) -> None:
 
 def note(what: str) -> None:
     if _armed is not None:
-        os.write(_armed.notes, what.encode() + b"\n")
+        with _writing:
+            os.write(_armed.notes, what.encode() + b"\n")
 
 
 def started() -> None:
@@ -61,8 +64,15 @@ def started() -> None:
     note(f"start {scope.get().prefix[:-1]}")
 
 
+def last_words(mode: Mode) -> None:
+    """Note the end, and nothing after it: a thread may begin a step at this moment, which dies with it."""
+    if _armed is not None:
+        _writing.acquire()  # for good
+        os.write(_armed.notes, f"kill {mode}\n".encode())
+
+
 def die(mode: Mode) -> None:
-    note(f"kill {mode}")
+    last_words(mode)
     os._exit(EXIT)
 
 
@@ -85,12 +95,14 @@ def _meet(mode: Mode) -> None:
         die(mode)
     time.sleep(_armed.delay)
     sidecar = int(Path(os.environ["MILEPOST_SOCKET"]).with_name("sidecar.pid").read_text())
-    note(f"kill {mode}")
-    if mode == "pod":
-        os.kill(os.getppid(), signal.SIGKILL)
+    if mode == "sidecar":
+        note(f"kill {mode}")
+        os.kill(sidecar, signal.SIGKILL)
+        return
+    last_words(mode)
+    os.kill(os.getppid(), signal.SIGKILL)
     os.kill(sidecar, signal.SIGKILL)
-    if mode == "pod":
-        os._exit(EXIT)
+    os._exit(EXIT)
 
 
 _call, _plain_call = AsyncSidecar.call, BlockingSidecar.call

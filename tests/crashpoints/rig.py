@@ -149,7 +149,8 @@ class Cluster:
                     with (case.home / "log").open("a") as log:
                         log.write(f"-- pod {case.attempts}\n{(home / 'log').read_text()}")
             if code < 0:  # what the operator would see of the pod
-                await self._store.pod_ended(session.pod_id, None, LOST)
+                leads = await self._store._db.fetch("select epoch from leadership")
+                await self._store.pod_ended(leads[0]["epoch"], session.pod_id, None, LOST)
 
     async def _processes(self, session: PodSession, home: Path) -> int:
         (home / "token").write_text(f"token-of-{session.pod_id}")
