@@ -112,6 +112,8 @@ def _by_name(task: TaskFunction[..., object], maker: "_Maker") -> Schema:
             others = maker.of(annotation) or True
         elif one.kind in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}:
             properties[one.name] = _with_default(maker.of(annotation), one.default)
+        elif one.kind is Parameter.POSITIONAL_ONLY:
+            properties[one.name] = False  # nor does `**others` take it by its name
         if _is_required(one):
             needed.append(one.name)
     made: Schema = {"type": "object", "properties": properties}

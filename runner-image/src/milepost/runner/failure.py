@@ -8,9 +8,7 @@ from typing import Final
 import milepost
 from milepost.errors import FatalError
 from milepost.net.messages import compact
-from milepost.runner.log import say
-from milepost.sdk.classify import Verdict, classify
-from milepost.sdk.retry import judge
+from milepost.sdk.retry import verdict_of
 from milepost.sdk.task import When
 from milepost.wire.pod import Evidence, FailureKind
 from milepost.wire.values import JSON
@@ -25,7 +23,7 @@ def of_exception(error: BaseException, kind: FailureKind | None = None, when: Wh
 
     `when`: the task's own function, which decides whether another attempt helps.
     """
-    verdict = _verdict(error, when)
+    verdict = verdict_of(error, when)
     found: FailureKind = kind or ("fatal" if isinstance(error, FatalError) else "user")
     return body(
         found,
@@ -35,14 +33,6 @@ def of_exception(error: BaseException, kind: FailureKind | None = None, when: Wh
         retryable=verdict.retryable,
         retry_after_seconds=verdict.after_seconds,
     )
-
-
-def _verdict(error: BaseException, when: When | None) -> Verdict:
-    try:
-        return judge(error, when).verdict
-    except Exception as broken:  # noqa: BLE001  # the task's failure is told all the same
-        say(f"retry_when raised, Milepost's own verdict counts:\n{traceback_of(broken)}")
-        return classify(error)
 
 
 def body(

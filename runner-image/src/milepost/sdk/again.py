@@ -1,11 +1,13 @@
 """A step that is tried again until it gives a value or is given up."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from milepost.net.messages import jitter
 from milepost.sdk.journal import Journal, Retried, retried
 from milepost.sdk.retry import Retry, Tries, checked
+from milepost.sdk.scope import spawned
 from milepost.sdk.waits import AsyncWaits, SyncWaits
 
 R = TypeVar("R")
@@ -26,7 +28,8 @@ async def tried(  # noqa: PLR0917  (as below)
     while True:
         if seconds:
             await waits.pause(tries, seconds, policy.hold_seconds)
-        token = retried.set(body)
+        token, began = retried.set(body), list[asyncio.Future[object]]()
+        below = spawned.set(began)
         try:
             return await call()
         except Exception as error:
@@ -36,7 +39,11 @@ async def tried(  # noqa: PLR0917  (as below)
             if seconds is None:
                 raise
         finally:
+            spawned.reset(below)
             retried.reset(token)
+        for one in began:  # what `gather` left at work when the first of its branches failed
+            one.cancel("the step is tried again")
+        await asyncio.gather(*began, return_exceptions=True)
         journal.again(body)
 
 

@@ -54,7 +54,7 @@ def classify(error: BaseException, depth: int = 0) -> Verdict:
     judged by that one when nothing else is known of it, as far as that one gives hope.
     """
     if isinstance(error, MilepostError):
-        return Verdict(error.retryable)
+        return _of_ours(error)
     if isinstance(error, BaseExceptionGroup):
         return _worst([classify(one, depth + 1) for one in error.exceptions] if depth < MAX_CAUSES else [])
     found = _of_answer(error) or _of_type(error, depth)
@@ -75,12 +75,21 @@ def _worst(verdicts: list[Verdict]) -> Verdict:
     return Verdict(True if found == {True} else None, after)
 
 
+def _of_ours(error: MilepostError) -> Verdict:
+    """Our client's errors tell of an answer of the API; the others say themselves."""
+    status, after = _status(_attribute(error, "status")), _attribute(error, "retry_after")
+    if status is None:
+        return Verdict(error.retryable)
+    return _of_status(status, float(after) if isinstance(after, (int, float)) else None)
+
+
 def _of_answer(error: BaseException) -> Verdict | None:
     """An HTTP answer that the client made an error of."""
     status, headers = answer(error)
-    if status is None:
-        return None
-    after = retry_after(headers)
+    return None if status is None else _of_status(status, retry_after(headers))
+
+
+def _of_status(status: int, after: float | None) -> Verdict:
     again = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in TRY_AGAIN or after is not None
     return Verdict(again, after if again else None)
 

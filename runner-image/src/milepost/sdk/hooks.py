@@ -1,24 +1,29 @@
 """What runs around a task's function: middleware, and hooks at its start, resume, success and failure."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Final
 
 from milepost.sdk.context import Context
 from milepost.sdk.failed import OURS
-from milepost.sdk.retry import judge
+from milepost.sdk.journal import Journal
+from milepost.sdk.retry import verdict_of
 from milepost.sdk.run import RunInfo
+from milepost.sdk.scope import Scope, scope
 from milepost.sdk.sync import SyncContext
 from milepost.sdk.task import Body, Hook, Hooks, When
 
 FAILED_ITSELF: Final = "the failure hook %s raised itself: it does not change how the run ends"
 
 
-def is_last(error: Exception, run: RunInfo, when: When | None) -> bool:
+def is_last(error: Exception, run: RunInfo, when: When | None, journal: Journal) -> bool:
     """Tell whether the run fails for good when this attempt fails with this error."""
     if isinstance(error, OURS):
         return False  # fenced, or no sidecar: nothing failed
-    return judge(error, when).verdict.retryable is False or run.failures + 1 >= run.max_attempts
+    if journal.changed is not None:
+        return journal.attempt.on_change != "hold"  # held, it waits for a decision
+    return verdict_of(error, when).retryable is False or run.failures + 1 >= run.max_attempts
 
 
 async def run_async(context: Context, hooks: Hooks, body: Body, when: When | None) -> object:
@@ -28,8 +33,9 @@ async def run_async(context: Context, hooks: Hooks, body: Body, when: When | Non
         for key, hook in _keyed("on_start", hooks.start):
             await context.step(key, _step_async(hook, context), key=key)
         if context.run.attempt > 1:
-            for hook in hooks.resume:
-                await _result(hook(context))
+            with _beside("on_resume", context.run):
+                for hook in hooks.resume:
+                    await _result(hook(context))
         value = await _result(body())
         for key, hook in _keyed("on_success", hooks.success):
             await context.step(key, _step_async(hook, context, value), key=key)
@@ -41,14 +47,15 @@ async def run_async(context: Context, hooks: Hooks, body: Body, when: When | Non
     try:
         return await call()
     except Exception as error:
-        if is_last(error, context.run, when):
-            for hook in hooks.failure:
-                try:
-                    await _result(hook(context, error))
-                except OURS:
-                    raise
-                except Exception:
-                    context.log.exception(FAILED_ITSELF, _name(hook))
+        if is_last(error, context.run, when, context._journal):  # noqa: SLF001  (the runner's side of a context)
+            with _beside("on_failure", context.run):
+                for hook in hooks.failure:
+                    try:
+                        await _result(hook(context, error))
+                    except OURS:
+                        raise
+                    except Exception:
+                        context.log.exception(FAILED_ITSELF, _name(hook))
         raise
 
 
@@ -59,8 +66,9 @@ def run_plain(context: SyncContext, hooks: Hooks, body: Body, when: When | None)
         for key, hook in _keyed("on_start", hooks.start):
             context.step(key, _step(hook, context), key=key)
         if context.run.attempt > 1:
-            for hook in hooks.resume:
-                hook(context)
+            with _beside("on_resume", context.run):
+                for hook in hooks.resume:
+                    hook(context)
         value = body()
         for key, hook in _keyed("on_success", hooks.success):
             context.step(key, _step(hook, context, value), key=key)
@@ -72,15 +80,26 @@ def run_plain(context: SyncContext, hooks: Hooks, body: Body, when: When | None)
     try:
         return call()
     except Exception as error:
-        if is_last(error, context.run, when):
-            for hook in hooks.failure:
-                try:
-                    hook(context, error)
-                except OURS:
-                    raise
-                except Exception:
-                    context.log.exception(FAILED_ITSELF, _name(hook))
+        if is_last(error, context.run, when, context._journal):  # noqa: SLF001  (the runner's side of a context)
+            with _beside("on_failure", context.run):
+                for hook in hooks.failure:
+                    try:
+                        hook(context, error)
+                    except OURS:
+                        raise
+                    except Exception:
+                        context.log.exception(FAILED_ITSELF, _name(hook))
         raise
+
+
+@contextmanager
+def _beside(kind: str, run: RunInfo) -> Iterator[None]:
+    """Give hooks that run in some attempts only a scope of their own: the task's own steps keep their places."""
+    token = scope.set(Scope.beside(f"{kind}/{run.attempt}"))
+    try:
+        yield
+    finally:
+        scope.reset(token)
 
 
 def _keyed(kind: str, hooks: Sequence[Hook]) -> Iterator[tuple[str, Hook]]:

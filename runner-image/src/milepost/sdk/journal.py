@@ -112,8 +112,11 @@ class Journal:
             body.kept(call.key, (line, told))
         if told and told != call.fingerprint:
             self._compare(call, told)
+        record = json.loads(line)
+        if record.get("failed"):
+            raise rebuild(record["value"])
         try:
-            return _value(json.loads(line), annotation)
+            return _value(record, annotation)
         except ValueMismatchError as error:
             from milepost.sdk import changed  # noqa: PLC0415  (code that did not change never pays for it)
 

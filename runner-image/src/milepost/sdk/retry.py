@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from milepost.errors import ChangedCodeError, FatalError
 from milepost.sdk.classify import MAX_AFTER_SECONDS, Verdict, classify
 from milepost.sdk.failed import OURS, kept_text
-from milepost.sdk.journal import tries_key
+from milepost.sdk.journal import logger, tries_key
 from milepost.sdk.task import When
 from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
@@ -72,7 +73,9 @@ class Judgement:
 
 
 def judge(error: BaseException, when: When | None) -> Judgement:
-    """Ask the task's own function, then `classify`."""
+    """Ask the task's own function, then `classify`. Other code is not the function's to decide."""
+    if isinstance(error, ChangedCodeError):
+        return Judgement(Verdict(retryable=False))
     said = when(error) if when is not None and isinstance(error, Exception) and not isinstance(error, OURS) else None
     if said is None:
         return Judgement(classify(error))
@@ -83,6 +86,19 @@ def judge(error: BaseException, when: When | None) -> Judgement:
     if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
         raise TypeError(f"a retry function gives a bool, seconds, a timedelta or None, not {said!r}") from error
     return Judgement(Verdict(retryable=True, after_seconds=min(float(seconds), MAX_AFTER_SECONDS)), exact=True)
+
+
+def verdict_of(error: BaseException, when: When | None) -> Verdict:
+    """Judge the end of a task: FatalError is that of the run. Where its own function raises, that is told, and
+    `classify` decides.
+    """
+    if isinstance(error, FatalError):
+        return Verdict(retryable=False)
+    try:
+        return judge(error, when).verdict
+    except Exception:  # noqa: BLE001  # the task's failure is told all the same
+        logger.exception("retry_when raised itself: Milepost's own verdict counts")
+        return classify(error)
 
 
 class Tries:

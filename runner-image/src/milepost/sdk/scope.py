@@ -93,6 +93,15 @@ class Scope:
             made.branches = here.branches
         return made
 
+    @staticmethod
+    def beside(name: str) -> "Scope":
+        """Give the scope of code that runs beside the task, such as a hook: its steps have no place in the order of
+        the task, and it goes on from none of its failures.
+        """
+        made = Scope(f"{name}>")
+        made.loose = True
+        return made
+
     def ended(self, task: "asyncio.Future[Any]", branch: "Scope") -> None:
         """Keep the failures of a branch that ended: who goes on from it goes on from them."""
         if branch.failures or branch._ended:  # noqa: SLF001  (its own kind)
@@ -129,6 +138,8 @@ def branch_of(key: str) -> str:
 
 
 scope: ContextVar[Scope] = ContextVar("milepost_scope")
+spawned: ContextVar["list[asyncio.Future[Any]]"] = ContextVar("milepost_spawned")
+"""Where it is set: collects the tasks that are spawned here and below."""
 
 
 def checked(key: str) -> str:
@@ -163,6 +174,8 @@ def spawn(
         own.run(scope.set, branch)
     # options: eager_start, of newer Pythons
     task = asyncio.Task(coro, loop=loop, name=name, context=own, **options)
+    if (kept := spawned.get(None)) is not None:
+        kept.append(task)
     if parent is not None and branch is not None:
         task.add_done_callback(lambda done: parent.ended(done, branch))
     return task

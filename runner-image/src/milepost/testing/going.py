@@ -18,7 +18,6 @@ from milepost.sdk.task import TaskFunction
 from milepost.testing.attempts import AsyncMemory, BlockingMemory, Process, TestedContext, TestedSyncContext, World
 from milepost.testing.memory import MemorySidecar
 from milepost.testing.points import ProcessDiedError
-from milepost.values import pack_within
 
 
 class Going:
@@ -33,10 +32,11 @@ class Going:
         if not isinstance(answer, Mapping):
             raise MilepostError("the sidecar in memory knows of no attempt")
         self._info = AttemptInfo.from_json(answer)
+        self._journal = Journal(self._info)
 
     def run_plain(self) -> None:
         """Run a plain task here, to its end."""
-        context = TestedSyncContext(Journal(self._info), BlockingMemory(self._sidecar, self.process), self.process,
+        context = TestedSyncContext(self._journal, BlockingMemory(self._sidecar, self.process), self.process,
                                     self._world)  # fmt: skip
         self.process.on_cancel = context.cancel
         context.load()
@@ -85,9 +85,7 @@ class Going:
                 one.cancel("the test lets the process die here")
 
     async def _body(self) -> object:
-        context = TestedContext(
-            Journal(self._info), AsyncMemory(self._sidecar, self.process), self.process, self._world
-        )
+        context = TestedContext(self._journal, AsyncMemory(self._sidecar, self.process), self.process, self._world)
         await context.load()
         enter(context)
         return await call_async(self._task, context, self._info.input)
@@ -96,7 +94,8 @@ class Going:
         if self.process.dead:
             return
         try:
-            text = pack_within(value, self._info.max_result_bytes, "the task's result").text
+            self._journal.check_unchanged()  # whatever the task made of the error
+            text = self._task.binding.result(value, self._info.max_result_bytes)
         except MilepostError as error:
             self._failed(error)
         else:

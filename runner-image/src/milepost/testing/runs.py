@@ -151,7 +151,7 @@ class _Run:
             attempt_seconds=3600, lease_seconds=30.0, beat_seconds=5.0, max_record_bytes=self._max_bytes,
             max_result_bytes=self._max_bytes, grace_seconds=30, on_partition="continue",
             records=len(self._rows.records), last_seq=last.seq if last else 0, last_key=last.key if last else None,
-            created_at=self._created_at,
+            created_at=self._created_at, attempts_counted=self._failed(),
         )  # fmt: skip
 
     def _outcome(self) -> JSON:

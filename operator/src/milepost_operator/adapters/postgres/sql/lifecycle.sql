@@ -26,7 +26,7 @@ returning run_id, name, namespace, task, state, origin_run, origin_seq;
 -- Back to its old place; the time it was held is not its own. $2: whether its version's changes are accepted.
 update runs
 set state = 'queued', reason = null, message = null, next_cause = 'resume',
-    accepted_version = case when $2 then version else accepted_version end,
+    accepted_version = case when $2 then version end,
     run_deadline_at = run_deadline_at + (clock_timestamp() - held_at), rev = rev + 1
 where run_id = $1;
 

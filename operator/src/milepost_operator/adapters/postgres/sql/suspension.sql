@@ -114,7 +114,7 @@ order by w.ordinal;
 -- Runs that waited for their first admission longer than they may; a paused queue's clock stands still, and what it
 -- stood still for is given back here.
 with late as (
-    select r.run_id, greatest(paused_time(r.cluster, r.namespace, r.queue, r.created_at) - coalesce(r.thawed, '0'), '0') as owed
+    select r.run_id, r.expires_at, greatest(paused_time(r.cluster, r.namespace, r.queue, r.created_at) - coalesce(r.thawed, '0'), '0') as owed
     from runs r
     where r.cluster = $1 and r.attempt = 0 and r.state in ('queued', 'delayed') and r.expires_at <= clock_timestamp()
       and not exists (select 1 from queues q where q.cluster = r.cluster and q.namespace = r.namespace
@@ -122,20 +122,22 @@ with late as (
     order by r.expires_at
     limit $2
     for no key update of r skip locked
+), judged as (
+    select run_id, owed, expires_at + owed <= clock_timestamp() as over from late
 ), thawed as (
-    update runs r set expires_at = r.expires_at + l.owed, thawed = coalesce(r.thawed, '0') + l.owed
-    from late l where r.run_id = l.run_id and l.owed > '0'
+    update runs r set expires_at = r.expires_at + j.owed, thawed = coalesce(r.thawed, '0') + j.owed
+    from judged j where r.run_id = j.run_id and not j.over
 ), expired as (
     update runs r
     set state = 'expired', reason = 'QueueTTL', message = 'not admitted within its ttlSeconds', finished_at = clock_timestamp(),
         event_count = r.event_count + 1, rev = r.rev + 1
-    where r.run_id = any(array(select run_id from late where owed = '0'))
+    where r.run_id = any(array(select run_id from judged where over))
     returning r.run_id, r.event_count, r.message
 ), told as (
     insert into run_events (run_id, seq, reason, message, warning, terminal)
     select run_id, event_count, 'RunExpired', message, true, true from expired
 )
-select owed = '0' as expired from late;
+select over as expired from judged;
 
 -- name: put_wake
 -- Kept beside the run, whose row it does not lock: it is resolved when the run is next looked at.

@@ -67,6 +67,7 @@ with ending as (
         order_at = case when e.run_state in ('queued', 'suspended', 'held') or e.next_cause = 'resume' then r.order_at
                         else order_at(clock_timestamp() + e.delay, r.priority) end,
         suspended_at = case when e.run_state = 'suspended' then clock_timestamp() end,
+        run_deadline_at = r.run_deadline_at + case when e.run_reason = 'StepBackoff' then e.delay else '0' end,
         held_at = case when e.run_state = 'held' then clock_timestamp() else r.held_at end,
         finished_at = case when e.run_state in ('queued', 'backoff', 'held', 'suspended') then null else clock_timestamp() end,
         event_count = r.event_count + (e.event is not null)::int, rev = r.rev + 1

@@ -111,6 +111,7 @@ update runs r
 set ready_at = p.ready_at, order_at = order_at(p.ready_at, r.priority),
     expires_at = r.expires_at + (p.ready_at - r.ready_at),
     input = coalesce(p.input::json, r.input), input_hash = coalesce(p.input_hash, r.input_hash),
+    checked_schema = case when p.input is null then r.checked_schema end,
     rev = r.rev + 1
 from (
     select u.*, least(clock_timestamp() + u.seconds * interval '1 second', u.until) as ready_at
