@@ -186,9 +186,10 @@ async def test_a_run_that_came_before_its_task_is_held_while_it_does_not_fit(sto
 async def test_of_many_that_came_before_their_task_none_slips_through(store: PostgresStore) -> None:
     await store.create_runs([NewRun(NS, "index", "{}" if n else GOOD) for n in range(60)], together=True)
     await apply(store)
-    for _ in range(2):
+    for _ in range(2):  # they are looked at in parts, by ids of which chance is a part
         await store.promote(100)
-        assert [one[2] for one in await states(store) if one[0] == "queued"] == [GOOD]
+        assert {one[2] for one in await states(store) if one[0] == "queued"} <= {GOOD}
+    assert [one[2] for one in await states(store) if one[0] == "queued"] == [GOOD]
     assert {one[:2] for one in await states(store)} == {("queued", None), ("held", "InvalidInput")}
 
 

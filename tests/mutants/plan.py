@@ -301,7 +301,7 @@ MUTANTS: Final = (
         (
             Edit(
                 SQL,
-                "and (r.retry is not null or t.input_schema is not distinct from r.checked_schema)",
+                "and (not j.bare or j.input_schema is not distinct from i.checked_schema)",
                 "",
             ),
         ),
