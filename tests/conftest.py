@@ -1,6 +1,7 @@
 """The API server that the tests of all directories share."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import settings
 from e2e.cluster.binaries import kube_programs
 from tests import apiserver
 
+EXPLORE = os.environ.get("MILEPOST_EXPLORE") == "1"
+"""Draw other examples each time. Without it a change is judged by the same ones as the change before it."""
 # A busy machine is no bug in the code under test: examples are bounded in number, not in time.
-settings.register_profile("milepost", deadline=None)
+settings.register_profile("milepost", deadline=None, derandomize=not EXPLORE)
 settings.load_profile("milepost")
 
 

@@ -1,6 +1,7 @@
 """A random life of the engine on a real Postgres, step by step against a small pure model; and proof that it can fail.
 
-`MILEPOST_TEST_SEED` repeats a life (and makes the deeds that failed few), `MILEPOST_MODEL_SECONDS` makes it longer.
+`MILEPOST_TEST_SEED` repeats a life (and makes the deeds that failed few), `MILEPOST_MODEL_SECONDS` makes it longer, and
+`MILEPOST_EXPLORE=1` begins with a seed that chance chose.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ from tests.integration.conftest import _with_database
 from tests.integration.engine_machine import Engine
 from tests.integration.engine_rows import Rows
 
-SEED = int(os.environ.get("MILEPOST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
+EXPLORE = os.environ.get("MILEPOST_EXPLORE") == "1"
+SEED = int(os.environ.get("MILEPOST_TEST_SEED", "0")) or (random.SystemRandom().randrange(1 << 30) if EXPLORE else 1)
 SECONDS = float(os.environ.get("MILEPOST_MODEL_SECONDS", "40"))
 LEAST_DEEDS = 100
 PROFILE = settings(
