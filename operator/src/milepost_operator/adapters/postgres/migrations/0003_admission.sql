@@ -116,7 +116,7 @@ create table slot_returns (
     primary key (cluster, namespace, queue, return_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
--- The rate limits. `rate`: {"limit", "periodSeconds", "algorithm": "window" | "bucket", "burst"}. tests/rates.py is the model.
+-- The rate limits. `rate`: {"limit", "periodSeconds", "algorithm": "window" | "bucket", "burst"}. domain/rates.py is the model.
 
 -- The state as of `now`; a clock that went back stands still here. After a change of the period each slice's cost
 -- counts at the latest moment it can be of.
@@ -244,20 +244,6 @@ begin
         tag = greatest(k.tag, v_virtual), open = k.open or k.emptied, emptied = false,
         opens_at = case when k.emptied then null else k.opens_at end
     where k.ctid = known.tid and (k.emptied or not p_task = any(k.tasks));
-end $$;
-
--- Before one statement queues many runs: their keys are told, and so locked, in one order for all. The trigger of each
--- run would take them as the runs come, and two replicas would wait for each other.
-create function tell_keys(p_runs uuid[]) returns boolean language plpgsql as $$
-declare
-    n record;
-begin
-    for n in select distinct r.cluster, r.namespace, r.queue, r.concurrency_key, r.task from runs r
-             where r.run_id = any(p_runs) order by 1, 2, 3, 4, 5
-    loop
-        perform tell_waiting(n.cluster, n.namespace, n.queue, n.concurrency_key, n.task, 'infinity');
-    end loop;
-    return true;
 end $$;
 
 create function runs_inserted() returns trigger language plpgsql set search_path from current as $$

@@ -19,7 +19,4 @@ alter table schedules
         due_at is null or (active and not paused and deleted_at is null and next_at is not null));
 
 create index schedules_due on schedules (cluster, due_at) where due_at is not null;
--- A slot has one run. Runs without a schedule, nearly all, are not written to this index.
-alter table runs drop constraint runs_schedule_id_slot_key;
-create unique index runs_slot on runs (schedule_id, slot) where schedule_id is not null;
 create index runs_of_schedule on runs (schedule_id) where schedule_id is not null and finished_at is null;

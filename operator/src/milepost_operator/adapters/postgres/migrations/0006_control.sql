@@ -42,21 +42,6 @@ alter table runs
 create index runs_to_note on runs (wait_checked_at nulls first, run_id)
     where state = 'queued' and cr_uid is not null and notes < 2;
 
--- Pauses that are over. What waited meanwhile gets its time back when its TTL comes up: resuming a queue costs the same
--- however much waits in it. `thawed`: what of `expires_at` was given back.
-create table queue_pauses (
-    cluster text not null,
-    namespace text not null,
-    queue text not null,
-    since timestamptz not null,
-    until timestamptz not null,
-    primary key (cluster, namespace, queue, until)
-);
-
-alter table runs add column thawed interval;
-
-create function paused_time(p_cluster text, p_namespace text, p_queue text, p_since timestamptz) returns interval
-language sql stable as $$
-    select coalesce(sum(p.until - greatest(p.since, p_since)), interval '0') from queue_pauses p
-    where p.cluster = p_cluster and p.namespace = p_namespace and p.queue = p_queue and p.until > p_since
-$$;
+-- What a resumed queue gives back its time. The queue leads: no search by time or cluster alone should take this way.
+create index runs_with_ttl on runs (queue, namespace, cluster, run_id)
+    where expires_at is not null and attempt = 0 and state in ('queued', 'delayed', 'held');

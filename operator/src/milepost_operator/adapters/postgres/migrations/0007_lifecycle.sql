@@ -23,16 +23,6 @@ create unique index runs_redriven_by on runs (redriven_by) where redriven_by is 
 create index runs_copies on runs (origin_run) where origin in ('retry', 'redrive', 'replay');
 create index runs_dead on runs (cluster, namespace, dead_lettered_at desc, run_id desc) where dead_lettered;
 
--- Runs that lack the same thing lie together.
-drop index runs_held;
-create index runs_held on runs (cluster, namespace, task, queue, reason, (retry is null)) where state = 'held';
-
--- Run objects: what is still to be shown (a backlog of the API is not), and whose object went.
-drop index runs_behind;
-create index runs_behind on runs (run_id) where rev > projected_rev
-    and (case when origin = 'kubectl' then cr_uid is not null else attempt > 0 or cr_uid is not null end);
-create index runs_cr on runs (cr_uid) where cr_uid is not null;
-
 -- Lists: whatever the filter, rows come in the order of the page. Of what changes in a run's life only its state is
 -- indexed for live runs too; the rest is for ended ones.
 create index runs_by_state on runs (cluster, namespace, state, created_at desc, run_id desc);

@@ -1,0 +1,69 @@
+"""Databases of earlier releases are brought to this one, with the runs that wait in them."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from milepost_operator.adapters.postgres import migrate as module
+from milepost_operator.adapters.postgres.migrate import migrate, migrations
+from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.settings import Settings
+from tests.integration.conftest import _with_database
+from tests.integration.engine import NS, next_pod
+
+RELEASED = {
+    "0001_spine": "d6c235c73bd139f9922ab46eb266aa427616c2bd7f8b4b3d32bc1b6142a80468",
+    "0002_order": "11f867171bd3278380174967efff0fc21cf87ddb3590b21841483c3d25dade89",
+    "0003_admission": "56b07766089b8061be991a73be404b1155b63a1f277216f4b0e10bda5eed70f0",
+    "0004_triggers": "4ba575ac31d6abdc35b818fb6167c3b6ae97aeb8fabd1aea9628b87872f00307",
+    "0005_schedules": "365536dfc089cd335ca98cf0aaf57eedb11dc556367678c37821cd4b04d96196",
+    "0006_control": "d33995a44ee196356b84f50f71c5becbc6342c93b40c6f478ed289ccc80b7cdc",
+    "0007_lifecycle": "e8286dbb36569027bbdf093eec29047eb236c443e4a2cd6b85336677526bacd1",
+    "0008_suspension": "3371515a3a1be2946bcfe14244a32a5b9f6279643b195d0c0cc382c152663157",
+}
+"""SHA-256 of each. A database that has one with another text refuses the upgrade: what changes is a migration more."""
+
+WAITING = """
+insert into queues (cluster, namespace, name, uid, generation) values ('default', $1, 'default', 'u', 1);
+insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts)
+values ('default', $1, 'index', 'u', 1, 1, 'default', '{}', '{}');
+insert into task_versions (cluster, namespace, task, version, shape_hash, shape)
+values ('default', $1, 'index', 1, 'h', '{"entrypoint": "a:b"}');
+insert into runs (run_id, cluster, namespace, name, task, queue, state, input, input_hash, origin, retry, timeouts,
+                  expires_at)
+values (gen_random_uuid(), 'default', $1, 'waits', 'index', 'default', 'queued', '{}', '', 'api', '{}', '{}',
+        clock_timestamp() + interval '1 hour');
+insert into run_heads (run_id) select run_id from runs;
+"""
+
+
+@pytest.fixture
+async def empty(postgres_uri: str) -> AsyncIterator[Settings]:
+    admin = await asyncpg.connect(postgres_uri)
+    await admin.execute("create database released")
+    yield Settings(database_url=_with_database(postgres_uri, "released"))
+    await admin.execute("drop database released with (force)")
+    await admin.close()
+
+
+def test_what_was_released_is_never_edited() -> None:
+    found = {f"{one.number:04}_{one.name}": one.checksum for one in migrations()}
+    assert {name: found.get(name) for name in RELEASED} == RELEASED
+
+
+async def test_a_released_database_is_upgraded_with_what_waits_in_it(
+    empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = migrations()
+    monkeypatch.setattr(module, "migrations", lambda: every[: len(RELEASED)])
+    assert await migrate(empty) == list(RELEASED)
+    connection = await asyncpg.connect(empty.dsn, server_settings={"search_path": "milepost"})
+    for statement in WAITING.strip().split(";\n"):
+        await connection.execute(statement.replace("$1", f"'{NS}'"))
+    await connection.close()
+    monkeypatch.setattr(module, "migrations", lambda: every)
+    assert len(await migrate(empty)) == len(every) - len(RELEASED)
+    async with PostgresStore.open(empty) as store:
+        assert await (await next_pod(store)).succeed() == "succeeded"
+        assert {k: v for k, v in (await store.violations()).items() if v} == {}
