@@ -21,7 +21,6 @@ from milepost_operator.domain.schedules import ScheduleSpec, ScheduleView
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, apply_task, eventually, next_pod
 
-EVERY_MINUTE = ScheduleSpec("* * * * *", input='{"a": 1.50}', tags=("nightly",), priority=3)
 SCHEDULER = Path(__file__).with_name("scheduler_process.py")
 
 
@@ -32,18 +31,23 @@ async def replicas(settings: Settings) -> AsyncIterator[list[PostgresStore]]:
         yield [await stack.enter_async_context(PostgresStore.open(settings)) for _ in range(3)]
 
 
-async def schedule(store: PostgresStore, spec: ScheduleSpec = EVERY_MINUTE, **changes: Any) -> ScheduleView:
-    return await store.create_schedule(NS, "index", "often", replace(spec, **changes), "ann")
+def each_minute(**changes: Any) -> ScheduleSpec:
+    """A slot now and each minute: whenever a test begins, its next slot is as far off as can be."""
+    cron = f"{datetime.now(UTC).second} * * * * *"
+    return replace(ScheduleSpec(cron, input='{"a": 1.50}', tags=("nightly",), priority=3), **changes)
 
 
-async def late(store: PostgresStore, seconds: float, schedule_id: UUID | None = None) -> None:
-    """As if nobody had fired for so long."""
+async def schedule(store: PostgresStore, **changes: Any) -> ScheduleView:
+    return await store.create_schedule(NS, "index", "often", each_minute(**changes), "ann")
+
+
+async def late(store: PostgresStore, slots: int, schedule_id: UUID | None = None) -> None:
+    """As if nobody had fired the last so many slots of `each_minute`."""
     await store._db.fetch(
-        "update schedules set cursor_at = clock_timestamp() - $1 * interval '1 second',"
-        " next_at = date_trunc('minute', clock_timestamp() - $1 * interval '1 second') + interval '1 minute',"
-        " due_at = clock_timestamp() - interval '1 millisecond'"
+        "update schedules set cursor_at = clock_timestamp() - $1 * interval '1 minute',"
+        " next_at = clock_timestamp() - $1 * interval '1 minute', due_at = clock_timestamp() - interval '1 millisecond'"
         " where due_at is not null and ($2::uuid is null or schedule_id = $2)",
-        seconds,
+        slots,
         schedule_id,
     )
 
@@ -68,12 +72,6 @@ async def now_of(store: PostgresStore) -> datetime:
     return now
 
 
-async def clear_of_the_minute(store: PostgresStore) -> None:
-    """Don't begin where a new minute would come in the middle of the test."""
-    while (await now_of(store)).second > 55:  # noqa: ASYNC110  the database's clock has no event
-        await asyncio.sleep(0.5)
-
-
 async def test_a_slot_becomes_a_run_of_its_task(store: PostgresStore) -> None:
     await store.apply_queue(QueueIntake(NS, "etl", "q", 1, 2))
     await apply_task(store, queue="etl")
@@ -81,7 +79,7 @@ async def test_a_slot_becomes_a_run_of_its_task(store: PostgresStore) -> None:
     assert (made.active, made.managed, made.paused) == (True, False, False)
     assert made.next_at
     assert (await store.fire_schedules(100)).schedules == 0
-    await late(store, 61)
+    await late(store, 1)
     assert (await store.fire_schedules(100)).runs == 1
     row = await store._db.fetchrow("select *, order_at(ready_at, 3) = order_at as ordered from runs")
     assert row
@@ -93,7 +91,7 @@ async def test_a_slot_becomes_a_run_of_its_task(store: PostgresStore) -> None:
         "acme",
     )
     assert (row["ordered"], row["schedule_id"]) == (True, made.schedule_id)
-    assert row["slot"].endswith(":00[UTC]")
+    assert row["slot"].endswith(f":{int(made.spec.cron.split()[0]):02}[UTC]")
     view = await store.get_schedule(NS, made.schedule_id)
     assert (view.fired, view.last_slot) == (1, row["slot"])
     assert view.next_at
@@ -104,10 +102,9 @@ async def test_a_slot_becomes_a_run_of_its_task(store: PostgresStore) -> None:
 async def test_three_schedulers_fire_each_slot_once(replicas: list[PostgresStore], store: PostgresStore) -> None:
     await apply_task(store)
     for n in range(300):
-        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE, "ann")
-    await clear_of_the_minute(store)
+        await store.create_schedule(NS, "index", f"s{n}", each_minute(), "ann")
     for _ in range(2):
-        await late(store, 61)
+        await late(store, 1)
         fired = await asyncio.gather(*(one.fire_schedules(40) for one in replicas for _ in range(4)))
         assert sum(one.runs for one in fired) + sum([await drain(one) for one in replicas]) in {300, 0}
     counted = await store._db.fetch("select schedule_id, count(*) from runs group by schedule_id, slot")
@@ -118,9 +115,8 @@ async def test_a_cursor_that_goes_back_makes_no_second_run(store: PostgresStore)
     """The constraint alone is enough."""
     await apply_task(store)
     made = await schedule(store)
-    await clear_of_the_minute(store)
     for runs in (1, 0):
-        await late(store, 61)
+        await late(store, 1)
         assert (await store.fire_schedules(10)).runs == runs
     assert len(await slots(store)) == 1
     assert (await store.get_schedule(NS, made.schedule_id)).next_at
@@ -133,9 +129,8 @@ async def test_a_scheduler_killed_at_any_moment_loses_and_doubles_nothing(
     """SIGKILL between the insert of the runs and the commit; then two others take over."""
     await apply_task(store)
     for n in range(50):
-        await store.create_schedule(NS, "index", f"s{n}", EVERY_MINUTE, "ann")
-    await clear_of_the_minute(store)
-    await late(store, 61)
+        await store.create_schedule(NS, "index", f"s{n}", each_minute(), "ann")
+    await late(store, 1)
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(SCHEDULER), settings.dsn, moment, stdout=asyncio.subprocess.PIPE
     )
@@ -161,8 +156,7 @@ async def _nobody_else(store: PostgresStore) -> bool:
 async def test_missed_slots_follow_the_policy(store: PostgresStore, missed: str, runs: int, dropped: int) -> None:
     await apply_task(store)
     made = await schedule(store, missed=missed)
-    await clear_of_the_minute(store)
-    await late(store, 3600)
+    await late(store, 60)
     assert await drain(store) == runs
     view = await store.get_schedule(NS, made.schedule_id)
     assert (view.fired, view.dropped) == (runs, dropped)
@@ -174,8 +168,7 @@ async def test_missed_slots_follow_the_policy(store: PostgresStore, missed: str,
 async def test_catchup_is_capped_and_says_so(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store, missed="catchup", catchup_limit=150)
-    await clear_of_the_minute(store)
-    await late(store, 86_400)
+    await late(store, 1440)
     assert await drain(store) == 150
     view = await store.get_schedule(NS, made.schedule_id)
     assert "100 or more slots did not run (catchupLimit: 150)" in str(view.note)
@@ -187,23 +180,21 @@ async def test_catchup_is_capped_and_says_so(store: PostgresStore) -> None:
 async def test_forbid_passes_over_a_slot_while_a_run_lives(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store, overlap="forbid")
-    await clear_of_the_minute(store)
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     await store._db.fetch("update runs set slot = slot || ' earlier'")
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 0
     assert (await store.get_schedule(NS, made.schedule_id)).overlapped == 1
     await (await next_pod(store)).succeed()
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
 
 
 async def test_forbid_with_catchup_runs_one_by_one_in_order(store: PostgresStore) -> None:
     await apply_task(store)
     await schedule(store, overlap="forbid", missed="catchup")
-    await clear_of_the_minute(store)
-    await late(store, 180)
+    await late(store, 3)
     for n in range(1, 4):
         assert (await store.fire_schedules(10)).runs == 1
         await store._db.fetch("update schedules set due_at = clock_timestamp()")
@@ -219,12 +210,11 @@ async def test_forbid_with_catchup_runs_one_by_one_in_order(store: PostgresStore
 async def test_replace_cancels_the_older_run_first(store: PostgresStore) -> None:
     await apply_task(store)
     await schedule(store, overlap="replace")
-    await clear_of_the_minute(store)
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     pod = await next_pod(store)
     await store._db.fetch("update runs set slot = slot || ' earlier'")
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     rows = await store._db.fetch("select state, message from runs order by created_at")
     assert [row["state"] for row in rows] == ["cancelling", "queued"]
@@ -249,11 +239,10 @@ async def test_a_paused_schedule_misses_nothing(store: PostgresStore) -> None:
 async def test_an_edit_of_the_times_misses_nothing_and_another_edit_loses_nothing(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store, missed="catchup")
-    await clear_of_the_minute(store)
-    await late(store, 3600)
+    await late(store, 60)
     await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, tags=("other",)), "ann")
     assert await drain(store) == 60
-    await late(store, 3600)
+    await late(store, 60)
     await store.change_schedule(NS, made.schedule_id, lambda spec: replace(spec, cron="*/2 * * * *"), "ann")
     assert await drain(store) == 0
 
@@ -262,11 +251,11 @@ async def test_a_new_zone_names_new_slots(store: PostgresStore) -> None:
     """09:00 in Tokyo has nothing to do with 09:00 in Berlin eight hours later."""
     await apply_task(store)
     made = await schedule(store, time_zone="Asia/Tokyo")
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     changed = await store.change_schedule(NS, made.schedule_id, lambda s: replace(s, time_zone="Europe/Berlin"), "ann")
     assert changed.schedule_id == made.schedule_id
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     first, second = await slots(store)
     assert (first.endswith("[Asia/Tokyo]"), second.endswith("[Europe/Berlin]")) == (True, True)
@@ -288,7 +277,7 @@ async def test_a_backfill_is_idempotent_and_knows_what_ran(store: PostgresStore)
     assert len(await slots(store)) == 8
     with pytest.raises(InvalidInputError, match="in the future"):
         await store.backfill(NS, made.schedule_id, since, datetime(2100, 1, 1, tzinfo=UTC), dry_run=True)
-    every = await store.create_schedule(NS, "index", "dense", EVERY_MINUTE, "ann")
+    every = await store.create_schedule(NS, "index", "dense", ScheduleSpec("* * * * *"), "ann")
     with pytest.raises(InvalidInputError, match="more than 10000 slots: end it after 2025-11-07T22:39:00"):
         await store.backfill(NS, every.schedule_id, since, since + timedelta(days=30), dry_run=True)
 
@@ -310,12 +299,13 @@ async def test_a_backfilled_run_knows_its_slot(store: PostgresStore) -> None:
 
 async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
     await apply_task(store)
-    assert await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == []
+    each = each_minute()
+    assert await store.apply_schedules(NS, "index", [("a", each), ("b", each)]) == []
     a, b = await store.list_schedules(NS, task="index")
-    await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)])
+    await store.apply_schedules(NS, "index", [("a", each), ("b", each)])
     assert await store.list_schedules(NS, task="index") == [a, b]
     assert (a.name, a.managed, b.name) == ("a", True, "b")
-    await late(store, 61, a.schedule_id)
+    await late(store, 1, a.schedule_id)
     assert await drain(store) == 1
     for refused in (
         store.change_schedule(NS, a.schedule_id, lambda spec: spec, "ann"),
@@ -325,46 +315,48 @@ async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
             await refused
     # a pause of the API stays while the manifest says nothing new
     await store.pause_schedule(NS, a.schedule_id, "ann", paused=True)
-    await store.apply_schedules(NS, "index", [("a", replace(EVERY_MINUTE, priority=1)), ("b", EVERY_MINUTE)])
+    await store.apply_schedules(NS, "index", [("a", replace(each, priority=1)), ("b", each)])
     assert (await store.get_schedule(NS, a.schedule_id)).paused_by == "ann"
-    await store.apply_schedules(NS, "index", [("a", replace(EVERY_MINUTE, paused=True)), ("b", EVERY_MINUTE)])
-    await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE), ("b", EVERY_MINUTE)])
+    await store.apply_schedules(NS, "index", [("a", replace(each, paused=True)), ("b", each)])
+    await store.apply_schedules(NS, "index", [("a", each), ("b", each)])
     assert not (await store.get_schedule(NS, a.schedule_id)).paused
     # what can't be taken stays, what is left out goes, what comes back is the same to its slots
     await store.apply_schedules(NS, "index", [], kept=["a"])
     assert [one.name for one in await store.list_schedules(NS)] == ["a"]
     await store.apply_schedules(NS, "index", [])
     assert await store.list_schedules(NS) == []
-    await store.apply_schedules(NS, "index", [("a", EVERY_MINUTE)])
+    await store.apply_schedules(NS, "index", [("a", each)])
     assert (await store.get_schedule(NS, a.schedule_id)).schedule_id == a.schedule_id
 
 
 async def test_a_name_of_the_api_is_not_taken_by_a_manifest(store: PostgresStore) -> None:
     await apply_task(store)
+    each = each_minute()
     await schedule(store)
-    assert await store.apply_schedules(NS, "index", [("often", EVERY_MINUTE), ("b", EVERY_MINUTE)]) == ["often"]
+    assert await store.apply_schedules(NS, "index", [("often", each), ("b", each)]) == ["often"]
     with pytest.raises(ConflictError, match="has a schedule b"):
-        await store.create_schedule(NS, "index", "b", EVERY_MINUTE, "ann")
+        await store.create_schedule(NS, "index", "b", each, "ann")
 
 
 async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
     made = await schedule(store)
     assert (made.active, made.next_at) == (False, None)
     await apply_task(store)
-    await store.apply_schedules(NS, "index", [("m", EVERY_MINUTE)])
+    each = each_minute()
+    await store.apply_schedules(NS, "index", [("m", each)])
     assert (await store.get_schedule(NS, made.schedule_id)).active
-    await late(store, 61)
+    await late(store, 1)
     await store.remove_task(NS, "index", "uid-index")
     assert await drain(store) == 0
     (left,) = await store.list_schedules(NS)
     assert (left.name, left.active) == ("often", False)
     await apply_task(store, uid="uid-2")
-    await store.apply_schedules(NS, "index", [("m", EVERY_MINUTE)])
+    await store.apply_schedules(NS, "index", [("m", each)])
     assert [one.active for one in await store.list_schedules(NS)] == [True, True]
     await store.remove_task(NS, "index", "uid-index")  # news of the Task that was
     assert [one.active for one in await store.list_schedules(NS)] == [True, True]
     await store._db.fetch("update tasks set present = false")
-    await late(store, 61)
+    await late(store, 1)
     assert (await store.fire_schedules(10)).runs == 0
     assert [one.active for one in await store.list_schedules(NS)] == [False, False]
 
@@ -372,7 +364,7 @@ async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
 async def test_a_deleted_schedule_goes_when_its_runs_have(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store)
-    await late(store, 61)
+    await late(store, 1)
     await drain(store)
     await store.delete_schedule(NS, made.schedule_id)
     with pytest.raises(NotFoundError):
@@ -390,12 +382,12 @@ async def test_a_deleted_schedule_goes_when_its_runs_have(store: PostgresStore) 
 async def test_a_zone_that_is_no_more_stops_its_schedule_only(store: PostgresStore) -> None:
     await apply_task(store)
     made = await schedule(store)
-    await store.create_schedule(NS, "index", "good", EVERY_MINUTE, "ann")
+    await store.create_schedule(NS, "index", "good", each_minute(), "ann")
     await store._db.fetch(
         "update schedules set spec = replace(spec::text, 'UTC', 'Mars/Phobos')::json where schedule_id = $1",
         made.schedule_id,
     )
-    await late(store, 61)
+    await late(store, 1)
     assert await drain(store) == 1
     assert "no time zone is called 'Mars/Phobos'" in str((await store.get_schedule(NS, made.schedule_id)).note)
 
@@ -403,7 +395,7 @@ async def test_a_zone_that_is_no_more_stops_its_schedule_only(store: PostgresSto
 async def test_a_run_waits_for_a_queue_that_is_missing(store: PostgresStore) -> None:
     await apply_task(store, queue="nowhere")
     await schedule(store)
-    await late(store, 61)
+    await late(store, 1)
     await drain(store)
     (row,) = await store._db.fetch("select state, reason, held_at is not null as timed from runs")
     assert tuple(row) == ("held", "QueueNotFound", True)
@@ -412,7 +404,7 @@ async def test_a_run_waits_for_a_queue_that_is_missing(store: PostgresStore) -> 
 async def test_lists_go_by_keyset(store: PostgresStore) -> None:
     await apply_task(store)
     for name in "dbca":
-        await store.create_schedule(NS, "index", name, EVERY_MINUTE, "ann")
+        await store.create_schedule(NS, "index", name, each_minute(), "ann")
     first = await store.list_schedules(NS, limit=2)
     rest = await store.list_schedules(NS, after=(NS, "index", first[-1].name))
     assert [one.name for one in (*first, *rest)] == ["a", "b", "c", "d"]

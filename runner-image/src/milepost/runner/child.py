@@ -12,7 +12,6 @@ from dataclasses import asdict
 from typing import Final, NoReturn
 
 from milepost.errors import (
-    ChangedCodeError,
     FencedError,
     MilepostError,
     NotRecordableError,
@@ -21,9 +20,10 @@ from milepost.errors import (
     SettledError,
 )
 from milepost.net.messages import compact
-from milepost.runner import failure
+from milepost.runner import failure, outcome
 from milepost.runner.harden import set_dumpable
 from milepost.runner.log import say
+from milepost.sdk.calling import call_async, call_plain
 from milepost.sdk.client import AsyncSidecar, BlockingSidecar
 from milepost.sdk.context import Context, enter
 from milepost.sdk.journal import Journal
@@ -34,15 +34,13 @@ from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
 from milepost.sdk.waits import Leave
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import FailureKind, Wait
+from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
 
 CANCEL_SIGNAL: Final = signal.SIGUSR1
 SETTLED: Final = b"s"
 TOLD_WAITS: Final = 3
 REFUSED: Final = (NotRecordableError, RecordTooLargeError, ProtocolError)
-Outcome = tuple[str, bytes]
-"""Where to PUT what came of the task, and its body."""
 
 
 def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> NoReturn:
@@ -107,37 +105,20 @@ def flush() -> None:
 
 def _outcome(
     task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, sidecar: BlockingSidecar, leave: Leave
-) -> Outcome:
+) -> outcome.Outcome:
     asked, journal = Asked(), Journal(attempt)
     try:
         if task.is_async:
             value = _run_async(task, journal, socket, asked, leave)
         else:
             value = _run_plain(task, journal, sidecar, asked, leave)
-        journal.check_unchanged()  # whatever the task made of the error
-        return "/v1/result", task.binding.result(value, attempt.max_result_bytes).encode()
+        return outcome.of_value(task, journal, value)
     except FencedError:
         raise
-    except asyncio.CancelledError as error:
-        # one that nobody asked for is the task's own
-        kind: FailureKind = "cancelled" if asked.cancel else "user"
-        return "/v1/failure", failure.of_exception(error, kind)
-    except SystemExit as error:
-        if journal.changed is not None:
-            return _changed(journal.changed, attempt)
-        return "/v1/failure", failure.body("user", "SystemExit", f"the task called sys.exit({error.code!r})")
     except BaseException as error:  # noqa: BLE001  # whatever the task raised is its outcome
-        if journal.changed is not None:
-            return _changed(journal.changed, attempt)
-        say(failure.traceback_of(error))
-        return "/v1/failure", failure.of_exception(error, when=task.retry_when)
-
-
-def _changed(error: ChangedCodeError, attempt: AttemptInfo) -> Outcome:
-    say(str(error))
-    retryable = None if attempt.on_change == "hold" else False
-    trace = failure.traceback_of(error)
-    return "/v1/failure", failure.body("changed", type(error).__name__, str(error), trace, retryable=retryable)
+        if not isinstance(error, (asyncio.CancelledError, SystemExit)):
+            say(failure.traceback_of(error))
+        return outcome.of_error(task, journal, error, cancelled=asked.cancel)
 
 
 class Asked:
@@ -160,33 +141,6 @@ def _run_plain(
     context.load()
     enter_sync(context)
     return call_plain(task, context, journal.attempt.input)
-
-
-def call_plain(task: TaskFunction[..., object], context: SyncContext, data: JSON) -> object:
-    """Call a plain task with a run's input, and what runs around it."""
-
-    def call() -> object:
-        return task.bind(context, data)()
-
-    if not task.hooks:
-        return call()
-    from milepost.sdk.hooks import run_plain  # noqa: PLC0415  (tasks without hooks never pay for it)
-
-    return run_plain(context, task.hooks, call, task.retry_when)
-
-
-async def call_async(task: TaskFunction[..., object], context: Context, data: JSON) -> object:
-    """Call an async task with a run's input, and what runs around it."""
-
-    def call() -> object:
-        return task.bind(context, data)()
-
-    if task.hooks:
-        from milepost.sdk.hooks import run_async  # noqa: PLC0415  (tasks without hooks never pay for it)
-
-        return await run_async(context, task.hooks, call, task.retry_when)
-    value = call()
-    return await value if asyncio.iscoroutine(value) else value
 
 
 def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, asked: Asked, leave: Leave) -> object:

@@ -8,7 +8,7 @@ from typing import Final
 import milepost
 from milepost.errors import FatalError
 from milepost.net.messages import compact
-from milepost.sdk.retry import verdict_of
+from milepost.sdk.failed import keepable
 from milepost.sdk.task import When
 from milepost.wire.pod import Evidence, FailureKind
 from milepost.wire.values import JSON
@@ -23,6 +23,8 @@ def of_exception(error: BaseException, kind: FailureKind | None = None, when: Wh
 
     `when`: the task's own function, which decides whether another attempt helps.
     """
+    from milepost.sdk.retry import verdict_of  # noqa: PLC0415  (an attempt that does not fail never pays for it)
+
     verdict = verdict_of(error, when)
     found: FailureKind = kind or ("fatal" if isinstance(error, FatalError) else "user")
     return body(
@@ -49,8 +51,8 @@ def body(
     members: dict[str, JSON] = {
         "kind": kind,
         "type": type,
-        "message": _kept(message)[:MAX_MESSAGE],
-        "traceback": _kept(traceback)[-MAX_TRACEBACK:],
+        "message": keepable(message)[:MAX_MESSAGE],
+        "traceback": keepable(traceback)[-MAX_TRACEBACK:],
         "retryable": retryable,
     }
     if retry_after_seconds is not None:
@@ -85,8 +87,3 @@ def _parts(part: TracebackException | None) -> Iterator[TracebackException]:
 
 def _own(filename: str) -> bool:
     return filename.startswith((OWN_CODE, "<frozen "))
-
-
-def _kept(text: str) -> str:
-    # a message may hold what no JSON of ours can: it must not keep the failure from being told
-    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()

@@ -65,6 +65,11 @@ def _remade(name: str, arguments: list[JSON]) -> Exception | None:
     return None
 
 
+def keepable(text: str) -> str:
+    """Whatever it holds, it can be kept: what no JSON of ours can hold is escaped."""
+    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
+
+
 def kept_text(text: str) -> str:
-    """Whatever it holds, it can be kept: the end of it."""
-    return text.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()[-MAX_TEXT:]
+    """The end of it, as it can be kept."""
+    return keepable(text)[-MAX_TEXT:]

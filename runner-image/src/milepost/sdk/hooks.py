@@ -12,7 +12,7 @@ from milepost.sdk.retry import verdict_of
 from milepost.sdk.run import RunInfo
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.sync import SyncContext
-from milepost.sdk.task import Body, Hook, Hooks, When
+from milepost.sdk.task import Body, Hook, TaskFunction, When
 
 FAILED_ITSELF: Final = "the failure hook %s raised itself: it does not change how the run ends"
 
@@ -26,8 +26,9 @@ def is_last(error: Exception, run: RunInfo, when: When | None, journal: Journal)
     return verdict_of(error, when).retryable is False or run.failures + 1 >= run.max_attempts
 
 
-async def run_async(context: Context, hooks: Hooks, body: Body, when: When | None) -> object:
+async def run_async(context: Context, task: TaskFunction[..., object], body: Body) -> object:
     """Run an async task's function with all that is around it."""
+    hooks, journal = task.hooks, context._journal  # noqa: SLF001  (the runner's side of a context)
 
     async def inner() -> object:
         for key, hook in _keyed("on_start", hooks.start):
@@ -37,6 +38,7 @@ async def run_async(context: Context, hooks: Hooks, body: Body, when: When | Non
                 for hook in hooks.resume:
                     await _result(hook(context))
         value = await _result(body())
+        task.binding.result(value, journal.attempt.max_result_bytes)  # what can't be the result is no success
         for key, hook in _keyed("on_success", hooks.success):
             await context.step(key, _step_async(hook, context, value), key=key)
         return value
@@ -47,7 +49,7 @@ async def run_async(context: Context, hooks: Hooks, body: Body, when: When | Non
     try:
         return await call()
     except Exception as error:
-        if is_last(error, context.run, when, context._journal):  # noqa: SLF001  (the runner's side of a context)
+        if is_last(error, context.run, task.retry_when, journal):
             with _beside("on_failure", context.run):
                 for hook in hooks.failure:
                     try:
@@ -59,8 +61,9 @@ async def run_async(context: Context, hooks: Hooks, body: Body, when: When | Non
         raise
 
 
-def run_plain(context: SyncContext, hooks: Hooks, body: Body, when: When | None) -> object:
+def run_plain(context: SyncContext, task: TaskFunction[..., object], body: Body) -> object:
     """Run a plain task's function with all that is around it."""
+    hooks, journal = task.hooks, context._journal  # noqa: SLF001  (the runner's side of a context)
 
     def inner() -> object:
         for key, hook in _keyed("on_start", hooks.start):
@@ -70,6 +73,7 @@ def run_plain(context: SyncContext, hooks: Hooks, body: Body, when: When | None)
                 for hook in hooks.resume:
                     hook(context)
         value = body()
+        task.binding.result(value, journal.attempt.max_result_bytes)  # what can't be the result is no success
         for key, hook in _keyed("on_success", hooks.success):
             context.step(key, _step(hook, context, value), key=key)
         return value
@@ -80,7 +84,7 @@ def run_plain(context: SyncContext, hooks: Hooks, body: Body, when: When | None)
     try:
         return call()
     except Exception as error:
-        if is_last(error, context.run, when, context._journal):  # noqa: SLF001  (the runner's side of a context)
+        if is_last(error, context.run, task.retry_when, journal):
             with _beside("on_failure", context.run):
                 for hook in hooks.failure:
                     try:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from milepost.errors import MilepostError
-from milepost.runner import failure
-from milepost.runner.child import call_async, call_plain
+from milepost.runner import outcome
+from milepost.sdk.calling import call_async, call_plain
 from milepost.sdk.context import enter
 from milepost.sdk.journal import Journal
 from milepost.sdk.local import write_headers
@@ -94,12 +94,11 @@ class Going:
         if self.process.dead:
             return
         try:
-            self._journal.check_unchanged()  # whatever the task made of the error
-            text = self._task.binding.result(value, self._info.max_result_bytes)
+            found = outcome.of_value(self._task, self._journal, value)
         except MilepostError as error:
             self._failed(error)
         else:
-            self._put("/v1/result", text.encode())
+            self._put(*found)
 
     def _failed(self, error: BaseException) -> None:
         if self.process.dead:
@@ -107,9 +106,7 @@ class Going:
         if isinstance(error, (KeyboardInterrupt, ProcessDiedError)):
             raise error
         self.process.attempt.error = error
-        cancelled = isinstance(error, asyncio.CancelledError) and self.process.cancelled
-        kind: Literal["cancelled"] | None = "cancelled" if cancelled else None
-        self._put("/v1/failure", failure.of_exception(error, kind, when=self._task.retry_when))
+        self._put(*outcome.of_error(self._task, self._journal, error, cancelled=self.process.cancelled))
 
     def _put(self, target: str, body: bytes) -> None:
         try:
