@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from milepost.errors import (
         ChangedCodeError,
+        ContextUseError,
         FatalError,
         FencedError,
         MilepostError,
         NoRunError,
+        NotAwaitedError,
         NotRecordableError,
         RecordTooLargeError,
         SidecarLostError,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     )
     from milepost.sdk.context import Context, current
     from milepost.sdk.fingerprint import Volatile
+    from milepost.sdk.layout import Recorded
     from milepost.sdk.parallel import Settled
     from milepost.sdk.queue import Queue, Rate
     from milepost.sdk.retry import Retry
@@ -34,15 +37,18 @@ __all__ = [
     "MISSING",
     "ChangedCodeError",
     "Context",
+    "ContextUseError",
     "FatalError",
     "FencedError",
     "MilepostError",
     "Missing",
     "NoRunError",
+    "NotAwaitedError",
     "NotRecordableError",
     "Queue",
     "Rate",
     "RecordTooLargeError",
+    "Recorded",
     "Retry",
     "RunInfo",
     "Settled",
@@ -67,6 +73,7 @@ _HOMES = {
     "Missing": "sdk.run",
     "Queue": "sdk.queue",
     "Rate": "sdk.queue",
+    "Recorded": "sdk.layout",
     "Retry": "sdk.retry",
     "RunInfo": "sdk.run",
     "Settled": "sdk.parallel",
