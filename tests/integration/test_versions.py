@@ -97,7 +97,8 @@ async def test_many_that_wait_are_told_in_batches(store: PostgresStore):
     await store._db.fetch(
         "insert into runs (run_id, cluster, namespace, name, task, version, queue, state, input, input_hash, origin,"
         " ready_at) select gen_random_uuid(), cluster, namespace, 'r' || n, task, 1, queue, 'backoff', input,"
-        " input_hash, 'api', clock_timestamp() + interval '1 hour' from runs, generate_series(1, 2500) n where run_id = $1",
+        " input_hash, 'api', clock_timestamp() + interval '1 hour' from runs, generate_series(1, 2500) n"
+        " where run_id = $1",
         created.run_id,
     )
     await deploy(store, TWO, versioning="latest")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SidecarLostError,
         StepFailedError,
         StepKeyError,
+        StreamFullError,
         ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
@@ -55,6 +56,7 @@ __all__ = [
     "SidecarLostError",
     "StepFailedError",
     "StepKeyError",
+    "StreamFullError",
     "SyncContext",
     "TaskFunction",
     "ValueMismatchError",

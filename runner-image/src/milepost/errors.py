@@ -43,6 +43,12 @@ class RecordTooLargeError(MilepostError):
         self.path = path
 
 
+class StreamFullError(MilepostError):
+    """The run has told as much by `ctx.stream` as it may."""
+
+    retryable = False
+
+
 class ValueMismatchError(MilepostError):
     """A value that does not fit its annotation, or whose class is gone. Of a record of a step: ChangedCodeError."""
 

@@ -81,6 +81,16 @@ class TaskIntake:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a run's stream. `value`: JSON text; `attempt`: the one that told it."""
+
+    position: int
+    attempt: int
+    value: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class QueueIntake:
     """None: no such limit. `key_…`: of each concurrency key."""
 

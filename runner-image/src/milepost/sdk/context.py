@@ -6,12 +6,13 @@ from contextvars import ContextVar
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from milepost.errors import MilepostError, NoRunError
+from milepost.errors import NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.base import BaseContext
 from milepost.sdk.client import AsyncSidecar, step_exists
 from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.local import whole_number
 from milepost.sdk.parallel import Settled
 from milepost.sdk.progress import ProgressSender
 from milepost.sdk.run import MISSING, Missing
@@ -231,7 +232,7 @@ class Context(BaseContext):
         target = local.checkpoint_target(own_key(key))
         reply = await self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode())
         self._journal.checkpointed(key, packed)
-        return _seq(reply.json())
+        return whole_number(reply.json(), "seq")
 
     @overload
     async def restore(self, key: str) -> JSON | Missing: ...
@@ -252,6 +253,21 @@ class Context(BaseContext):
         self._check_use("restore", key)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
+
+    async def stream(self, chunk: object) -> int:
+        """Tell a part of what comes of the task to who reads the run's stream now; its position there, from 1.
+
+        It is kept as plain JSON, and not recorded: code that runs again tells it again, with its attempt's number.
+
+        Raises:
+            NotRecordableError, RecordTooLargeError: as `checkpoint`.
+            StreamFullError: the run has told as much as it may.
+        """
+        self._check_use("stream")
+        self._journal.check_intact()
+        body = self._journal.encode(chunk, "the chunk").text.encode()
+        reply = await self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body)
+        return whole_number(reply.json(), "position")
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does. Costs nothing: passed on in the background."""
@@ -279,9 +295,3 @@ def enter(context: Context) -> None:
     watch_unawaited()
     _current.set(context)
     scope.set(context.root())
-
-
-def _seq(answer: JSON) -> int:
-    if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
-        return seq
-    raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")

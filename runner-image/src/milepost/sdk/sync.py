@@ -7,12 +7,13 @@ from inspect import iscoroutinefunction
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from milepost.errors import MilepostError, NoRunError
+from milepost.errors import NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local
 from milepost.sdk.base import BaseContext
 from milepost.sdk.client import BlockingSidecar, step_exists
 from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.local import whole_number
 from milepost.sdk.run import MISSING, Missing
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
@@ -183,9 +184,7 @@ class SyncContext(BaseContext):
         target = local.checkpoint_target(own_key(key))
         answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
         self._journal.checkpointed(key, packed)
-        if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
-            return seq
-        raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")
+        return whole_number(answer, "seq")
 
     @overload
     def restore(self, key: str) -> JSON | Missing: ...
@@ -202,6 +201,13 @@ class SyncContext(BaseContext):
         self._check_use("restore", key)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
+
+    def stream(self, chunk: object) -> int:
+        """Tell a part of what comes of the task to who reads the run's stream now. As `Context.stream`."""
+        self._check_use("stream")
+        self._journal.check_intact()
+        body = self._journal.encode(chunk, "the chunk").text.encode()
+        return whole_number(self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body).json(), "position")
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does."""

@@ -92,6 +92,11 @@ class _Run:
         return found
 
     @property
+    def streamed(self) -> list[JSON]:
+        """What `ctx.stream` told, of all attempts, oldest first."""
+        return [json.loads(one.value) for one in self._rows.chunks]
+
+    @property
     def now(self) -> datetime:
         """The time of the run's world."""
         return self._world.now

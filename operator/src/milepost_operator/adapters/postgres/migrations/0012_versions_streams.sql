@@ -20,3 +20,30 @@ end $$;
 create trigger let_go_of_version before update of state on runs for each row
     when (old.state in ('admitted', 'running') and new.state in ('queued', 'backoff', 'suspended'))
     execute function let_go_of_version();
+
+-- What a run tells while it runs, in the order of the positions. Bounded in all by a setting: `stream_bytes`.
+create table stream_chunks (
+    run_id uuid not null,
+    position bigint not null,
+    attempt integer not null,
+    write_id text not null,
+    value json not null,
+    bytes integer not null,
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (run_id, position),
+    unique (run_id, write_id)
+);
+
+alter table run_heads
+    add column stream_position bigint not null default 0,
+    add column stream_bytes bigint not null default 0;
+
+-- With their run, as its head goes.
+create function delete_chunks() returns trigger language plpgsql as $$
+begin
+    delete from stream_chunks c using gone g where c.run_id = g.run_id;
+    return null;
+end
+$$;
+create trigger delete_chunks after delete on runs referencing old table as gone
+    for each statement execute function delete_chunks();
