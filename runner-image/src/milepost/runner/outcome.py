@@ -24,7 +24,7 @@ def of_error(task: TaskFunction[..., object], journal: Journal, error: BaseExcep
     if isinstance(error, asyncio.CancelledError):
         return "/v1/failure", failure.of_exception(error, "cancelled" if cancelled else "user")
     if (changed := journal.changed) is not None:
-        retryable = None if journal.attempt.on_change == "hold" else False
+        retryable = None if journal.attempt.holds else False
         trace = failure.traceback_of(changed)
         return "/v1/failure", failure.body("changed", type(changed).__name__, str(changed), trace, retryable=retryable)
     if (forgotten := journal.forgotten or missed_await(error)) is not None:

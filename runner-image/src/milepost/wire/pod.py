@@ -93,7 +93,9 @@ class Start:
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
     resolved, less those that the run has recorded as a step of the same key. `on_change`: what becomes of the run when
-    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the
+    its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
+    held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
+    of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
     """
 
     run_id: str
@@ -126,6 +128,7 @@ class Start:
     origin: str = "api"
     key_run: str | None = None
     attempts_counted: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ with recursive alike as (
         where i.cluster = $1 and i.state = 'held' and i.namespace = j.namespace and i.task = j.task
           and i.queue = j.was_queue and i.reason = j.reason and (i.retry is null) = j.bare
           -- an input that the Task has never seen is checked first (unchecked_held)
-          and (not j.bare or j.input_schema is not distinct from i.checked_schema)
+          and (not j.bare or i.origin_run is not null or j.input_schema is not distinct from i.checked_schema)
         limit $2
         for no key update skip locked) r
     where j.lacks is distinct from j.reason or j.queue <> j.was_queue
