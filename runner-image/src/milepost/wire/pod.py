@@ -11,6 +11,7 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | GET /records?run_id&attempt&token&after | – | NDJSON of Record in commit order |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
+| POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
@@ -171,6 +172,27 @@ class RecordsAnswer:
     """Commit sequence of each record, in the order of the request."""
 
     seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWrite:
+    """A part of the run's stream. `value` is JSON text; `write_id` as of RecordWrite."""
+
+    write_id: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    fence: Fence
+    chunks: list[ChunkWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """Position of each chunk in the run's stream, from 1, in the order of the request."""
+
+    positions: list[int]
 
 
 @dataclass(frozen=True, slots=True)
