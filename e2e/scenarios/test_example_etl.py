@@ -15,16 +15,18 @@ from e2e.scenarios.test_examples import EXAMPLES, manifest
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 EXAMPLE = EXAMPLES / "timezone-etl"
+SLOW = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "150m", "memory": "128Mi"}}
+"""Two seconds of work take ten: there is time to lose a pod in."""
 
 
 def test_timezone_etl(lab: Lab, images: Mapping[str, BuiltImage]) -> None:
     assert images
     image = lab.platform.task_image(EXAMPLE, "timezone-etl")
     lab.kubectl.apply(yaml.safe_load((EXAMPLE / "claim.yaml").read_text()), namespace=lab.namespace)
-    lab.kubectl.apply(manifest(EXAMPLE / "task.yaml", image=image.ref), namespace=lab.namespace)
+    lab.kubectl.apply(manifest(EXAMPLE / "task.yaml", image=image.ref, resources=SLOW), namespace=lab.namespace)
     whole = lab.run("timezone-etl", given={"warehouse": "/warehouse/whole.db"})
     whole.wait("Succeeded", timeout=100)
-    broken = lab.run("timezone-etl", given={"warehouse": "/warehouse/broken.db", "batch": 8})
+    broken = lab.run("timezone-etl", given={"warehouse": "/warehouse/broken.db", "batch": 4})
     count = f"select count(*) from records where kind = 'step' and run_id = '{broken.id}'"
     eventually("some batches", lambda: int(str(lab.sql.value(count))) >= 5, 60, diagnose=broken.diagnose)
     delete_pod(broken)
