@@ -7,14 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from e2e.harness.counter import URL
 from e2e.harness.kubectl import objects
-from e2e.harness.lab import TERMINAL, Lab, Run, run_manifest, wait_all
+from e2e.harness.lab import TERMINAL, Lab, run_manifest, wait_all
 from e2e.harness.platform import ROOT
+from e2e.harness.sql import literal
 from e2e.images.build import BuiltImage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -49,19 +50,28 @@ def test_processes_die_at_their_writes(lab: Lab, images: Mapping[str, BuiltImage
     ]
     runs = lab.runs(*lab.kubectl.create(*manifests, namespace=lab.namespace))
     wait_all(runs, lambda state: state.lower() in STATES, 180)
-    came = [case | outcome(run) for case, run in zip(drawn, runs, strict=True)]
+    came = [case | found for case, found in zip(drawn, outcomes(lab), strict=True)]
     broken = sample("judge", text_in=json.dumps(came))
     assert not broken, f"seed {SEED}:\n{broken}\n{json.dumps(came, indent=1)[:20000]}"
 
 
-def outcome(run: Run) -> dict[str, object]:
-    """What became of it: its row, its records and what its processes noted."""
-    rows = run.lab.sql.rows(f"select kind, key, value, failed from records where run_id = '{run.id}' order by seq")
-    return {
-        "state": run.row()["state"],
-        "result": run.result(),
-        "attempts": len(run.attempts()),
-        "steps": {str(row["key"]): [row["value"], row["failed"]] for row in rows if row["kind"] == "step"},
-        "checkpoints": {str(row["key"]): row["value"] for row in rows if row["kind"] == "checkpoint"},
-        "notes": [event.step for event in run.events()],
-    }
+RECORD = "json_build_object('kind', kind, 'key', key, 'value', value, 'failed', failed) order by seq"
+OUTCOMES = f"""
+select run_id, state, result, (select count(*) from attempts a where a.run_id = r.run_id) attempts,
+  (select coalesce(json_agg({RECORD}), '[]'::json) from records c where c.run_id = r.run_id) records
+from runs r where namespace = {{}} order by name
+"""
+
+
+def outcomes(lab: Lab) -> Iterator[dict[str, object]]:
+    """What became of each run, in the order of their names: its row, its records and what its processes noted."""
+    for row in lab.sql.rows(OUTCOMES.format(literal(lab.namespace))):
+        records = objects(row["records"])
+        yield {
+            "state": row["state"],
+            "result": row["result"],
+            "attempts": row["attempts"],
+            "steps": {str(one["key"]): [one["value"], one["failed"]] for one in records if one["kind"] == "step"},
+            "checkpoints": {str(one["key"]): one["value"] for one in records if one["kind"] == "checkpoint"},
+            "notes": [event.step for event in lab.counter.events(str(row["run_id"]))],
+        }
