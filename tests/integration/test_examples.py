@@ -76,7 +76,7 @@ async def disturbed(  # noqa: PLR0917
 
 
 async def test_support_agent(store: PostgresStore, port: int, tmp_path: Path):  # noqa: F811
-    with services(overloaded_every=0, thinking_seconds=0.05) as running:
+    with services(thinking_seconds=0.1) as running:
         given = {"question": QUESTION}
         result = await disturbed(store, port, tmp_path, "support-agent", given, 4, **running.environment)
         assert result["text"] == ANSWER

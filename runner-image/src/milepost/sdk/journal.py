@@ -12,8 +12,8 @@ from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
-from milepost.wire.pod import MAX_KEY_BYTES
 from milepost.wire.values import JSON
+from milepost.wire.wait import MAX_KEY_BYTES
 
 RESERVED: Final = "~"
 TRIES: Final = "~retry/"
