@@ -13,7 +13,6 @@ from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
 from milepost.wire.values import JSON
-from milepost.wire.wait import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from milepost.sdk.layout import Migrate
