@@ -50,6 +50,9 @@ bench: venv ## the benchmarks, with their bars
 bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
 	@$(PY) -m tests.benchmarks.engine
 
+bench-sdk: venv ## the SDK's bars, beside DBOS, absurd and Restate (installs them apart)
+	@$(PY) -m tests.benchmarks.sdk
+
 up: venv ## bring up a cluster (NODES=2 for two nodes)
 	@$(PY) -m e2e.cluster up
 
@@ -71,4 +74,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine bench-sdk up down images programs venv lock fmt

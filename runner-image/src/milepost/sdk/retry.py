@@ -12,8 +12,8 @@ from milepost.sdk.failed import OURS, kept_text
 from milepost.sdk.journal import logger
 from milepost.sdk.retried import tries_key
 from milepost.sdk.task import When
-from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
+from milepost.wire.wait import Wait
 
 MAX_ERROR: Final = 400
 MAX_TOLD: Final = 256

@@ -23,16 +23,18 @@ Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from milepost.wire.wait import MAX_KEY_BYTES as MAX_KEY_BYTES  # noqa: PLC0414
+from milepost.wire.wait import Wait as Wait  # noqa: PLC0414
+from milepost.wire.wait import WaitKind as WaitKind  # noqa: PLC0414
+
 PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
-MAX_KEY_BYTES: Final = 512
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-WaitKind = Literal["timer", "signal", "child", "event", "token", "approval", "retry"]
 FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
 OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
@@ -58,23 +60,6 @@ class Fence:
     run_id: str
     attempt: int
     token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What a suspended run sleeps on; any one of its waits wakes it.
-
-    `key`: unique in the run, the same in each attempt that meets this wait. `name`: of the signal or event, or the
-    child's run id; of a retry it tells what failed, for people. `seconds` (from the first time it is met) or `until`
-    (ISO 8601 with an offset): when a timer fires, and when any other wait gives up. A `retry` is a timer after which a
-    step is tried again: it has `seconds`, and an attempt that has only such waits ends to `backoff`.
-    """
-
-    key: str
-    kind: WaitKind
-    name: str | None = None
-    seconds: float | None = None
-    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
