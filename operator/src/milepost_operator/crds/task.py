@@ -142,6 +142,9 @@ class TaskSpec(Model):
     on_change: Literal["fail", "hold", "accept"] | None = None
     """What becomes of a run whose code does not fit its records any more: it fails, it is held for a decision through
     the API, or it goes on with records found by their keys alone; fail."""
+    versioning: Literal["pinned", "latest"] | None = None
+    """Which version the next attempts of a run take after this Task changed: the one that the run began with, or the
+    latest; pinned."""
     retention: Retention | None = None
     """How long what is left of ended runs is kept."""
     schedules: Schedules | None = None

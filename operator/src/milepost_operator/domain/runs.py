@@ -59,7 +59,8 @@ class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
     `retention`: what it says of it, by the names of crds.task.Retention; for the rest the settings count. `on_change`:
-    what becomes of a run whose code does not fit its records any more. Schemas are JSON text, checked.
+    what becomes of a run whose code does not fit its records any more. `versioning`: whether a run stays on the version
+    it began with, or takes the newest for each attempt. Schemas are JSON text, checked.
     """
 
     namespace: str
@@ -74,8 +75,19 @@ class TaskIntake:
     semaphores: Sequence[Semaphore] = ()
     retention: Mapping[str, int] = field(default_factory=dict)
     on_change: OnChange = "fail"
+    versioning: Literal["pinned", "latest"] = "pinned"
     input_schema: str | None = None
     output_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a run's stream. `value`: JSON text; `attempt`: the one that told it."""
+
+    position: int
+    attempt: int
+    value: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

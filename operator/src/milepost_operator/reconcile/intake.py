@@ -263,6 +263,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
         on_change=spec.on_change or "fail",
+        versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),
         output_schema=_schema_text(spec.output_schema),
     )

@@ -11,6 +11,7 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | GET /records?run_id&attempt&token&after | – | NDJSON of Record in commit order |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
+| POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
@@ -77,7 +78,9 @@ class Start:
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
     resolved, less those that the run has recorded as a step of the same key. `on_change`: what becomes of the run when
-    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the
+    its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
+    held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
+    of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
     """
 
     run_id: str
@@ -110,6 +113,7 @@ class Start:
     origin: str = "api"
     key_run: str | None = None
     attempts_counted: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,27 @@ class RecordsAnswer:
     """Commit sequence of each record, in the order of the request."""
 
     seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWrite:
+    """A part of the run's stream. `value` is JSON text; `write_id` as of RecordWrite."""
+
+    write_id: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    fence: Fence
+    chunks: list[ChunkWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """Position of each chunk in the run's stream, from 1, in the order of the request."""
+
+    positions: list[int]
 
 
 @dataclass(frozen=True, slots=True)
