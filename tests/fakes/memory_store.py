@@ -262,7 +262,12 @@ class MemoryStore:
         pod.pod_uid = pod_uid
         return PodSession(pod_id, namespace, pod_uid)
 
-    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
+    async def start(
+        self,
+        sessions: Sequence[PodSession],
+        *,
+        wait: bool = True,  # noqa: ARG002  nothing is ever locked here
+    ) -> Sequence[Start | MilepostError]:
         await self._commit()
         return [_answer(lambda s=session: self._start(s)) for session in sessions]  # type: ignore[misc]
 
@@ -342,7 +347,12 @@ class MemoryStore:
                 answers.append(error)
         return answers
 
-    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
+    async def settle(
+        self,
+        requests: Sequence[tuple[PodSession, SettleRequest]],
+        *,
+        wait: bool = True,  # noqa: ARG002  nothing is ever locked here
+    ) -> Sequence[str | MilepostError]:
         await self._commit()
         return [_answer(lambda s=session, r=request: self._settle(s, r)) for session, request in requests]  # type: ignore[misc]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import orjson
@@ -83,9 +84,12 @@ class PodApi:
         self._limits = limits
         self._metrics = metrics
         self._poke = poke
-        self._start: Batcher[PodSession, Start] = Batcher(store.start, _observer(metrics, "start"), max_records=_STARTS)
+        # A run that somebody has locked is left for a later batch: the others need not wait for it.
+        self._start: Batcher[PodSession, Start] = Batcher(
+            partial(store.start, wait=False), _observer(metrics, "start"), max_records=_STARTS
+        )
         self._settle: Batcher[tuple[PodSession, SettleRequest], str] = Batcher(
-            store.settle, _observer(metrics, "settle")
+            partial(store.settle, wait=False), _observer(metrics, "settle")
         )
         self._append: Batcher[tuple[PodSession, RecordsRequest], list[int]] = Batcher(
             store.append, _observer(metrics, "records")

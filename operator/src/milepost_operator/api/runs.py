@@ -91,8 +91,10 @@ class RunsApi:
         query = parse_query(GetQuery, request)
         run = await self._named(request, query.namespace)
         if query.wait and run.state not in TERMINAL:
-            await self._waiters.wait(run.run_id, query.wait)
-            run = await self._reads.get_run(run.namespace, str(run.run_id))
+            namespace, run_id = run.namespace, run.run_id
+            del run  # its input may be a megabyte, and thousands of requests wait
+            await self._waiters.wait(run_id, query.wait)
+            run = await self._reads.get_run(namespace, str(run_id))
         return await self._whole(run)
 
     async def attempts(self, request: Request) -> Response:
