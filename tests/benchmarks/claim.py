@@ -286,7 +286,7 @@ async def main() -> None:
         if "size" in parts:
             await by_size(bench, sizes)
         if "keys" in parts:
-            await by_keys(bench, 20_000)
+            await by_keys(bench, 60_000)
         if "held" in parts and given.held:
             await held(bench, 100_000, given.held)
         if "plain" in parts:

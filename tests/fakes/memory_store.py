@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+import orjson
+
 from milepost.wire.pod import (
     Fence,
     HeartbeatAnswer,
@@ -185,7 +187,7 @@ class MemoryStore:
             and (before is None or (v.created_at, v.run_id) < (before.at, before.run_id))
         ]
         following = Position(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
-        return Page([summary(v) for v in found[:limit]], following)
+        return Page(orjson.dumps([summary(v) for v in found[:limit]]).decode(), following)
 
     async def ready(self) -> None:
         await self._commit()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter
+from orjson import Fragment
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
@@ -81,7 +82,7 @@ class RunsApi:
         scope = scope_of("runs", namespace, query)
         before = self._cursors.read(query.cursor, scope)
         page = await self._lists.page(namespace, query.parsed(), before, query.limit)
-        return json_response({"items": page.items, "nextCursor": self._cursors.sign(page.following, scope)})
+        return json_response({"items": Fragment(page.shown), "nextCursor": self._cursors.sign(page.following, scope)})
 
     async def get(self, request: Request) -> Response:
         """One run by name or id, with input, result and error, and why it waits.
