@@ -73,9 +73,10 @@ async def test_a_page_of_any_filter_touches_few_buffers(store: PostgresStore) ->
     over = {name: count for name, (count, _) in spent.items() if count > CASES[name][1]}
     assert over == {}, "\n".join(spent[name][1] for name in over)
     for text in ("valueerror", "no such file 777", "disk full"):
-        query, arguments = filters.failures("default", [NS], RunFilter(error=text), None, WINDOW)
+        query, arguments = filters.failures("default", [NS], RunFilter(error=text), None, WINDOW, LIMIT)
         count, plan = await buffers(store, query, arguments)
         assert count < 3 * WINDOW, plan
+        assert json.loads(plan)["Actual Rows"] <= LIMIT, plan
     query, arguments = filters.dead_letters("default", NS, RunFilter(), None, LIMIT)
     count, plan = await buffers(store, query, arguments)
     assert count < 700, plan

@@ -67,7 +67,7 @@ class PostgresLists:
         ended = asked.within(FAILING)
         if ended is None:
             return [], None
-        query, arguments = filters.failures(self._db.cluster, namespaces, ended, before, WINDOW)
+        query, arguments = filters.failures(self._db.cluster, namespaces, ended, before, WINDOW, limit + 1)
         rows = await connection.fetch(query, *arguments)
         hits, following = _cut([row for row in rows if row["hit"]], limit)
         full = bool(rows) and rows[-1]["place"] == WINDOW
