@@ -19,6 +19,7 @@ from tests.benchmarks.rig import Rig, running
 from tests.integration.engine import apply_task, lose, told
 
 AGAIN = "select extract(epoch from reserved_at) from attempts where run_id = $1 and attempt = $2"
+CHART_LEASE_SECONDS = 10.0
 SEEN_BAR = 2.0
 SWEEP_BAR = 1.0
 LOST = Ending(Reason.POD_LOST, "killed", counted=False, infra=True)
@@ -58,7 +59,7 @@ async def seen(rig: Rig, session: PodSession) -> float:
 
 
 async def measure(count: int) -> list[Bar]:
-    async with running() as rig:
+    async with running(lease_seconds=CHART_LEASE_SECONDS) as rig:
         await apply_task(rig.store)
         by_word = [await seen(rig, session) for session in await rig.sessions(count)]
         sessions = await rig.sessions(count)

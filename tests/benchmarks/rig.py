@@ -170,13 +170,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(pool: int = 10) -> AsyncIterator[Rig]:
+async def running(pool: int = 10, lease_seconds: float = LEASE_SECONDS) -> AsyncIterator[Rig]:
     """Start everything; all of it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="milepost-bench-") as name, postgres(Path(name)) as server:
         home = Path(name)
         settings = Settings(
             database_url=server.url, database_ca_file=server.ca, database_pool=pool, default_queue_concurrency=1000,
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=lease_seconds,
         )  # fmt: skip
         await _until_up(settings)
         await migrate(settings)
