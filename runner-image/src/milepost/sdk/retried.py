@@ -3,7 +3,7 @@
 from contextvars import ContextVar
 from typing import Final
 
-from milepost.wire.pod import MAX_KEY_BYTES
+from milepost.wire.wait import MAX_KEY_BYTES
 
 TRIES: Final = "~retry/"
 """Checkpoints under such keys are ours: how often a step was tried."""
