@@ -29,15 +29,18 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[Rig], Awaitable[Sequ
 
 
 async def measured(given: argparse.Namespace) -> bool:
-    """Each part on a database and an api of its own. Whether all bars hold."""
+    """Each part on a database and an api of its own, its bars told at once. Whether all of them hold."""
     chosen, bars, told = given.only or PARTS, list[Bar](), False
     if "import" in chosen:
         bars += imports.measure()
+        show(bars)
     for name, part in parts(given).items():
         if name in chosen:
             async with running() as rig:
                 told = told or await _print_versions(rig)
-                bars += await part(rig)
+                found = await part(rig)
+            show(found)
+            bars += found
     scores = {}
     if "peers" in chosen:
         async with running() as rig:
@@ -48,8 +51,10 @@ async def measured(given: argparse.Namespace) -> bool:
     for name, score in scores.items():
         if score.p50 and "step_p50" in ours:
             aim = 1.0 if name == "restate" else None
-            bars.append(Bar(f"step_to_{name}", ours["step_p50"].value / score.p50, "ratio", aim))
-    return show(bars)
+            ratio = Bar(f"step_to_{name}", ours["step_p50"].value / score.p50, "ratio", aim)
+            show([ratio])
+            bars.append(ratio)
+    return all(bar.ok for bar in bars)
 
 
 async def _print_versions(rig: Rig) -> bool:

@@ -81,16 +81,11 @@ async def relations(rig: Rig) -> dict[str, int]:
 
 
 async def _runs(rig: Rig, forks: Zygote, given: dict[str, int], count: int) -> None:
-    for _ in range(count):
-        await trigger(rig.store, "sized", input=json.dumps(given))
-    turns = asyncio.Semaphore(AT_ONCE)
-
-    async def one(session: PodSession) -> None:
-        async with turns:
-            await _pod(rig, forks, session)
-
-    while await _live(rig):  # the api admits too: pods may be wanted a moment later
-        await asyncio.gather(*(one(session) for session in await launch(rig.store)))
+    for first in range(0, count, AT_ONCE):  # as many as have a pod at once: a pod that waits loses its attempt
+        for _ in range(min(AT_ONCE, count - first)):
+            await trigger(rig.store, "sized", input=json.dumps(given))
+        while await _live(rig):  # the api admits too: pods may be wanted a moment later
+            await asyncio.gather(*(_pod(rig, forks, session) for session in await launch(rig.store)))
 
 
 async def _live(rig: Rig) -> int:

@@ -52,6 +52,12 @@ class PrunedError(GoneError):
     code = "records-pruned"
 
 
+class BusyError(MilepostError):
+    """Another transaction has the row that this is about: nothing was done, and asked again it will be."""
+
+    code = "busy"
+
+
 class UnavailableError(MilepostError):
     """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
 
