@@ -31,4 +31,5 @@ left join pods p on p.pod_id = h.pod_id
 order by page.place;
 
 -- name: last_records
-select seq, kind, key, bytes, created_at from records where run_id = $1 order by seq desc limit $2;
+select seq, kind, key, bytes, created_at from records
+where run_id = $1 order by seq >> 4 desc, seq desc limit $2;
