@@ -251,7 +251,8 @@ async def test_another_attempt_and_a_retry_read_what_deltas_made(store: Postgres
     await seeded.write(("h", history(6 * 500)))
     assert seeded.deltas == 1
     await store._db.fetch("delete from records where run_id = $1::text::uuid", pod.fence.run_id)
-    await store._db.fetch("update run_heads set records = 0, records_pruned_at = now() where run_id = $1::text::uuid", pod.fence.run_id)
+    pruned = "update run_heads set records = 0, records_pruned_at = now() where run_id = $1::text::uuid"
+    await store._db.fetch(pruned, pod.fence.run_id)
     assert await read(again) == await viewed(store, again.fence.run_id) == seeded.full
 
 
