@@ -1,8 +1,10 @@
 """Values at size: what grows is kept as deltas that plain SQL reads whole, and a run's records have limits."""
 
 import json
+import re
 from binascii import b2a_base64
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from random import Random
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from milepost.net.messages import unique_id
 from milepost.sidecar.bases import Bases
 from milepost.wire.delta import MAX_DEPTH
 from milepost.wire.pod import RecordsRequest, RecordWrite
+from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DamagedError, MilepostError, RunLimitError
 from milepost_operator.domain.runs import Ending
@@ -292,3 +295,39 @@ async def test_a_delta_counts_as_what_is_kept_of_it(store: PostgresStore) -> Non
     (row,) = await store._db.fetch("select h.records_bytes, sum(v.kept_bytes) as kept from run_heads h "
                                    "join record_values v using (run_id) group by h.run_id")  # fmt: skip
     assert row["records_bytes"] == row["kept"] < 12_000
+
+
+async def test_the_sql_of_the_docs_reads_whole_values(store: PostgresStore) -> None:
+    pod = await first_pod(store)
+    writer = Writer(pod)
+    turns = [{"turn": n, "answer": f"answer {n} " * 20} for n in range(5)]
+    for n in range(1, 6):
+        await writer.write(("history", text(turns[:n])))
+    page = (Path(__file__).parents[2] / "docs" / "values.md").read_text()
+    found = [
+        await store._db.fetch(statement.replace("01a1fe3f-4cc8-7000-8000-000000000000", pod.fence.run_id))
+        for block in re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        for statement in block.strip().split(";\n\n")
+    ]
+    assert [row["value"] for row in found[0]] == [text(turns[:n]) for n in range(1, 6)]
+    assert [tuple(row) for row in found[1]] == [(turns[4]["answer"],)]
+    (one,) = await store._db.fetch("select milepost.record_value($1::text::uuid, 3) as it", pod.fence.run_id)
+    assert one["it"] == text(turns[:3])
+
+
+async def test_what_a_newer_version_replaced_is_passed_over_by_index(store: PostgresStore) -> None:
+    pod = await first_pod(store)
+    await store._db.fetch(
+        "insert into records (run_id, seq, kind, key, attempt, write_id, value, bytes)"
+        " select $1::text::uuid, n, 'checkpoint', 'c', 1, n::text, to_json(n), 4 from generate_series(1, 3000) n",
+        pod.fence.run_id,
+    )
+    await store._db.fetch("update run_heads set records = 3000, last_seq = 3000")
+    assert list(await read(pod, newest=True)) == [3000]
+    query = f"explain (analyze, buffers, format json) {Q['records_page']}"
+    ((plan,),) = await store._db.fetch(query, UUID(pod.fence.run_id), 0, True)
+    nodes = [json.loads(plan)[0]["Plan"]]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert nodes[0]["Shared Hit Blocks"] < 3000 * 6

@@ -71,8 +71,9 @@ select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, 
     from (
         select * from records r
         where run_id = $1 and seq >> 4 >= $2::bigint >> 4 and seq > $2
-          and (not $3 or kind = 'step' or not exists (
-              select 1 from records n where n.run_id = $1 and n.key = r.key and n.kind = 'checkpoint' and n.seq > r.seq))
+          and (not $3 or kind = 'step' or seq = (
+              select n.seq from records n where n.run_id = $1 and n.key = r.key and n.kind = 'checkpoint'
+              order by n.seq desc limit 1))
         order by seq >> 4, seq limit 500
     ) r
 ) page
