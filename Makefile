@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# A file of tests at a time; each worker has a Postgres and an API server of its own.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -18,10 +20,10 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	$(PY) tools/crds.py --check
 	$(PY) tools/chart_docs.py --check
 	$(PY) tools/openapi.py --check
-	pytest -q tests/unit
+	pytest -q $(WORKERS) tests/unit
 
 integration: programs ## the engine on a real Postgres, the operator and its client on a real API server
-	pytest -q tests/integration tests/contract
+	pytest -q $(WORKERS) tests/integration tests/contract
 
 chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hits runs at work 20 times)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),1.2)
@@ -31,7 +33,7 @@ mutants: venv ## planted bugs, each of which a named test or the chaos run has t
 	MILEPOST_ALL_BUGS=1 pytest -q tests/integration/test_engine_model.py
 
 crash-points: venv ## every death at every write of the tasks of tests/crashpoints (SEED=…, SAMPLES=… of two and three)
-	MILEPOST_CRASH_SEED=$(or $(SEED),1) MILEPOST_CRASH_SAMPLES=$(or $(SAMPLES),10) pytest -q --log-cli-level=INFO tests/integration/test_crash_points.py
+	MILEPOST_TEST_SEED=$(or $(SEED),1) MILEPOST_CRASH_SAMPLES=$(or $(SAMPLES),10) pytest -q --log-cli-level=INFO tests/integration/test_crash_points.py
 
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
@@ -47,6 +49,9 @@ bench: venv ## the benchmarks, with their bars
 
 bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
 	@$(PY) -m tests.benchmarks.engine
+
+bench-sdk: venv ## the SDK's bars, beside DBOS, absurd and Restate (installs them apart)
+	@$(PY) -m tests.benchmarks.sdk
 
 up: venv ## bring up a cluster (NODES=2 for two nodes)
 	@$(PY) -m e2e.cluster up
@@ -69,4 +74,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine bench-sdk up down images programs venv lock fmt

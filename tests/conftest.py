@@ -1,4 +1,4 @@
-"""The API server that the tests of all directories share."""
+"""What the tests of all directories share: an API server, and the seed of what is made up."""
 
 import asyncio
 import os
@@ -10,12 +10,20 @@ from hypothesis import settings
 
 from e2e.cluster.binaries import kube_programs
 from tests import apiserver
+from tests.seeds import EXPLORE, SEED
 
-EXPLORE = os.environ.get("MILEPOST_EXPLORE") == "1"
-"""Draw other examples each time. Without it a change is judged by the same ones as the change before it."""
+os.environ["MILEPOST_TEST_SEED"] = str(SEED)  # the workers of a session have the same
 # A busy machine is no bug in the code under test: examples are bounded in number, not in time.
 settings.register_profile("milepost", deadline=None, derandomize=not EXPLORE)
 settings.load_profile("milepost")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was drawn, also when no output of a test is shown."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid}: {name}: {value}")
+    terminalreporter.write_line(f"seed {SEED} (MILEPOST_TEST_SEED={SEED} repeats it)")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

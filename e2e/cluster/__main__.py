@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from e2e.cluster.host import HostCluster
 from e2e.cluster.provider import Cluster, choose
-from e2e.cluster.shell import Problem, say
+from e2e.cluster.shell import Problem, interruptible, say
 
 
 def main(words: list[str] | None = None) -> int:
@@ -19,9 +17,7 @@ def main(words: list[str] | None = None) -> int:
     nodes = os.environ.get("NODES") or "1"
     parser.add_argument("--nodes", type=int, default=nodes, help="how many nodes to have (default: NODES, else 1)")
     asked = parser.parse_args(words)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
-            signal.signal(number, _as_interrupt)  # however `up` is ended, it cleans up
+    interruptible()
     try:
         act(choose(), asked)
     except Problem as problem:
@@ -48,10 +44,6 @@ def act(cluster: Cluster, asked: argparse.Namespace) -> None:
         case _:
             parts = cluster.status() if isinstance(cluster, HostCluster) else [f"{cluster.name}: {cluster.kubeconfig}"]
             print("\n".join(parts))
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

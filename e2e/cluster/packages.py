@@ -4,7 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from e2e.cluster.shell import Problem, run, run_loudly
+from e2e.cluster import toolchain
+from e2e.cluster.shell import Problem, locked, run, run_loudly
 
 # program or file -> Debian package
 HOST = {
@@ -41,8 +42,14 @@ def _there(probe: str) -> bool:
 
 def ensure(wanted: dict[str, str], log: Path) -> None:
     """Install what is missing of `wanted` with apt-get, or say what to install where there is none."""
-    packages = missing(wanted)
-    if not packages:
+    if not missing(wanted):
+        return
+    with locked(toolchain.cache() / ".packages.lock", "the machine's packages"):
+        _install(missing(wanted), log)
+
+
+def _install(packages: list[str], log: Path) -> None:
+    if not packages:  # another process did
         return
     names = " ".join(packages)
     if not shutil.which("apt-get"):

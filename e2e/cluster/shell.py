@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 HEARTBEAT = 15.0  # seconds between "still at it" lines
 
@@ -53,6 +54,34 @@ def run_loudly(title: str, argv: Sequence[str | Path], log: Path, env: Mapping[s
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise Problem(f"{title} failed with {process.returncode}, its output is in {log}:\n{tail}")
     say(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+
+def interruptible() -> None:
+    """Let each signal that asks this program to end raise KeyboardInterrupt: however it is ended, it cleans up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            signal.signal(number, _as_interrupt)
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def beside(argv: Sequence[str | Path], *, quiet: bool = False) -> Iterator[None]:
+    """Have a program at work meanwhile, and wait for its end; interrupt it when what it runs beside fails.
+
+    What it could not do is found out by whoever needs it: it is a head start, nothing else.
+    """
+    sink = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen([str(word) for word in argv], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.wait()
 
 
 def _wait_with_heartbeat(process: subprocess.Popen[bytes], title: str, began: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from e2e.cluster.binaries import binaries
 from e2e.cluster.provider import Cluster, choose
 from e2e.harness.kubectl import Kubectl
-from e2e.images.build import BuiltImage, build_all, build_task
+from e2e.images.build import BuiltImage, build_all, build_task, building_beside
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,10 +22,11 @@ class Platform:
 
     @classmethod
     def bring_up(cls, nodes: int = 1) -> "Platform":
-        """Take the cluster that `choose` gives, and start or repair it."""
-        cluster = choose()
-        cluster.up(nodes)
-        return cls(cluster)
+        """Take the cluster that `choose` gives, and start or repair it; build the images meanwhile."""
+        platform = cls(choose())
+        with building_beside(platform.builder):
+            platform.cluster.up(nodes)
+        return platform
 
     @property
     def builder(self) -> str:

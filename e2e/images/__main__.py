@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster.provider import choose
-from e2e.cluster.shell import Problem
+from e2e.cluster.shell import Problem, interruptible
 from e2e.images.build import BuiltImage, build_all, build_task, default_builder, ensure_loaded
 from e2e.images.builder import BuildError
 from e2e.images.catalog import IMAGES
@@ -15,6 +15,7 @@ from e2e.images.catalog import IMAGES
 
 def main() -> int:
     arguments = _parser().parse_args()
+    interruptible()
     try:
         if arguments.command == "context":
             arguments.directory.mkdir(parents=True)
@@ -30,6 +31,8 @@ def main() -> int:
     except (BuildError, Problem) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

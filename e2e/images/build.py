@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.provider import Cluster
+from e2e.cluster.shell import beside
 from e2e.images import bases
 from e2e.images.buildah import Buildah
 from e2e.images.builder import Builder
@@ -59,6 +62,16 @@ def build_all(builder: str = "", only: Iterable[str] = ()) -> dict[str, BuiltIma
     """Build the repository's images (or those named), skipping what is built already; keys are image names."""
     chosen = list(only) or list(IMAGES)
     return {name: build(IMAGES[name], builder or default_builder()) for name in chosen}
+
+
+@contextmanager
+def building_beside(builder: str) -> Iterator[None]:
+    """Build all images in a process of its own meanwhile: most of the first time goes into waiting for packages.
+
+    It says nothing. What it could not build, `build_all` tries again, and says why it can't be.
+    """
+    with beside([sys.executable, "-m", "e2e.images", "build", "--builder", builder], quiet=True):
+        yield
 
 
 def build_task(directory: Path, name: str, builder: str = "") -> BuiltImage:

@@ -30,6 +30,7 @@ from tests.integration.engine import NS, launch, trigger
 from tests.unit.sdk.conftest import Pod, end
 
 HOST = "127.0.0.1"
+LEASE_SECONDS = 120.0  # what plays a sidecar sends no heartbeats
 SETTINGS = {  # as the chart's
     "shared_buffers": "64MB",
     "max_connections": "200",
@@ -174,8 +175,9 @@ async def running(pool: int = 10) -> AsyncIterator[Rig]:
     with tempfile.TemporaryDirectory(prefix="milepost-bench-") as name, postgres(Path(name)) as server:
         home = Path(name)
         settings = Settings(
-            database_url=server.url, database_ca_file=server.ca, database_pool=pool, default_queue_concurrency=1000
-        )
+            database_url=server.url, database_ca_file=server.ca, database_pool=pool, default_queue_concurrency=1000,
+            lease_seconds=LEASE_SECONDS,
+        )  # fmt: skip
         await _until_up(settings)
         await migrate(settings)
         async with AsyncExitStack() as stack, PostgresStore.open(settings) as store:
@@ -208,6 +210,7 @@ async def _api(home: Path, settings: Settings, kube: int, port: int, side: int) 
         "MILEPOST_DATABASE_URL": settings.database_url,
         "MILEPOST_DATABASE_POOL": str(settings.database_pool),
         "MILEPOST_DEFAULT_QUEUE_CONCURRENCY": str(settings.default_queue_concurrency),
+        "MILEPOST_LEASE_SECONDS": str(settings.lease_seconds),
         "MILEPOST_LISTEN_PORT": str(port),
         "MILEPOST_METRICS_PORT": str(side),
         "MILEPOST_TLS_CERT_FILE": str(home / "tls.crt"),

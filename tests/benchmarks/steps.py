@@ -20,7 +20,7 @@ from tests.integration.engine import apply_task
 STEPS = 500
 BYTES = 100
 WARM = 20  # the first ones open connections and fill caches
-P50_MS, P99_MS = 2.0, 10.0
+P50_MS, P99_MS = 1.5, 6.0
 SIDECAR_MIB = 30.0
 
 TASK = '''

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import NewRun, Retry
 from milepost_operator.settings import Settings
-from tests.contract.conftest import SEED
 from tests.integration.conftest import _with_database
 from tests.integration.engine import NS, Pod, apply_task, next_pod
+from tests.seeds import SEED
 from tests.serving import serving
 
 with warnings.catch_warnings():

@@ -159,6 +159,8 @@ async def test_all_records_are_told_in_order(ask):
         ("PUT", "/v1/steps/a", b'["\\u0000"]', [], 422, "nul-character", "$[0]"),
         ("PUT", "/v1/steps/a", b'["\\ud800"]', [], 422, "lone-surrogate", "$[0]"),
         ("PUT", "/v1/steps/a", b'{"big": "' + b"x" * 1000 + b'"}', [], 413, "too-large", "$.big"),
+        ("PUT", "/v1/stream", b'["' + b"x" * 1000 + b'"]', [], 413, "too-large", "$[0]"),
+        ("PUT", "/v1/stream", b"NaN", [], 422, "not-finite", "$"),
         ("PUT", "/v1/result", b'["' + b"x" * 500 + b'"]', [], 413, "too-large", "$[0]"),
         ("PUT", "/v1/progress", b'{"fraction": 2}', [], 422, "bad-member", "$.fraction"),
         ("PUT", "/v1/progress", b'{"part": 2}', [], 422, "unknown-member", "$.part"),
@@ -175,6 +177,15 @@ async def test_misuse_is_refused(ask, method, path, body, headers, status, code,
     assert problem["detail"]
     assert (await ask("GET", "/v1/records?after=0")).body == b""
     assert (await ask("GET", "/v1/healthz")).json() == {"phase": "running"}
+
+
+async def test_the_stream_is_numbered_and_tells_a_repeated_part_once(ask):
+    headers = [("Milepost-Write-Id", "c1")]
+    for _ in range(2):
+        assert (await ask("PUT", "/v1/stream", b'{"token": "a"}', headers)).json() == {"position": 1}
+    assert (await ask("PUT", "/v1/stream", b'"b"')).json() == {"position": 2}
+    assert (await ask("GET", "/v1/records?after=0")).body == b""
+    assert (await ask("GET", "/v1/stream")).status == 405
 
 
 async def test_progress_is_taken(ask):
@@ -205,7 +216,7 @@ async def test_the_next_attempt_reads_and_fences(asked):
     assert (facts["attempt"], facts["records"], facts["last_key"]) == (2, 1, "a")
     assert (await asked.ask("GET", "/v1/steps/a")).body == b"1"
     old = (("GET", "/v1/steps/a"), ("GET", "/v1/records?after=0"), ("PUT", "/v1/steps/b", b"1"))
-    for request in (*old, ("PUT", "/v1/result", b"1")):
+    for request in (*old, ("PUT", "/v1/stream", b"1"), ("PUT", "/v1/result", b"1")):
         refused = await asked.ask(*request, at=0)
         assert (refused.status, refused.problem()["code"]) == (409, "fenced")
     assert (await asked.ask("GET", "/v1/control", at=0)).json()["directive"] == "stop"

@@ -6,7 +6,16 @@ from uuid import UUID
 
 import pytest
 
-from milepost.wire.pod import Failure, HeartbeatRequest, RecordsRequest, RecordWrite, SettleRequest, Wait
+from milepost.wire.pod import (
+    ChunkWrite,
+    Failure,
+    HeartbeatRequest,
+    RecordsRequest,
+    RecordWrite,
+    SettleRequest,
+    StreamRequest,
+    Wait,
+)
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
 from milepost_operator.domain.lifecycle import RunFilter
@@ -70,6 +79,50 @@ async def world(kind: Settings | None) -> AsyncIterator[World]:
 def refused(answer: object, code: str) -> None:
     assert isinstance(answer, MilepostError), answer
     assert answer.code == code
+
+
+async def tell(pod: Pod, *chunks: tuple[str, str]) -> object:
+    request = StreamRequest(pod.fence, [ChunkWrite(write_id, value) for write_id, value in chunks])
+    (answer,) = await pod.store.append_chunks([(pod.session, request)])
+    return answer
+
+
+async def test_a_run_tells_its_stream_in_order_and_each_part_once(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    assert await tell(pod, ("a", '{"t": 1}'), ("b", "2")) == [1, 2]
+    assert await tell(pod, ("b", "2"), ("c", "3")) == [2, 3]
+    assert await world.store.told([(run.run_id, 3), (run.run_id, 2)]) == [(run.run_id, 2)]
+    told = await world.store.chunks(run.run_id, 1, 10)
+    assert [(c.position, c.attempt, c.value) for c in told] == [(2, 1, "2"), (3, 1, "3")]
+    assert [c.value for c in await world.store.chunks(run.run_id, 0, 1)] == ['{"t": 1}']
+    await pod.succeed()
+    assert await world.store.told([(run.run_id, 3)]) == [(run.run_id, 3)]
+    refused(await tell(pod, ("d", "4")), "settled")
+
+
+async def test_the_next_attempt_goes_on_with_the_stream_and_the_old_one_is_fenced(world: World) -> None:
+    run = await world.run()
+    old = await world.pod(run)
+    await tell(old, ("a", "1"))
+    await world.lose(old)
+    new = await world.pod(run, 2)
+    refused(await tell(old, ("b", "2")), "fenced")
+    assert await tell(new, ("c", "3")) == [2]
+    assert [(c.attempt, c.value) for c in await world.store.chunks(run.run_id, 0, 10)] == [(1, "1"), (2, "3")]
+
+
+async def test_a_stream_is_bounded(world: World) -> None:
+    if isinstance(world.store, MemoryStore):
+        world.store.max_stream_bytes = 1024
+    else:
+        world.store._db.settings = world.store._db.settings.model_copy(update={"max_stream_bytes": 1024})
+    run = await world.run()
+    pod = await world.pod(run)
+    assert await tell(pod, ("a", f'"{"x" * 1000}"')) == [1]
+    refused(await tell(pod, ("b", f'"{"x" * 100}"')), "stream-full")
+    assert await tell(pod, ("a", f'"{"x" * 1000}"')) == [1]
+    assert await tell(pod, ("c", '"fits"')) == [2]
 
 
 async def test_a_key_is_one_run_s(world: World) -> None:

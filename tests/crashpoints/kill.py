@@ -1,22 +1,26 @@
 """In the task's process: notes what is executed and acknowledged, and dies at a chosen write. Part of the tests only.
 
-The notes are lines of a file, one system call each, so they outlive the process: `start KEY`, `ack KEY`, `kill MODE`.
+The notes outlive the process: `start KEY`, `ack KEY`, `kill MODE`, each a line of a file, or an event that the counting
+Service of a cluster keeps.
 """
 
 import asyncio
+import json
 import os
 import signal
 import time
+import urllib.request
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 from urllib.parse import unquote
 
 from milepost.net.blocking import BlockingClient
 from milepost.net.stream import Stream
 from milepost.sdk.client import AsyncSidecar, BlockingSidecar
+from milepost.sdk.run import RunInfo
 from milepost.sdk.scope import scope
 
 Mode = Literal["before", "sent", "unread", "after", "sidecar", "pod"]
@@ -29,6 +33,42 @@ EXIT: Final = 9
 WRITES: Final = ("/v1/steps/", "/v1/checkpoints/", "/v1/result", "/v1/failure")
 
 
+class Notes(Protocol):
+    """Outside of the process: what is written is kept when `write` returns."""
+
+    def write(self, line: str) -> None: ...
+    def lines(self) -> list[str]: ...
+
+
+class FileNotes:
+    """A line, one system call, each."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(self, line: str) -> None:
+        os.write(self._descriptor, line.encode() + b"\n")
+
+    def lines(self) -> list[str]:
+        return self._path.read_text().splitlines()
+
+
+class ServiceNotes:
+    """Events of the counting Service (e2e/harness/counting_server.py) at `url`."""
+
+    def __init__(self, url: str, run: RunInfo) -> None:
+        self._url, self._run = url, run
+
+    def write(self, line: str) -> None:
+        event = {"run": self._run.id, "attempt": self._run.attempt, "phase": "note", "step": line}
+        urllib.request.urlopen(self._url, json.dumps(event).encode(), timeout=10).close()
+
+    def lines(self) -> list[str]:
+        with urllib.request.urlopen(f"{self._url}events?run={self._run.id}", timeout=10) as answer:
+            return [str(json.loads(line)["step"]) for line in answer]
+
+
 @dataclass
 class Armed:
     """`at`: the number of the write, from 1, at which this process meets `mode`. `delay`: seconds from sending on."""
@@ -36,7 +76,7 @@ class Armed:
     at: int
     mode: Mode
     delay: float
-    notes: int
+    notes: Notes
     writes: int = 0
 
 
@@ -45,18 +85,23 @@ _writing = Lock()
 _doomed: ContextVar[bool] = ContextVar("doomed", default=False)
 
 
-def arm(notes: str, attempt: int, kills: list) -> None:
-    """Note to a file from now on. `kills`: [attempt, write, mode, delay] of each."""
+def arm(notes: str, run: RunInfo, kills: list) -> None:
+    """Note to a file, or to a Service's address, from now on. `kills`: [attempt, write, mode, delay] of each."""
     global _armed  # noqa: PLW0603  # one process, one attempt
-    descriptor = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    _, at, mode, delay = next((k for k in kills if k[0] == attempt), [0, 0, "before", 0.0])
-    _armed = Armed(at, mode, delay, descriptor)
+    kept = ServiceNotes(notes, run) if notes.startswith("http://") else FileNotes(notes)
+    _, at, mode, delay = next((k for k in kills if k[0] == run.attempt), [0, 0, "before", 0.0])
+    _armed = Armed(at, mode, delay, kept)
 
 
 def note(what: str) -> None:
     if _armed is not None:
         with _writing:
-            os.write(_armed.notes, what.encode() + b"\n")
+            _armed.notes.write(what)
+
+
+def noted() -> list[str]:
+    """All lines so far, of earlier attempts too."""
+    return _armed.notes.lines() if _armed is not None else []
 
 
 def started() -> None:
@@ -68,7 +113,7 @@ def last_words(mode: Mode) -> None:
     """Note the end, and nothing after it: a thread may begin a step at this moment, which dies with it."""
     if _armed is not None:
         _writing.acquire()  # for good
-        os.write(_armed.notes, f"kill {mode}\n".encode())
+        _armed.notes.write(f"kill {mode}")
 
 
 def die(mode: Mode) -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,12 +217,12 @@ def once(model: Case, rng: random.Random, modes: Iterable[Mode] = MODES) -> list
     return [Case(model.shape, ((1, at, mode, _delay(rng)),)) for at in range(1, model.writes + 1) for mode in modes]
 
 
-def several(model: Case, rng: random.Random, kills: int, samples: int) -> list[Case]:
+def several(model: Case, rng: random.Random, kills: int, samples: int, modes: Sequence[Mode] = MODES) -> list[Case]:
     """Attempts that die one after another, at places drawn by lot."""
     return [
         Case(
             model.shape,
-            tuple((n, rng.randint(1, model.writes), rng.choice(MODES), _delay(rng)) for n in range(1, kills + 1)),
+            tuple((n, rng.randint(1, model.writes), rng.choice(modes), _delay(rng)) for n in range(1, kills + 1)),
         )
         for _ in range(samples)
     ]

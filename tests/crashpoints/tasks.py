@@ -1,10 +1,9 @@
 """The tasks that die at every point. Each gives what it saw of its steps: two ways to its end can be compared."""
 
 import asyncio
-from pathlib import Path
 
 from milepost import Context, SyncContext, current, step, task
-from tests.crashpoints.kill import arm, started
+from tests.crashpoints.kill import arm, noted, started
 
 SHAPES = {}
 PLAIN_SHAPES = {}
@@ -16,14 +15,14 @@ class NoStockError(Exception):
 
 @task
 async def main(ctx: Context, shape: str, notes: str, kills: list) -> object:
-    arm(notes, ctx.run.attempt, kills)
-    return await SHAPES[shape](ctx, Path(notes))
+    arm(notes, ctx.run, kills)
+    return await SHAPES[shape](ctx)
 
 
 @task
 def plain(ctx: SyncContext, shape: str, notes: str, kills: list) -> object:
-    arm(notes, ctx.run.attempt, kills)
-    return PLAIN_SHAPES[shape](ctx, Path(notes))
+    arm(notes, ctx.run, kills)
+    return PLAIN_SHAPES[shape](ctx)
 
 
 def shape(fn):
@@ -54,9 +53,9 @@ def refused(reason: str) -> object:
     raise NoStockError(reason, 7)
 
 
-def first_time_refused(notes: Path) -> str:
+def first_time_refused() -> str:
     """A step's body that fails once in the run: who asks again gets another answer."""
-    again = "start flaky" in notes.read_text().splitlines()
+    again = "start flaky" in noted()
     started()
     if not again:
         raise NoStockError("not yet")
@@ -78,7 +77,7 @@ async def order(item: str) -> tuple[str, int]:
 
 
 @shape
-async def sequential(ctx: Context, _: Path) -> object:
+async def sequential(ctx: Context) -> object:
     pages = [await fetch("a"), await fetch("b")]
     count = await ctx.step("count", made, len(pages))
     seq = await ctx.checkpoint("state", {"pages": pages})
@@ -86,13 +85,13 @@ async def sequential(ctx: Context, _: Path) -> object:
 
 
 @shape
-async def chance(ctx: Context, _: Path) -> object:
+async def chance(ctx: Context) -> object:
     values = [(await ctx.now()).isoformat(), await ctx.random(), str(await ctx.uuid())]
     return {"ctx.now": values[0], "ctx.random": values[1], "ctx.uuid": values[2], "end": await ctx.step("end", made, 1)}
 
 
 @shape
-async def loop(ctx: Context, _: Path) -> object:
+async def loop(ctx: Context) -> object:
     done = await ctx.restore("done", {"n": 0, "sum": 0})
     for n in range(done["n"], 3):
         got = await ctx.step("part", made, n * 10, key=f"part/{n}")
@@ -102,7 +101,7 @@ async def loop(ctx: Context, _: Path) -> object:
 
 
 @shape
-async def nested(ctx: Context, _: Path) -> object:
+async def nested(ctx: Context) -> object:
     async def inner() -> list:
         started()
         return [await fetch("in"), await ctx.step("deep", made, 1), await fetch("in2")]
@@ -115,7 +114,7 @@ async def nested(ctx: Context, _: Path) -> object:
 
 
 @shape
-async def parallel(ctx: Context, _: Path) -> object:
+async def parallel(ctx: Context) -> object:
     async def branch(name: str) -> list:
         first = await fetch(name)
         both = await asyncio.gather(fetch(name + "x"), ctx.step("y", made, name))
@@ -128,7 +127,7 @@ async def parallel(ctx: Context, _: Path) -> object:
 
 
 @shape
-async def caught(ctx: Context, _: Path) -> object:
+async def caught(ctx: Context) -> object:
     reasons = []
     for n in range(2):
         try:
@@ -139,24 +138,24 @@ async def caught(ctx: Context, _: Path) -> object:
 
 
 @shape
-async def flaky(ctx: Context, notes: Path) -> object:
-    return await _decided(ctx, ctx.step("flaky", first_time_refused, notes))
+async def flaky(ctx: Context) -> object:
+    return await _decided(ctx, ctx.step("flaky", first_time_refused))
 
 
 @shape
-async def flaky_branch(ctx: Context, notes: Path) -> object:
+async def flaky_branch(ctx: Context) -> object:
     """The error is caught by the parent of the branch that met it."""
-    (end,) = await ctx.all_settled(ctx.step("flaky", first_time_refused, notes))
+    (end,) = await ctx.all_settled(ctx.step("flaky", first_time_refused))
     if end.ok:
         return {"~1/flaky": end.value, "end": await ctx.step("end", made, 1)}
     return {"backup": await ctx.step("backup", made, "backup"), "end": await ctx.step("end", made, 1)}
 
 
 @shape
-async def flaky_group(ctx: Context, notes: Path) -> object:
+async def flaky_group(ctx: Context) -> object:
     async def deep() -> str:
         async with asyncio.TaskGroup() as group:
-            got = group.create_task(ctx.step("flaky", first_time_refused, notes))
+            got = group.create_task(ctx.step("flaky", first_time_refused))
         return got.result()
 
     try:
@@ -170,18 +169,18 @@ async def flaky_group(ctx: Context, notes: Path) -> object:
 
 
 @shape
-async def flaky_inside(ctx: Context, notes: Path) -> object:
+async def flaky_inside(ctx: Context) -> object:
     """The error of a step inside a step, caught outside of both."""
 
     async def outer() -> str:
         started()
-        return await ctx.step("flaky", first_time_refused, notes)
+        return await ctx.step("flaky", first_time_refused)
 
     return await _decided(ctx, ctx.step("outer", outer), "outer")
 
 
 @shape
-async def flaky_then_nested(ctx: Context, notes: Path) -> object:
+async def flaky_then_nested(ctx: Context) -> object:
     """The first record after the failure is one below a step."""
 
     async def backup() -> str:
@@ -189,15 +188,15 @@ async def flaky_then_nested(ctx: Context, notes: Path) -> object:
         return await ctx.step("in", made, "backup")
 
     try:
-        return {"flaky": await ctx.step("flaky", first_time_refused, notes)}
+        return {"flaky": await ctx.step("flaky", first_time_refused)}
     except NoStockError:
         return {"backup": await ctx.step("backup", backup)}
 
 
 @shape
-async def flaky_then_parallel(ctx: Context, notes: Path) -> object:
+async def flaky_then_parallel(ctx: Context) -> object:
     """The first records after the failure, of a branch, are those of branches."""
-    (end,) = await ctx.all_settled(ctx.step("flaky", first_time_refused, notes))
+    (end,) = await ctx.all_settled(ctx.step("flaky", first_time_refused))
     if end.ok:
         return {"~1/flaky": end.value}
     both = await asyncio.gather(*(ctx.step("backup", made_later, n) for n in range(2)))
@@ -213,7 +212,7 @@ async def _decided(ctx: Context, asked: object, key: str = "flaky") -> object:
 
 
 @shape
-async def cleanup(ctx: Context, _: Path) -> object:
+async def cleanup(ctx: Context) -> object:
     seen = []
     try:
         try:
@@ -228,7 +227,7 @@ async def cleanup(ctx: Context, _: Path) -> object:
 
 
 @plain_shape
-def steps(ctx: SyncContext, _: Path) -> object:
+def steps(ctx: SyncContext) -> object:
     def outer() -> list:
         started()
         return [ctx.step("inner", made, 1), ctx.step("inner", made, 2)]
@@ -243,9 +242,9 @@ def steps(ctx: SyncContext, _: Path) -> object:
 
 
 @plain_shape
-def plain_flaky(ctx: SyncContext, notes: Path) -> object:
+def plain_flaky(ctx: SyncContext) -> object:
     try:
-        got = ctx.step("flaky", first_time_refused, notes)
+        got = ctx.step("flaky", first_time_refused)
     except NoStockError:
         return {"backup": ctx.step("backup", made, "backup"), "end": ctx.step("end", made, 1)}
     return {"flaky": got, "end": ctx.step("end", made, 1)}

@@ -21,6 +21,7 @@ from milepost.wire.pod import (
     RecordsRequest,
     SettleRequest,
     Start,
+    StreamRequest,
 )
 from milepost_operator.api.views import summary
 from milepost_operator.domain.errors import (
@@ -30,13 +31,14 @@ from milepost_operator.domain.errors import (
     MilepostError,
     NotFoundError,
     RunLimitError,
+    TooLargeError,
     UnavailableError,
 )
 from milepost_operator.domain.ids import run_name, uuid7
 from milepost_operator.domain.inputs import input_hash
 from milepost_operator.domain.lifecycle import Page, Position, RunFilter
 from milepost_operator.domain.queues import Override, QueueView
-from milepost_operator.domain.runs import AttemptView, Created, Ending, NewRun, PodSession, Retry, RunView
+from milepost_operator.domain.runs import AttemptView, Chunk, Created, Ending, NewRun, PodSession, Retry, RunView
 from milepost_operator.domain.settlement import RunFacts, decide, ending_of
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.domain.suspension import suspended
@@ -73,6 +75,8 @@ class FakeRun:
     token: int = 0
     records: list[Record] = field(default_factory=list)
     write_ids: dict[str, int] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+    chunk_ids: dict[str, int] = field(default_factory=dict)
     cancelled: bool = False
     signals: list[tuple[str, str, str | None]] = field(default_factory=list)
 
@@ -88,6 +92,7 @@ class MemoryStore:
         self.bumped: list[UUID] = []
         self.max_run_records = 20_000
         self.down = False
+        self.max_stream_bytes = 16_777_216
         self.commits = 0
         self.hold: asyncio.Event | None = None
         self._numbers = itertools.count(1)
@@ -330,6 +335,35 @@ class MemoryStore:
     ) -> Sequence[list[int] | MilepostError]:
         await self._commit()
         return [self._append(session, request) for session, request in requests]
+
+    async def append_chunks(
+        self, requests: Sequence[tuple[PodSession, StreamRequest]]
+    ) -> Sequence[list[int] | MilepostError]:
+        await self._commit()
+        return [self._fence_error(session, q.fence) or self._tell(q) for session, q in requests]
+
+    def _tell(self, request: StreamRequest) -> list[int] | MilepostError:
+        run = self.runs[UUID(request.fence.run_id)]
+        positions = []
+        for chunk in request.chunks:
+            if chunk.write_id not in run.chunk_ids:
+                size = sum(len(one.value.encode()) for one in run.chunks) + len(chunk.value.encode())
+                if size > self.max_stream_bytes:
+                    return TooLargeError("stream-full", "the stream is full")
+                position = len(run.chunks) + 1
+                run.chunks.append(Chunk(position, request.fence.attempt, chunk.value, EPOCH))
+                run.chunk_ids[chunk.write_id] = position
+            positions.append(run.chunk_ids[chunk.write_id])
+        return positions
+
+    async def chunks(self, run_id: UUID, after: int, limit: int) -> Sequence[Chunk]:
+        await self._commit()
+        return self.runs[run_id].chunks[after : after + limit]
+
+    async def told(self, asked: Sequence[tuple[UUID, int]]) -> Sequence[tuple[UUID, int]]:
+        await self._commit()
+        over = set(await self.ended([run_id for run_id, _ in asked]))
+        return [(i, after) for i, after in asked if i in over or len(self.runs[i].chunks) > after]
 
     async def beat(
         self,

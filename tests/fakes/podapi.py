@@ -52,6 +52,8 @@ class FakeApi:
     kubernetes_down: bool = False
     records: list[Stored] = field(default_factory=list)
     settlements: list[dict] = field(default_factory=list)
+    chunks: list[dict] = field(default_factory=list)
+    max_stream_bytes: int = 16_777_216
     seen: list[str] = field(default_factory=list)
     beats: list[dict] = field(default_factory=list)
     sessions: int = 0
@@ -152,6 +154,8 @@ class FakeApi:
         if route == "/heartbeat":
             self.beats.append(body)
             return ok({"directive": "cancel" if self.cancel else "continue", "grace_seconds": 1 if self.cancel else 0})
+        if route == "/stream":
+            return ok({"positions": [self._tell(chunk) for chunk in body["chunks"]]})
         return ok({"seqs": [self._write(write) for write in body["records"]]})
 
     def _session(self, bearer: str) -> Response:
@@ -207,6 +211,15 @@ class FakeApi:
         whole = spliced(base.value, loaded(write.pop("delta")))
         assert len(whole.encode()) == write.pop("size")
         return write | {"value": whole, "depth": base.depth + 1}
+
+    def _tell(self, chunk: dict) -> int:
+        known = [told["write_id"] for told in self.chunks]
+        if chunk["write_id"] in known:
+            return known.index(chunk["write_id"]) + 1
+        if sum(len(told["value"]) for told in self.chunks) + len(chunk["value"]) > self.max_stream_bytes:
+            raise ProblemError(413, "stream-full", "a run's stream has at most so many bytes")
+        self.chunks.append(chunk | {"attempt": self.attempt})
+        return len(self.chunks)
 
     def _settle(self, body: dict) -> Response:
         fence = body["fence"]

@@ -155,6 +155,18 @@ async def test_an_accepted_version_stays_accepted(runs: Runs):
     assert (await runs.run(created)).state == "succeeded"
 
 
+async def test_what_can_not_be_accepted_holds_an_accepted_run_again(runs: Runs):
+    created = await runs.begin("hold")
+    await runs.pod(FIRST)
+    await runs.pod(CHANGED)
+    await runs.store.decide_change(created.run_id, "accept", "me")
+    misfit = CHANGED.replace("def note(word):", "def note(word) -> int:")
+    assert await runs.pod(misfit.replace('"check", note', '"check", len')) == []
+    run = await runs.run(created)
+    assert (run.state, run.reason, run.attempts_counted) == ("held", "CodeChanged", 1)
+    assert "charge" in str(run.message)
+
+
 async def test_a_recheck_goes_on_once_the_code_was_put_right(runs: Runs):
     created = await runs.begin("hold", retry=Retry(max_attempts=2, min_seconds=0.0, max_seconds=0.0))
     await runs.pod(FIRST)

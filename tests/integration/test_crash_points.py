@@ -17,8 +17,8 @@ from tests.crashpoints.judge import faults
 from tests.crashpoints.kill import MODES
 from tests.crashpoints.rig import Case, Cluster, cluster, once, several, undisturbed
 from tests.integration.test_pod_processes import port  # noqa: F401  # a fixture
+from tests.seeds import SEED
 
-SEED = int(os.environ.get("MILEPOST_CRASH_SEED", "1"))
 SAMPLES = int(os.environ.get("MILEPOST_CRASH_SAMPLES", "0"))
 """Of two and of three deaths, for each task; 0: the short run."""
 TASKS = os.environ.get("MILEPOST_CRASH_TASKS", "")

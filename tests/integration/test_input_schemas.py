@@ -201,6 +201,22 @@ async def test_a_task_that_loses_its_schema_takes_what_was_held(store: PostgresS
     assert await states(store) == [("queued", None, "[]")]
 
 
+@pytest.mark.parametrize("present", [True, False])
+async def test_a_retry_keeps_its_input_whether_its_task_is_there_or_comes_back(
+    store: PostgresStore, present: bool
+) -> None:
+    await apply(store, LOOSE)
+    made = await trigger(store, input='{"sku": 1}')
+    await (await next_pod(store)).fail(retryable=False)
+    await apply(store, ORDER, 2)
+    if not present:
+        await store.remove_task(NS, "index")
+    await store.retry_run(made.run_id, "me")
+    await apply(store, ORDER, 3)
+    await store.promote(100)
+    assert sorted(one[:2] for one in await states(store)) == [("failed", "FatalError"), ("queued", None)]
+
+
 async def test_a_slot_whose_input_does_not_fit_makes_no_run_and_is_told(store: PostgresStore) -> None:
     await apply(store, LOOSE)
     made = await schedule(store, input='{"sku": "$(slot.utc)"}', missed="catchup")

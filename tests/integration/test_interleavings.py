@@ -1,7 +1,6 @@
 """Everything at once, at random: what replicas, pods and people do, against the invariants and a small model."""
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,10 +16,10 @@ from milepost_operator.domain.runs import Ending, PodSession, QueueIntake, Retry
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, Pod, apply_task, started, trigger
+from tests.seeds import SEED
 
 SECONDS = 8.0
 LIMIT = 3
-SEED = int(os.environ.get("MILEPOST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 EXPECTED = (ConflictError, DeposedError, ForbiddenError, GoneError)
 """What one replica may be told because another was quicker."""
@@ -200,15 +199,16 @@ async def stores(settings: Settings) -> AsyncIterator[list[PostgresStore]]:
         yield [await stack.enter_async_context(PostgresStore.open(settings)) for _ in range(3)]
 
 
-async def test_whatever_happens_at_once_nothing_is_lost_doubled_or_stuck(stores: list[PostgresStore]) -> None:
-    print(f"MILEPOST_TEST_SEED={SEED}")  # noqa: T201
+async def test_whatever_happens_at_once_nothing_is_lost_doubled_or_stuck(
+    stores: list[PostgresStore], record_property: Callable[[str, object], None]
+) -> None:
     chaos = Chaos(stores, random.Random(SEED))
     await chaos.queue_comes()
     await chaos.task_comes()
     await chaos.depose()
     until = asyncio.get_running_loop().time() + SECONDS
     await asyncio.gather(*[chaos.worker(until) for _ in range(8)])
-    print(dict(chaos.told))  # noqa: T201
+    record_property("told", dict(chaos.told))
     assert chaos.unexpected == []
     await chaos.check()
     await chaos.drain()

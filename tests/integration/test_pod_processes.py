@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,13 +49,20 @@ async def port(store: PostgresStore, tmp_path: Path) -> AsyncIterator[int]:
     await serving
 
 
-async def run_pod(store: PostgresStore, port: int, home: Path) -> tuple[int, str]:
+@asynccontextmanager
+async def pod_of(store: PostgresStore, port: int, home: Path, **environment: str) -> AsyncIterator[Pod]:
+    """The containers, not started yet, of the one attempt that wants a pod."""
     (session,) = await launch(store)
     home.mkdir()  # noqa: ASYNC240
     async with AsyncExitStack() as stack:
         pod = Pod(SimpleNamespace(port=port), home, stack)
-        pod.env["MILEPOST_POD_ID"] = session.pod_id
+        pod.env |= {"MILEPOST_POD_ID": session.pod_id} | environment
         (home / "token").write_text(f"token-of-{session.pod_id}")
+        yield pod
+
+
+async def run_pod(store: PostgresStore, port: int, home: Path) -> tuple[int, str]:
+    async with pod_of(store, port, home) as pod:
         return await pod.run(), pod.log.read_text()
 
 

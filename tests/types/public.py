@@ -17,6 +17,7 @@ from milepost import (
     MilepostError,
     Missing,
     NotRecordableError,
+    Recorded,
     RunInfo,
     Settled,
     SyncContext,
@@ -82,6 +83,7 @@ async def main(ctx: Context, url: str, limit: int = 10) -> list[str]:
     assert_type(ctx.run, RunInfo)
     assert_type(ctx.run.tags, tuple[str, ...])
     assert_type(current(), Context)
+    assert_type(await ctx.stream({"token": "a"}), int)
     ctx.progress(0.5, "half")
     ctx.log.info("half")
     return [url]
@@ -110,11 +112,21 @@ def plain_main(ctx: SyncContext, numbers: list[int]) -> int:
     assert_type(ctx.step("plain", plain, Order("a")), int)
     assert_type(ctx.restore("state", type=Order), Order | Missing)
     assert_type(ctx.checkpoint("state", 1), int)
+    assert_type(ctx.stream("token"), int)
     assert_type(ctx.now(), datetime)
     assert_type(ctx.random(), float)
     assert_type(ctx.uuid(), UUID)
     assert_type(current_sync(), SyncContext)
     return sum(numbers)
+
+
+def migrate(recorded: Recorded, since: int) -> None:
+    assert_type(recorded.steps["fetch"], JSON)
+    recorded.steps["fetch"] = Order("a", since)
+
+
+@task(id="migrated", layout=2, migrate=migrate)
+async def migrated(ctx: Context) -> None: ...
 
 
 assert_type(main.id, str)

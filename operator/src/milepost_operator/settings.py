@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     max_run_records_bytes: int = Field(default=268_435_456, ge=1024)
     max_record_bytes: int = Field(default=1_048_576, ge=1024)
     max_result_bytes: int = Field(default=1_048_576, ge=1024)
+    max_stream_bytes: int = Field(default=16_777_216, ge=1024)
+    """All that a run may tell by ctx.stream(), its attempts together."""
     max_input_bytes: int = Field(default=1_048_576, ge=1024)
     max_kubectl_input_bytes: int = Field(default=65_536, ge=1024)
 

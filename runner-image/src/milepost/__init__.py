@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from milepost.errors import (
         ChangedCodeError,
+        ContextUseError,
         FatalError,
         FencedError,
         MilepostError,
         NoRunError,
+        NotAwaitedError,
         NotRecordableError,
         RecordTooLargeError,
         RunLimitError,
         SidecarLostError,
         StepFailedError,
         StepKeyError,
+        StreamFullError,
         ValueMismatchError,
     )
     from milepost.sdk.context import Context, current
     from milepost.sdk.fingerprint import Volatile
+    from milepost.sdk.layout import Recorded
     from milepost.sdk.parallel import Settled
     from milepost.sdk.queue import Queue, Rate
     from milepost.sdk.retry import Retry
@@ -35,15 +39,18 @@ __all__ = [
     "MISSING",
     "ChangedCodeError",
     "Context",
+    "ContextUseError",
     "FatalError",
     "FencedError",
     "MilepostError",
     "Missing",
     "NoRunError",
+    "NotAwaitedError",
     "NotRecordableError",
     "Queue",
     "Rate",
     "RecordTooLargeError",
+    "Recorded",
     "Retry",
     "RunInfo",
     "RunLimitError",
@@ -51,6 +58,7 @@ __all__ = [
     "SidecarLostError",
     "StepFailedError",
     "StepKeyError",
+    "StreamFullError",
     "SyncContext",
     "TaskFunction",
     "ValueMismatchError",
@@ -69,6 +77,7 @@ _HOMES = {
     "Missing": "sdk.run",
     "Queue": "sdk.queue",
     "Rate": "sdk.queue",
+    "Recorded": "sdk.layout",
     "Retry": "sdk.retry",
     "RunInfo": "sdk.run",
     "Settled": "sdk.parallel",

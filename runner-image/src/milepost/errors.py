@@ -58,6 +58,12 @@ class RunLimitError(MilepostError):
         self.key = key
 
 
+class StreamFullError(MilepostError):
+    """The run has told as much by `ctx.stream` as it may."""
+
+    retryable = False
+
+
 class ValueMismatchError(MilepostError):
     """A value that does not fit its annotation, or whose class is gone. Of a record of a step: ChangedCodeError."""
 
@@ -67,14 +73,14 @@ class ValueMismatchError(MilepostError):
 class ChangedCodeError(MilepostError):
     """A record of this run is not what the code asks for now. Nothing was run, and the attempt runs no further step.
 
-    `step`: the key of the step that was called. `difference`: order, name, arguments or value. `recorded`: what the run
-    has. `found`: what the code did. The Task's `onChange` says what becomes of the run.
+    `step`: the key of the step that was called. `difference`: order, name, arguments, value or layout.
+    `recorded`: what the run has. `found`: what the code did. The Task's `onChange` says what becomes of the run.
     """
 
     retryable = False
 
     def __init__(self, step: str, difference: str, recorded: str, found: str, advice: str) -> None:
-        where = f"at step {step!r}" if step else "at a new branch"
+        where = f"at step {step!r}" if step else "in its layout" if difference == "layout" else "at a new branch"
         super().__init__(
             f"the code changed under this run {where}: recorded {recorded}; found {found}. To do: {advice}"
         )
@@ -100,6 +106,23 @@ class StepFailedError(MilepostError):
 
 class NoRunError(MilepostError):
     """There is no run here: the code was called outside of a task, or in a task of the other kind (async, plain)."""
+
+
+class ContextUseError(MilepostError):
+    """A context used where it can't be: after its task ended, in a fork, in another thread, event loop or run."""
+
+    retryable = False
+
+
+class NotAwaitedError(MilepostError):
+    """A call of the context that nobody awaited: it did nothing. `call`: as `ctx.step('pay')`; `place`: file:line."""
+
+    retryable = False
+
+    def __init__(self, call: str, place: str) -> None:
+        super().__init__(f"{call} was never awaited, so it did nothing: write `await` before it ({place})")
+        self.call = call
+        self.place = place
 
 
 class FencedError(MilepostError):

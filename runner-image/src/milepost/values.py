@@ -12,7 +12,19 @@ HINTS: Final = {
     "range": "make a list of it",
     "complex": "record its two parts",
     "coroutine": "an await is missing",
+    "_asyncio.Task": "an await is missing",
+    "_asyncio.Future": "an await is missing",
     "generator": "make a list of it",
+    "async_generator": "make a list of it",
+    "map": "make a list of it",
+    "filter": "make a list of it",
+    "zip": "make a list of it",
+    "dict_keys": "make a list of it",
+    "dict_values": "make a list of it",
+    "dict_items": "make a list of it",
+    "_io.TextIOWrapper": "record what it holds, or where it is",
+    "_io.BufferedReader": "record what it holds, or where it is",
+    "_io.BufferedWriter": "record what it holds, or where it is",
 }
 TYPES_MAX: Final = 8000
 """Bytes of type tags beside a value: they travel in a header."""

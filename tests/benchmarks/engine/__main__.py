@@ -2,11 +2,9 @@
 
 import argparse
 import asyncio
-import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.engine.server import Cost, Meter, running
+from tests.benchmarks.peers import TOOLS, environment
 from tests.postgres import binaries
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-PEERS_HOME = ROOT / ".tools" / "peers"
 ALL_AT_ONCE = 5000
 PHASE_SECONDS = 600
 
@@ -47,7 +45,7 @@ class Score:
 
 def contestants() -> list[Contestant]:
     module = (sys.executable, "-m")
-    peer = str(PEERS_HOME / "bin" / "python")
+    peer = str(TOOLS / "peers" / "bin" / "python")
     theirs = {
         "pgqueuer": (10, 100),
         "procrastinate": (10, 20),
@@ -72,27 +70,12 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="where the database lies (its disk is measured)")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when a bar is missed")
     given = parser.parse_args()
-    _ensure_peers()
+    environment(HERE / "requirements.txt")
     chosen = [c for c in contestants() if not given.only or c.name in given.only]
     scores = asyncio.run(_measure(chosen, given.jobs, given.directory))
     _print_table(chosen, scores)
     met = _print_bars(scores)
     return int(given.strict and not met)
-
-
-def _ensure_peers() -> None:
-    """An environment of their own, made anew when the pins changed."""
-    requirements = HERE / "requirements.txt"
-    want = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    stamp = PEERS_HOME / "stamp"
-    if stamp.exists() and stamp.read_text() == want:
-        return
-    shutil.rmtree(PEERS_HOME, ignore_errors=True)
-    print("installing the peers into an environment of their own", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", PEERS_HOME], check=True)
-    pip = [PEERS_HOME / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-r", requirements], check=True)
-    stamp.write_text(want)
 
 
 async def _measure(chosen: Sequence[Contestant], jobs: int, directory: Path | None) -> dict[str, Score]:

@@ -74,10 +74,3 @@ def test_the_quick_start_has_the_example_itself_inline():
     example = ROOT / "examples/stdlib-index"
     task = yaml.safe_load((example / "task-inline.yaml").read_text())
     assert task["spec"]["source"]["inline"] == (example / "task.py").read_text()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*/*.yaml")), ids=lambda path: path.name)
-def test_example_manifests_are_of_our_group(path):
-    manifest = yaml.safe_load(path.read_text())
-    assert manifest["apiVersion"] == "milepost.dev/v1beta1"
-    assert manifest["kind"] in {"Task", "Run"}

@@ -91,7 +91,7 @@ class Kept:
         try:
             return asyncio.run(self._run(fn, journal)) if fn.is_async else copy_context().run(self._plain, fn, journal)
         finally:
-            journal.check_unchanged()
+            journal.check_intact()
 
     async def _run(self, fn: Callable, journal: Journal) -> str:
         kept = self

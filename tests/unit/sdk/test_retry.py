@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from milepost.errors import FatalError, FencedError, NotRecordableError, StepKeyError
 from milepost.sdk.context import Context
-from milepost.sdk.journal import TRIES, Retried, retried, tries_key
+from milepost.sdk.retried import TRIES, Retried, retried, tries_key
 from milepost.sdk.retry import Retry, Tries, judge
 from milepost.sdk.step import step
 from milepost.sdk.sync import SyncContext

@@ -19,12 +19,14 @@ from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
 from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
+from milepost_operator.api.podstreams import PodStreams
 from milepost_operator.api.problems import problem
 from milepost_operator.api.queues import QueuesApi
 from milepost_operator.api.runs import RunsApi
 from milepost_operator.api.schedules import SchedulesApi
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.signals import SignalsApi
+from milepost_operator.api.streams import StreamsApi
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.api.triggers import TriggersApi
 from milepost_operator.api.waiting import Waiters
@@ -33,12 +35,13 @@ from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.lifecycle import Lifecycle, Lists
 from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
+from milepost_operator.ports.streams import Streams
 from milepost_operator.ports.suspension import Signals
 from milepost_operator.ports.triggers import Triggers
 
 
 class ApiStore(
-    Intake, Triggers, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Protocol
+    Intake, Triggers, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Streams, Protocol
 ):
     """The store as the routes need it."""
 
@@ -86,15 +89,17 @@ def build_app(
         exception_handlers={HTTPException: _http_problem},
         redirect_slashes=False,
     )
-    waiters = Waiters(store.ended)
+    waiters, listeners = Waiters(store.ended), Waiters(store.told)
 
     def moved() -> None:
         """A run ended here, or a slot is free."""
         waiters.nudge()
+        listeners.nudge()
         poke()
 
     limits = Limits(settings.max_record_bytes, settings.max_result_bytes)
     pod = PodApi(store, identify=identify, sessions=sessions, limits=limits, metrics=metrics, poke=moved)
+    chunks = PodStreams(store, limits=limits, metrics=metrics, told=listeners.nudge)
     cursors = Cursors(sessions.derived(b"cursors"))
     lifecycle = LifecycleApi(store, store, store, cursors, moved)
     runs = RunsApi(store, store, store, store, cursors, waiters=waiters, poke=moved)
@@ -105,15 +110,17 @@ def build_app(
         metrics=metrics,
         poke=poke,
     )
-    app.router.routes.extend(pod.routes())
+    streams = StreamsApi(store, store, named=runs.named, waiters=listeners)
+    inside = [*pod.routes(), *chunks.routes()]
+    app.router.routes.extend(inside)
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)
     signals = SignalsApi(store, find=runs.find, poke=poke)
     decisions = DecisionsApi(store, find=runs.find, show=runs.show, poke=moved)
-    for part in (health, lifecycle, triggers, runs, queues, schedules, signals, decisions):
+    for part in (health, lifecycle, triggers, runs, queues, schedules, signals, decisions, streams):
         app.include_router(part.router())
     busy = pod.direct() | triggers.direct()
-    fixed = frozenset(route.path for route in pod.routes()) | {path for _, path in busy}
+    fixed = frozenset(route.path for route in inside) | {path for _, path in busy}
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=fixed)
     app.short = {

@@ -42,13 +42,10 @@ def require_fence(fence: Fence, path: str = "$.fence") -> None:
 def require_record(record: RecordWrite, path: str) -> None:
     """Raise InvalidInputError for a key, write id or fingerprint that can't be kept."""
     require_text(record.key, f"{path}.key")
-    require_text(record.write_id, f"{path}.write_id")
     require_text(record.fingerprint or "", f"{path}.fingerprint")
     if not 1 <= len(record.key.encode()) <= MAX_KEY_BYTES:
         raise InvalidInputError("invalid-key", f"a key has 1 to {MAX_KEY_BYTES} bytes", f"{path}.key")
-    if not 1 <= len(record.write_id) <= MAX_WRITE_ID_CHARS:
-        message = f"a write id has 1 to {MAX_WRITE_ID_CHARS} characters"
-        raise InvalidInputError("invalid-field", message, f"{path}.write_id")
+    require_write_id(record.write_id, path)
     if record.failed and record.kind != "step":
         raise InvalidInputError("invalid-field", "only a step can have failed", f"{path}.failed")
     if record.fingerprint is not None and len(record.fingerprint) > MAX_FINGERPRINT_CHARS:
@@ -71,6 +68,14 @@ def require_delta(record: RecordWrite, limit: int, path: str) -> None:
         loaded(record.delta)
     except ValueError as error:
         raise InvalidInputError("invalid-field", str(error), f"{path}.delta") from error
+
+
+def require_write_id(write_id: str, path: str) -> None:
+    """Raise InvalidInputError for one that can't be kept."""
+    require_text(write_id, f"{path}.write_id")
+    if not 1 <= len(write_id) <= MAX_WRITE_ID_CHARS:
+        message = f"a write id has 1 to {MAX_WRITE_ID_CHARS} characters"
+        raise InvalidInputError("invalid-field", message, f"{path}.write_id")
 
 
 def require_text(text: str, path: str) -> None:

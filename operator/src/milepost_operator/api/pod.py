@@ -48,8 +48,8 @@ _SETTLE: Final = TypeAdapter(SettleRequest)
 _KINDS: Final[dict[str, RecordKind]] = {"step": "step", "checkpoint": "checkpoint"}
 
 _SMALL_BODY: Final = 16_384
-_ENVELOPE: Final = 262_144
-_ESCAPING: Final = 3
+ENVELOPE: Final = 262_144
+ESCAPING: Final = 3
 """JSON text inside a JSON string: quotes double, and a letter that needs an escape takes up to six bytes for two."""
 _CHUNK: Final = 65_536
 _STARTS: Final = 32
@@ -83,15 +83,17 @@ class PodApi:
         self._limits = limits
         self._metrics = metrics
         self._poke = poke
-        self._start: Batcher[PodSession, Start] = Batcher(store.start, _observer(metrics, "start"), max_records=_STARTS)
+        self._start: Batcher[PodSession, Start] = Batcher(
+            store.start, batch_observer(metrics, "start"), max_records=_STARTS
+        )
         self._settle: Batcher[tuple[PodSession, SettleRequest], str] = Batcher(
-            store.settle, _observer(metrics, "settle")
+            store.settle, batch_observer(metrics, "settle")
         )
         self._append: Batcher[tuple[PodSession, RecordsRequest], list[int]] = Batcher(
-            store.append, _observer(metrics, "records")
+            store.append, batch_observer(metrics, "records")
         )
         self._beat: Batcher[tuple[PodSession, HeartbeatRequest], HeartbeatAnswer] = Batcher(
-            store.beat, _observer(metrics, "heartbeat")
+            store.beat, batch_observer(metrics, "heartbeat")
         )
 
     def routes(self) -> list[Route]:
@@ -141,7 +143,7 @@ class PodApi:
     async def append(self, request: Request) -> Response:
         session = session_of(request)
         limit = self._limits.record
-        body = await read_body(request, _ESCAPING * limit + _ENVELOPE, f"a record may have {limit}")
+        body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a record may have {limit}")
         asked = parse_wire(_RECORDS, body)
         checks.require_fence(asked.fence)
         if not 1 <= len(asked.records) <= checks.MAX_RECORDS:
@@ -192,7 +194,7 @@ class PodApi:
     async def settle(self, request: Request) -> Response:
         session = session_of(request)
         limit = self._limits.result
-        body = await read_body(request, _ESCAPING * limit + _ENVELOPE, f"a result may have {limit}")
+        body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a result may have {limit}")
         asked = checks.mended_settle(parse_wire(_SETTLE, body))
         checks.require_fence(asked.fence)
         if asked.result is not None:
@@ -203,7 +205,8 @@ class PodApi:
         return json_response(SettleAnswer(state))
 
 
-def _observer(metrics: Metrics, batch: str) -> Callable[[int, float], None]:
+def batch_observer(metrics: Metrics, batch: str) -> Callable[[int, float], None]:
+    """What a batcher tells its metrics."""
     requests, seconds = metrics.batch_requests.labels(batch), metrics.batch_seconds.labels(batch)
 
     def observe(count: int, took: float) -> None:

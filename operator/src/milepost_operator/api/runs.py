@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,7 +51,7 @@ class RunsApi:
         lists: Lists,
         cursors: Cursors,
         *,
-        waiters: Waiters,
+        waiters: Waiters[UUID],
         poke: Callable[[], None],
     ) -> None:
         self._intake = intake
@@ -89,7 +90,7 @@ class RunsApi:
         With `wait` it is shown once it has ended, or when so many seconds are over.
         """
         query = parse_query(GetQuery, request)
-        run = await self._named(request, query.namespace)
+        run = await self.named(request, query.namespace)
         if query.wait and run.state not in TERMINAL:
             await self._waiters.wait(run.run_id, query.wait)
             run = await self._reads.get_run(run.namespace, str(run.run_id))
@@ -117,9 +118,10 @@ class RunsApi:
 
     async def find(self, request: Request) -> RunView:
         """The run that the path names, in the caller's namespace. Raises NotFoundError."""
-        return await self._named(request, parse_query(OneQuery, request).namespace)
+        return await self.named(request, parse_query(OneQuery, request).namespace)
 
-    async def _named(self, request: Request, namespace: str | None) -> RunView:
+    async def named(self, request: Request, namespace: str | None) -> RunView:
+        """The run that the path names, in this namespace of the caller's. Raises NotFoundError."""
         return await self._reads.get_run(caller_of(request).namespace_for(namespace), path_text(request, "run"))
 
     def _listed(self, caller: Caller, named: str | None) -> str | None:

@@ -91,6 +91,19 @@ class RunsOut(_Out):
     next_cursor: str | None
 
 
+class ChunkOut(_Out):
+    position: int
+    attempt: int
+    value: object
+    created_at: datetime
+
+
+class StreamOut(_Out):
+    items: list[ChunkOut]
+    next: int
+    ended: bool
+
+
 class AttemptOut(_Out):
     attempt: int
     cause: str

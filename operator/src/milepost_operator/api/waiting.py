@@ -1,10 +1,9 @@
-"""Requests that wait for the end of a run: one look at the database for all of them, however many there are."""
+"""Requests that wait for runs: one look at the database for all of them, however many there are."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Final, Generic, TypeVar
 
 from milepost_operator.domain.errors import MilepostError, OverloadedError
 from milepost_operator.obs.logging import get_logger
@@ -17,30 +16,32 @@ LOOK_SECONDS: Final = 0.1
 GAP_SECONDS: Final = 0.02
 FAILED_SECONDS: Final = 1.0
 
+Key = TypeVar("Key", bound=Hashable)
+
 _log = get_logger(__name__)
 
 
-class Waiters:
-    """`ended` tells which of some runs have ended. The looking stops when nobody waits."""
+class Waiters(Generic[Key]):
+    """`come` tells for which of some keys (runs, say) what they wait for has come. Nobody waits: it is not asked."""
 
-    def __init__(self, ended: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]]) -> None:
-        self._ended = ended
-        self._waiting: dict[UUID, list[asyncio.Future[None]]] = {}
+    def __init__(self, come: Callable[[Sequence[Key]], Awaitable[Sequence[Key]]]) -> None:
+        self._come = come
+        self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
         self._count = 0
         self._nudged = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
 
     def nudge(self) -> None:
-        """Some run has ended: look soon."""
+        """It has come for some: look soon."""
         if self._waiting:
             self._nudged.set()
 
-    async def wait(self, run_id: UUID, seconds: float) -> bool:
-        """True once the run has ended; False after `seconds`. OverloadedError when too many wait here."""
+    async def wait(self, key: Key, seconds: float) -> bool:
+        """True once it has come; False after `seconds`. OverloadedError when too many wait here."""
         if self._count >= MAX_WAITING:
             raise OverloadedError("too many requests wait for runs here")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(run_id, []).append(future)
+        self._waiting.setdefault(key, []).append(future)
         self._count += 1
         if self._work is None:
             self._work = asyncio.create_task(self._look_for_ever(), name="waiters")
@@ -51,17 +52,17 @@ class Waiters:
             return False
         finally:
             self._count -= 1
-            self._leave(run_id, future)
+            self._leave(key, future)
         return True
 
-    def _leave(self, run_id: UUID, future: asyncio.Future[None]) -> None:
-        others = self._waiting.get(run_id)
+    def _leave(self, key: Key, future: asyncio.Future[None]) -> None:
+        others = self._waiting.get(key)
         if others is None:
             return
         if future in others:
             others.remove(future)
         if not others:
-            del self._waiting[run_id]
+            del self._waiting[key]
 
     async def _look_for_ever(self) -> None:
         try:
@@ -86,7 +87,7 @@ class Waiters:
     async def _look(self) -> None:
         asked = list(self._waiting)
         for begin in range(0, len(asked), CHUNK):
-            for run_id in await self._ended(asked[begin : begin + CHUNK]):
-                for future in self._waiting.pop(run_id, ()):
+            for key in await self._come(asked[begin : begin + CHUNK]):
+                for future in self._waiting.pop(key, ()):
                     if not future.done():
                         future.set_result(None)

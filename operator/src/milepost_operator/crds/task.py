@@ -153,6 +153,9 @@ class TaskSpec(Model):
     the API, or it goes on with records found by their keys alone; fail."""
     records: RecordLimits | None = None
     """What one run may record; taken anew by each attempt."""
+    versioning: Literal["pinned", "latest"] | None = None
+    """Which version the next attempts of a run take after this Task changed: the one that the run began with, or the
+    latest; pinned."""
     retention: Retention | None = None
     """How long what is left of ended runs is kept."""
     schedules: Schedules | None = None

@@ -60,7 +60,8 @@ class TaskIntake:
 
     `retention`, `record_limits`: what it says of them, by the names of crds.task.Retention and crds.task.RecordLimits;
     for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any more.
-    Schemas are JSON text, checked.
+    `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas are
+    JSON text, checked.
     """
 
     namespace: str
@@ -76,8 +77,19 @@ class TaskIntake:
     retention: Mapping[str, int] = field(default_factory=dict)
     record_limits: Mapping[str, int] = field(default_factory=dict)
     on_change: OnChange = "fail"
+    versioning: Literal["pinned", "latest"] = "pinned"
     input_schema: str | None = None
     output_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a run's stream. `value`: JSON text; `attempt`: the one that told it."""
+
+    position: int
+    attempt: int
+    value: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

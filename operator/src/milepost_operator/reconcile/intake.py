@@ -264,6 +264,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         retention=retention_of(spec),
         record_limits=record_limits_of(spec),
         on_change=spec.on_change or "fail",
+        versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),
         output_schema=_schema_text(spec.output_schema),
     )

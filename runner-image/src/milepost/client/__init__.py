@@ -12,7 +12,17 @@ from milepost.client.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from milepost.client.models import Created, Debounce, Run, RunSummary, Singleton, Throttle, Trigger, TriggerOptions
+from milepost.client.models import (
+    Chunk,
+    Created,
+    Debounce,
+    Run,
+    RunSummary,
+    Singleton,
+    Throttle,
+    Trigger,
+    TriggerOptions,
+)
 from milepost.client.sync import Milepost
 
 __all__ = [
@@ -21,6 +31,7 @@ __all__ = [
     "AsyncMilepost",
     "BadRequestError",
     "BusyError",
+    "Chunk",
     "ConflictError",
     "Created",
     "Debounce",

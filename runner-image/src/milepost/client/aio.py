@@ -9,7 +9,7 @@ from typing import Self, Unpack
 
 from milepost.client import protocol
 from milepost.client.errors import ApiError, WaitTimeoutError
-from milepost.client.models import Created, Decision, Run, RunSummary, Trigger, TriggerOptions, record
+from milepost.client.models import Chunk, Created, Decision, Run, RunSummary, Trigger, TriggerOptions, record
 from milepost.net.client import Client
 from milepost.net.messages import Reply, TransportError
 from milepost.net.stream import Stream
@@ -79,6 +79,15 @@ class AsyncMilepost:
                 yield record(RunSummary, item)
             if cursor is None:
                 return
+
+    async def stream(self, run: str, *, namespace: str | None = None, after: int = 0) -> AsyncIterator[Chunk]:
+        """What the run tells by `ctx.stream`, as it is told, to the run's end. `after`: a position, to go on from."""
+        ended = False
+        while not ended:
+            call = protocol.stream_call(self._address.base, run, namespace, after)
+            chunks, after, ended = protocol.stream_page(await self._call(call))
+            for chunk in chunks:
+                yield chunk
 
     async def cancel(self, run: str, *, namespace: str | None = None) -> Run:
         """Ask for the run's end; one that has ended stays as it is."""

@@ -143,6 +143,16 @@ class Run(RunSummary):
     error: dict[str, JSON] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a run's stream. `attempt`: the one that told it; what ran again in a later one is told again."""
+
+    position: int
+    attempt: int
+    value: JSON
+    created_at: datetime
+
+
 def record(kind: type[Any], value: JSON) -> Any:
     """An answer as a record; what a newer API says beyond it is left out. Raises AnswerError for another answer."""
     if not isinstance(value, dict):

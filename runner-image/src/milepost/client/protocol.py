@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from milepost.client.errors import AnswerError, ApiError, error_of
-from milepost.client.models import Created, Trigger, record
+from milepost.client.models import Chunk, Created, Trigger, record
 from milepost.net.messages import Headers, Reply, jitter
 from milepost.wire.values import JSON
 
@@ -172,6 +172,20 @@ def cancel_call(base: str, run: str, namespace: str | None) -> Call:
 def decision_call(base: str, run: str, decision: str, namespace: str | None) -> Call:
     path = f"/v1/runs/{quote(run, safe='')}/decision{_query({'namespace': namespace})}"
     return Call("POST", base + path, json.dumps({"decision": decision}).encode())
+
+
+def stream_call(base: str, run: str, namespace: str | None, after: int) -> Call:
+    query = _query({"namespace": namespace, "after": str(after), "wait": f"{POLL_SECONDS:.3f}"})
+    return Call("GET", f"{base}/v1/runs/{quote(run, safe='')}/stream{query}", seconds=CALL_SECONDS + POLL_SECONDS)
+
+
+def stream_page(value: JSON) -> tuple[list[Chunk], int, bool]:
+    """Chunks, where to go on, and whether that was the end."""
+    told = value if isinstance(value, dict) else {}
+    items, following, ended = told.get("items"), told.get("next"), told.get("ended")
+    if not isinstance(items, list) or not isinstance(following, int) or not isinstance(ended, bool):
+        raise AnswerError("the answer to the stream of a run has no items")
+    return [record(Chunk, item) for item in items], following, ended
 
 
 def list_call(base: str, filters: Mapping[str, str | None], cursor: str | None) -> Call:

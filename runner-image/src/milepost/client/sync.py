@@ -11,7 +11,7 @@ from typing import Self, Unpack
 
 from milepost.client import protocol
 from milepost.client.errors import ApiError, WaitTimeoutError
-from milepost.client.models import Created, Decision, Run, RunSummary, Trigger, TriggerOptions, record
+from milepost.client.models import Chunk, Created, Decision, Run, RunSummary, Trigger, TriggerOptions, record
 from milepost.net.messages import Reply
 from milepost.wire.values import JSON
 
@@ -74,6 +74,14 @@ class Milepost:
                 yield record(RunSummary, item)
             if cursor is None:
                 return
+
+    def stream(self, run: str, *, namespace: str | None = None, after: int = 0) -> Iterator[Chunk]:
+        """What the run tells by `ctx.stream`, as it is told, to the run's end. `after`: a position, to go on from."""
+        ended = False
+        while not ended:
+            call = protocol.stream_call(self._address.base, run, namespace, after)
+            chunks, after, ended = protocol.stream_page(self._call(call))
+            yield from chunks
 
     def cancel(self, run: str, *, namespace: str | None = None) -> Run:
         """Ask for the run's end; one that has ended stays as it is."""

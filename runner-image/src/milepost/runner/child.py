@@ -21,7 +21,9 @@ from milepost.errors import (
 )
 from milepost.net.messages import compact
 from milepost.runner import failure, outcome
+from milepost.runner.blocked import Watchdog, blocked_seconds
 from milepost.runner.harden import set_dumpable
+from milepost.runner.left import tell_left
 from milepost.runner.log import say
 from milepost.sdk.calling import call_async, call_plain
 from milepost.sdk.client import AsyncSidecar, BlockingSidecar
@@ -61,9 +63,12 @@ def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: 
 
 
 def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> int:
-    sidecar = BlockingSidecar(socket)
+    sidecar, own = BlockingSidecar(socket), os.getpid()
     try:
         target, body = _outcome(task, attempt, socket, sidecar, _leave(sidecar, told))
+        if os.getpid() != own:
+            say("a process that the task forked ran on to the task's end: let it end itself, with os._exit")
+            return EXIT_FAILED  # the result is the task's own process's to settle
         try:
             sidecar.call("PUT", target, write_headers(), body)
         except REFUSED as error:  # by a limit that the SDK does not know of
@@ -140,10 +145,15 @@ def _run_plain(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
     context.load()
     enter_sync(context)
-    return call_plain(task, context, journal.attempt.input)
+    try:
+        return call_plain(task, context, journal.attempt.input)
+    finally:
+        context.end()
 
 
 def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, asked: Asked, leave: Leave) -> object:
+    contexts: list[Context] = []
+
     async def body() -> object:
         sidecar = AsyncSidecar(socket)
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
@@ -153,18 +163,26 @@ def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, a
             if own is not None:
                 own.cancel("the run was cancelled")
 
+        watchdog = Watchdog(loop, blocked_seconds(os.environ))
         loop.add_signal_handler(CANCEL_SIGNAL, cancel)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {CANCEL_SIGNAL})
         try:
             context = Context(journal, sidecar, leave)
+            contexts.append(context)
             await context.load()
             enter(context)
             return await call_async(task, context, journal.attempt.input)
         finally:
+            watchdog.stop()
+            tell_left(own)
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended
             sidecar.close()
 
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_task_factory(spawn)
-        return runner.run(body())
+    try:
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_task_factory(spawn)
+            return runner.run(body())
+    finally:
+        for context in contexts:  # what the task left at work has ended, too
+            context.end()

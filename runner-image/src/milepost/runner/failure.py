@@ -1,19 +1,17 @@
 """Exceptions of the user's code as failures for the record."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Final
 
-import milepost
 from milepost.errors import FatalError
 from milepost.net.messages import compact
 from milepost.sdk.failed import keepable
+from milepost.sdk.fingerprint import OWN_CODE
 from milepost.sdk.task import When
 from milepost.wire.pod import Evidence, FailureKind
 from milepost.wire.values import JSON
 
-OWN_CODE: Final = str(Path(milepost.__file__).parent)
 MAX_TRACEBACK: Final = 32768
 MAX_MESSAGE: Final = 8192
 

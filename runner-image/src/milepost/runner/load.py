@@ -1,17 +1,21 @@
 """Finds the task: the function that `entrypoint` names, or the only @task of an inline source."""
 
 import sys
+import threading
+import time
 from importlib import import_module
 from linecache import cache as line_cache
 from types import ModuleType
 from typing import Final
 
 from milepost.runner.failure import traceback_of
+from milepost.runner.log import say
 from milepost.sdk.run import AttemptInfo
 from milepost.sdk.task import TaskFunction
 
 SOURCE_FILE: Final = "<task source>"
 INLINE_MODULE: Final = "task"
+SLOW_SECONDS: Final = 5.0
 
 
 class LoadError(Exception):
@@ -24,6 +28,15 @@ class LoadError(Exception):
 
 def load(attempt: AttemptInfo) -> TaskFunction[..., object]:
     """Import the user's code and find the task in it. Raises LoadError."""
+    began = time.monotonic()
+    try:
+        return _load(attempt)
+    finally:
+        if (took := time.monotonic() - began) > SLOW_SECONDS:
+            say(f"importing the task took {took:.0f} s: each pod waits for that, and is not cancelled meanwhile")
+
+
+def _load(attempt: AttemptInfo) -> TaskFunction[..., object]:
     module_name, _, function = (attempt.entrypoint or "").rpartition(":")
     try:
         if attempt.source is not None:
@@ -36,11 +49,16 @@ def load(attempt: AttemptInfo) -> TaskFunction[..., object]:
             )
     except LoadError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         what = "the inline source" if attempt.source is not None else f"module {module_name!r}"
         detail = f"{what} can't be imported: {type(error).__name__}: {error}"
         raise LoadError(detail, traceback_of(error)) from error
     return named(module, function) if function else _only(module)
+
+
+def threads_of_import() -> list[str]:
+    """Give the names of the threads that the user's code started as it was imported: a fork has none of them."""
+    return [one.name for one in threading.enumerate() if one is not threading.main_thread()]
 
 
 def _inline(source: str) -> ModuleType:

@@ -4,25 +4,29 @@ import asyncio  # noqa: F401  # imported while the sidecar starts, so that the f
 import os
 import signal
 import time
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from milepost.errors import FencedError, MilepostError, SettledError
 from milepost.runner import cgroup, failure
+from milepost.runner.afresh import afresh, attempt_of, load_or_settle
+from milepost.runner.child import run_and_exit
 from milepost.runner.harden import set_dumpable
-from milepost.runner.load import LoadError, load
+from milepost.runner.load import threads_of_import
 from milepost.runner.log import say
-from milepost.runner.watch import Ending, Watch
+from milepost.runner.watch import Child, Ending, Watch
 from milepost.sdk.client import BlockingSidecar
 from milepost.sdk.local import write_headers
 from milepost.sdk.run import AttemptInfo
+from milepost.sdk.task import TaskFunction
 from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
 from milepost.wire.pod import Evidence, FailureKind
 
 POLL_SECONDS: Final = 0.005
 SIDECAR_SECONDS: Final = 120.0
 EXIT_TERMINATED: Final = 143
+TOLD_THREADS: Final = 5
 
 
 def main() -> int:
@@ -61,21 +65,26 @@ def _wait_for(path: str) -> bool:
 
 
 def _run(path: str, sidecar: BlockingSidecar) -> int:
-    answer = sidecar.call("GET", "/v1/attempt", []).json()
-    if not isinstance(answer, Mapping):
-        raise MilepostError("the sidecar's /v1/attempt is no object")
-    attempt = AttemptInfo.from_json(answer)
-    try:
-        task = load(attempt)
-    except LoadError as error:
-        say(error.traceback or str(error))
-        body = failure.body("config", "LoadError", str(error), error.traceback, retryable=False)
-        sidecar.call("PUT", "/v1/failure", write_headers(), body)
+    attempt = attempt_of(sidecar)
+    task = load_or_settle(attempt, sidecar)
+    if task is None:
         return EXIT_CONFIG
     sidecar.close()
     before = cgroup.read()
-    ending = Watch(path, attempt).run(task)
+    ending = Watch(path, attempt, _child(task, attempt, path)).run()
     return _conclude(sidecar, ending, before)
+
+
+def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> Child:
+    """What the forked process does. Threads of the import would be missing there: then it imports the task anew."""
+    if threads := threads_of_import():
+        names = ", ".join(threads[:TOLD_THREADS])
+        say(
+            f"the import of the task started threads ({names}), which a fork would not have: the attempt imports it "
+            "once more, in a process of its own; start threads in the task to save that time"
+        )
+        return afresh
+    return partial(run_and_exit, task, attempt, path)
 
 
 def _conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Memory) -> int:

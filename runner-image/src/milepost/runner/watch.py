@@ -5,18 +5,20 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn, TypeAlias
 
-from milepost.runner.child import CANCEL_SIGNAL, SETTLED, run_and_exit
+from milepost.runner.child import CANCEL_SIGNAL, SETTLED, flush
 from milepost.runner.control import Control
 from milepost.runner.log import say
 from milepost.sdk.run import AttemptInfo
-from milepost.sdk.task import TaskFunction
 
 TERMINATION_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 5.0
+Child: TypeAlias = Callable[[int], NoReturn]
+"""What the forked process does; it writes to the pipe once it has settled."""
 Cause = Literal["settled", "died", "stopped", "grace-over", "terminated", "sidecar-lost"]
 
 
@@ -32,9 +34,9 @@ class Ending:
 class Watch:
     """One attempt's process, from its fork to its end."""
 
-    def __init__(self, path: str, attempt: AttemptInfo) -> None:
-        self._path = path
+    def __init__(self, path: str, attempt: AttemptInfo, child: Child) -> None:
         self._attempt = attempt
+        self._run_child = child
         self._control = Control(path)
         self._selector = selectors.DefaultSelector()
         self._cause: Cause = "died"
@@ -42,13 +44,14 @@ class Watch:
         self._child = 0
         self._terminated = False
 
-    def run(self, task: TaskFunction[..., object]) -> Ending:
+    def run(self) -> Ending:
         """Fork, and watch to the end."""
         told, tell = os.pipe()
         signals, wakeup = socket.socketpair()
         signals.setblocking(False)
         wakeup.setblocking(False)
         signal.pthread_sigmask(signal.SIG_BLOCK, {CANCEL_SIGNAL, signal.SIGTERM})
+        flush()  # what the import printed, once
         self._child = os.fork()
         if self._child == 0:
             os.close(told)
@@ -58,7 +61,7 @@ class Watch:
             os.setpgid(0, 0)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            run_and_exit(task, self._attempt, self._path, tell)
+            self._run_child(tell)
         os.close(tell)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)

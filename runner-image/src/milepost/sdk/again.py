@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from milepost.net.messages import jitter
-from milepost.sdk.journal import Journal, Retried, retried
+from milepost.sdk.journal import Journal
+from milepost.sdk.retried import Retried, retried
 from milepost.sdk.retry import Retry, Tries, checked
 from milepost.sdk.scope import spawned
 from milepost.sdk.waits import AsyncWaits, SyncWaits

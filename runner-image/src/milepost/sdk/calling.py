@@ -10,6 +10,7 @@ from milepost.wire.values import JSON
 
 def call_plain(task: TaskFunction[..., object], context: SyncContext, data: JSON) -> object:
     """Call a plain task."""
+    context.arrive(task.layout, task.migrate)
 
     def call() -> object:
         return task.bind(context, data)()
@@ -23,6 +24,7 @@ def call_plain(task: TaskFunction[..., object], context: SyncContext, data: JSON
 
 async def call_async(task: TaskFunction[..., object], context: Context, data: JSON) -> object:
     """Call an async task."""
+    await context.arrive(task.layout, task.migrate)
 
     def call() -> object:
         return task.bind(context, data)()

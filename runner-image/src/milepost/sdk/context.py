@@ -1,21 +1,24 @@
 """The context of an async task: steps, checkpoints, progress, and what it knows of its run."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import ContextVar
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from milepost.errors import MilepostError, NoRunError
+from milepost.errors import NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
+from milepost.sdk.base import BaseContext
 from milepost.sdk.client import AsyncSidecar, step_exists
-from milepost.sdk.journal import Journal, StepCall, own_key
+from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.local import whole_number
 from milepost.sdk.parallel import Settled
-from milepost.sdk.run import MISSING, Missing, RunInfo
+from milepost.sdk.progress import ProgressSender
+from milepost.sdk.run import MISSING, Missing
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
+from milepost.sdk.use import Place, called_at, watch_unawaited
 from milepost.sdk.waits import AsyncWaits, Clock, Leave
 from milepost.values import Encoded, unpack
 from milepost.wire.values import JSON
@@ -24,48 +27,41 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from milepost.sdk.layout import Migrate
     from milepost.sdk.retry import Retry, Tries
 
 R = TypeVar("R")
 D = TypeVar("D")
 T = TypeVar("T")
-logger: Final = logging.getLogger("milepost.task")
 
 
-class Context:
+class Context(BaseContext):
     """Given to an async task as its first parameter; `milepost.current()` gives it anywhere below."""
 
     def __init__(
         self, journal: Journal, sidecar: AsyncSidecar, leave: Leave | None = None, clock: Clock | None = None
     ) -> None:
-        self._journal = journal
+        super().__init__(journal)
         self._waits = AsyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._loop = asyncio.get_running_loop()
-        self._progress: bytes | None = None
-        self._progress_sender: asyncio.Task[None] | None = None
-        self.run: RunInfo = journal.attempt.run
-        self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(
-            logger, {"run": self.run.id, "attempt": self.run.attempt}
-        )
+        self._progress = ProgressSender(sidecar, self.log)
 
-    def root(self) -> Scope:
-        """Give the scope of the task's own body. (The runner asks for it.)"""
-        return self._journal.root()
-
-    @property
-    def idempotency_key(self) -> str:
-        """The key to pass on with what a step does outside: 53 letters, digits and '-', unique to this step.
-
-        The same in every attempt, and in a run that is a retry or a redrive of this one; another one in a replay.
-        Raises StepKeyError outside of a step's function.
-        """
-        return self._journal.idempotency_key()
+    def _check_use(self, call: str, name: str = "") -> None:
+        mine, other = self._home, _current.get(None)
+        if mine.over or asyncio.get_running_loop() is not self._loop or (other is not None and other is not self):
+            raise mine.misuse(call, name, None if other is None or other is self else other.run)
 
     async def load(self) -> None:
         """Read what earlier attempts recorded. (The runner calls it, before the task.)"""
         if self._journal.attempt.records:
             await self._sidecar.lines("/v1/records?after=0", self._journal.load)
+
+    async def arrive(self, layout: int, migrate: "Migrate | None") -> None:
+        """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
+        if self._journal.arrive(layout, migrate):
+            target = local.checkpoint_target(LAYOUT)
+            await self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
 
     @overload
     async def step(
@@ -87,7 +83,7 @@ class Context:
         retry: "Retry | None" = None,
         **kwargs: object,
     ) -> R: ...
-    async def step(
+    def step(
         self,
         name: str,
         fn: Callable[..., R] | Callable[..., Awaitable[R]],
@@ -95,7 +91,7 @@ class Context:
         key: str | None = None,
         retry: "Retry | None" = None,
         **kwargs: object,
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
         """Run `fn(*args, **kwargs)` once in the run: record what it returns, and give that in later attempts.
 
         A plain function runs in a thread. `key` replaces the key made of branch, name and number of the call. When it
@@ -108,8 +104,10 @@ class Context:
             ValueMismatchError: it does not fit the annotation of what the function returns.
             ChangedCodeError: the records of the run are of other code; nothing was run.
             StepKeyError: the name or key can't be used.
+            ContextUseError: the context can't be used here.
+            NotAwaitedError: an earlier call of the context was not awaited.
         """
-        return await self.recorded(name, fn, args, kwargs, key, returned(fn), retry)
+        return self.recorded(name, fn, args, kwargs, key, returned(fn), retry, called_at(1))
 
     async def recorded(  # noqa: PLR0917
         self,
@@ -119,9 +117,11 @@ class Context:
         kwargs: dict[str, object],
         key: str | None,
         annotation: object,
-        retry: "Retry | None" = None,
+        retry: "Retry | None",
+        at: Place,  # noqa: ARG002  (read off the frame of a call that nobody awaited)
     ) -> R:
-        """Run a step whose value is of the type that `annotation` says, as `step` does."""
+        """Run a step whose value is of the type that `annotation` says, as `step` does. `at`: where it was called."""
+        self._check_use("step", name)
         called = self._journal.call(name, key, fn, args, kwargs)
         own_key = called.key
         found = self._journal.recorded_step(called, annotation)
@@ -179,7 +179,7 @@ class Context:
     async def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         """Commit it. Another write was first: the answer that tells it, as later attempts will be told."""
         await self._record_failures()
-        target = local.step_target(called.key)
+        target = local.step_target(self._journal.stored(called.key))
         headers = local.write_headers(data.types, fingerprint=called.fingerprint)
         reply = await self._sidecar.call("PUT", target, headers, data.text.encode())
         if step_exists(reply):
@@ -190,7 +190,9 @@ class Context:
     async def _record_failures(self) -> None:
         for failure in self._journal.take_failures():
             headers = local.write_headers(failed=True, fingerprint=failure.fingerprint)
-            await self._sidecar.call("PUT", local.step_target(failure.key), headers, failure.error.encode())
+            await self._sidecar.call(
+                "PUT", local.step_target(self._journal.stored(failure.key)), headers, failure.error.encode()
+            )
             self._journal.step_recorded(failure, failure.error, failed=True)
 
     async def now(self) -> "datetime":
@@ -223,13 +225,14 @@ class Context:
             NotRecordableError: it can't be recorded; the last good checkpoint stays.
             RecordTooLargeError: it is above the limit.
         """
-        self._journal.check_unchanged()
+        self._check_use("checkpoint", key)
+        self._journal.check_intact()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         await self._record_failures()
         target = local.checkpoint_target(own_key(key))
         reply = await self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode())
         self._journal.checkpointed(key, packed)
-        return _seq(reply.json())
+        return whole_number(reply.json(), "seq")
 
     @overload
     async def restore(self, key: str) -> JSON | Missing: ...
@@ -247,26 +250,28 @@ class Context:
         To type checkers it is of the default's type: give one of the type that the code checkpoints. With `type` it is
         read as that annotation. Raises ValueMismatchError when it does not fit.
         """
+        self._check_use("restore", key)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
+    async def stream(self, chunk: object) -> int:
+        """Tell a part of what comes of the task to who reads the run's stream now; its position there, from 1.
+
+        It is kept as plain JSON, and not recorded: code that runs again tells it again, with its attempt's number.
+
+        Raises:
+            NotRecordableError, RecordTooLargeError: as `checkpoint`.
+            StreamFullError: the run has told as much as it may.
+        """
+        self._check_use("stream")
+        self._journal.check_intact()
+        body = self._journal.encode(chunk, "the chunk").text.encode()
+        reply = await self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body)
+        return whole_number(reply.json(), "position")
+
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does. Costs nothing: passed on in the background."""
-        self._progress = compact({"fraction": fraction, "message": message})
-        self._loop.call_soon_threadsafe(self._send_progress)
-
-    def _send_progress(self) -> None:
-        if self._progress_sender is None or self._progress_sender.done():
-            # not by the loop's factory: it is no branch of the task
-            self._progress_sender = asyncio.Task(self._pass_on_progress(), loop=self._loop)
-
-    async def _pass_on_progress(self) -> None:
-        while (body := self._progress) is not None:
-            self._progress = None
-            try:
-                await self._sidecar.call("PUT", "/v1/progress", local.write_headers(), body)
-            except MilepostError as error:
-                self.log.warning("progress was not passed on: %s", error)
+        self._progress.tell(fraction, message)
 
 
 _current: ContextVar[Context] = ContextVar("milepost_context")
@@ -287,11 +292,6 @@ def active() -> Context | None:
 
 def enter(context: Context) -> None:
     """Make it the current one, at the root of the run. (The runner calls it.)"""
+    watch_unawaited()
     _current.set(context)
     scope.set(context.root())
-
-
-def _seq(answer: JSON) -> int:
-    if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
-        return seq
-    raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")

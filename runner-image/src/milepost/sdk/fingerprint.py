@@ -137,9 +137,10 @@ def _is_marked(hint: object) -> bool:
 def function_of(coro: object) -> str:
     """Give the name of the function that a task runs; '' for Milepost's own, which a later version may rename."""
     code = getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None)
-    if code is None or code.co_filename.startswith(_OWN):
+    if code is None or code.co_filename.startswith(OWN_CODE):
         return ""
     return shortened(str(getattr(coro, "__qualname__", "")))
 
 
-_OWN: Final = str(sys.modules["milepost"].__file__).rpartition("/")[0] + "/"
+OWN_CODE: Final = str(sys.modules["milepost"].__file__).rpartition("/")[0] + "/"
+"""Where Milepost's own code is."""

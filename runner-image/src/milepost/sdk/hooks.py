@@ -22,7 +22,7 @@ def is_last(error: Exception, run: RunInfo, when: When | None, journal: Journal)
     if isinstance(error, OURS):
         return False  # fenced, or no sidecar: nothing failed
     if journal.changed is not None:
-        return journal.attempt.on_change != "hold"  # held, it waits for a decision
+        return not journal.attempt.holds  # held, it waits for a decision
     return verdict_of(error, when).retryable is False or run.failures + 1 >= run.max_attempts
 
 

@@ -3,21 +3,24 @@
 import json
 import logging
 from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from milepost.errors import ChangedCodeError, StepKeyError, ValueMismatchError
+from milepost.errors import ChangedCodeError, NotAwaitedError, StepKeyError, ValueMismatchError
 from milepost.sdk import fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
+from milepost.sdk.retried import TRIES, Retried, retried, tries_key
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
-from milepost.wire.pod import MAX_KEY_BYTES
 from milepost.wire.values import JSON
 
+if TYPE_CHECKING:
+    from milepost.sdk.layout import Migrate
+
 RESERVED: Final = "~"
-TRIES: Final = "~retry/"
-"""Checkpoints under such keys are ours: how often a step was tried."""
+LAYOUT: Final = "~layout"
+"""The checkpoint under this key tells the layout of the records after it."""
+FIRST_LAYOUT: Final = 1
 logger: Final = logging.getLogger("milepost.task")
 
 
@@ -31,12 +34,18 @@ class StepCall(NamedTuple):
 
 
 class Journal:
-    """Shared by both kinds of context. `changed`: the first record that no longer matches; no step runs after it."""
+    """Shared by both kinds of context. `changed`: the first record that no longer matches; no step runs after it.
+    `forgotten`: the first call that nobody awaited; no step runs after it, either.
+    """
 
     def __init__(self, attempt: AttemptInfo) -> None:
         self.attempt = attempt
         self.changed: ChangedCodeError | None = None
+        self.forgotten: NotAwaitedError | None = None
         self.branches = Branches()
+        self.layout = FIRST_LAYOUT
+        self._older: list[tuple[int, dict[str, tuple[bytes, str | None]], dict[str, bytes]]] = []
+        self._taken: set[str] = set()
         self._accepts = attempt.on_change == "accept"
         self._steps: dict[str, tuple[bytes, str | None]] = {}
         self._places: dict[tuple[str, int], str] | None = None
@@ -50,13 +59,53 @@ class Journal:
         record = json.loads(line)
         if record["kind"] != "step":
             self._checkpoints[record["key"]] = line
+            if record["key"] == LAYOUT:
+                self._begin_layout(record["value"])
             return
-        told = record.get("fingerprint")
+        key, told = self._key_of(record["key"]), record.get("fingerprint")
         if self.attempt.replay and record["attempt"] == 0:
             told = None  # a replay may have another input than the run whose records it begins with
-        self._steps[record["key"]] = line, told
+        self._steps[key] = line, told
         if told and "@" in told:
-            self.branches.recorded[branch_of(record["key"])] = fingerprint.branch(told)
+            self.branches.recorded[branch_of(key)] = fingerprint.branch(told)
+
+    def _begin_layout(self, layout: int) -> None:
+        """What was recorded up to here is of the layout before."""
+        del self._checkpoints[LAYOUT]
+        if layout != self.layout:
+            self._older.append((self.layout, self._steps, self._checkpoints))
+            self._taken.update(self._steps)
+            self.layout, self._steps, self._checkpoints = layout, {}, {}
+            self.branches.recorded.clear()
+
+    def _key_of(self, stored: str) -> str:
+        key = stored.removesuffix(f">~{self.layout}")
+        return key if key in self._taken else stored
+
+    def stored(self, key: str) -> str:
+        """Give the key that a step is kept under: one of its own where an older layout has a record of the key."""
+        return f"{key}>~{self.layout}" if key in self._taken else key
+
+    def arrive(self, layout: int, migrate: "Migrate | None") -> bool:
+        """Take the records over for code of a layout; whether the run has to be told that its records are of it now.
+
+        Raises ChangedCodeError when they can't be, and what `migrate` raises.
+        """
+        recorded, self.layout = self.layout, layout
+        if self._older or recorded != layout:
+            from milepost.sdk.layout import Part, merged  # noqa: PLC0415  (most tasks keep to their layout)
+
+            if recorded != layout:
+                self._taken.update(self._steps)
+            parts = [Part(*older) for older in self._older]
+            now = Part(recorded, self._steps, self._checkpoints)
+            try:
+                whole = merged([*parts, now], layout, migrate, accepts=self._accepts)
+            except ChangedCodeError as error:
+                self.changed = error
+                raise
+            self._older, self._steps, self._checkpoints = [], whole.steps, whole.checkpoints
+        return recorded != layout
 
     def root(self) -> Scope:
         """Give the scope of the task's own body."""
@@ -72,9 +121,10 @@ class Journal:
         Raises:
             StepKeyError: its name or key can't be used, or was used before.
             ChangedCodeError: an earlier call of this attempt did not match its record.
+            NotAwaitedError: an earlier call of this attempt was not awaited.
         """
         here = scope.get(None)
-        self.check_unchanged()
+        self.check_intact()
         if self.branches.differs is not None:
             self._check_branch(*self.branches.differs)
         arguments = fingerprint.of_arguments(fn, args, kwargs)
@@ -153,10 +203,12 @@ class Journal:
         self.changed = error
         raise error
 
-    def check_unchanged(self) -> None:
-        """Raise ChangedCodeError again where an earlier call raised it: nothing goes on from it."""
+    def check_intact(self) -> None:
+        """Raise what was wrong with an earlier call (ChangedCodeError, NotAwaitedError): nothing goes on from it."""
         if self.changed is not None:
             raise self.changed
+        if self.forgotten is not None:
+            raise self.forgotten
 
     def idempotency_key(self) -> str:
         """Give the key of the step whose body this is. Raises StepKeyError outside of one."""
@@ -172,9 +224,9 @@ class Journal:
     ) -> None:
         """Keep a record of this attempt where it may be asked for again: in the body of a step that is retried."""
         if (body := retried.get(None)) is not None:
-            body.kept(call.key, (_line(value, types, failed=failed), call.fingerprint))
+            body.kept(call.key, (line_of(value, types, failed=failed), call.fingerprint))
 
-    def again(self, body: "Retried") -> None:
+    def again(self, body: Retried) -> None:
         """Let the steps in a step's body be called anew, for its next try; what they recorded is kept."""
         keys, lines = body.take()
         self._used -= keys
@@ -187,7 +239,7 @@ class Journal:
 
     def step_failed(self, call: StepCall, error: Exception) -> None:
         """Remember it for the next record of this branch; if there is none, the next attempt runs the step afresh."""
-        if not isinstance(error, (*OURS, ChangedCodeError)):
+        if not isinstance(error, (*OURS, ChangedCodeError, NotAwaitedError)):
             failure = Failure(call.key, describe(error), call.fingerprint)
             (scope.get(None) or Scope()).failures.append(failure)
 
@@ -208,7 +260,7 @@ class Journal:
 
     def checkpointed(self, key: str, data: Encoded) -> None:
         """Remember a checkpoint of this attempt, once it is committed."""
-        self._checkpoints[key] = _line(data.text, data.types)
+        self._checkpoints[key] = line_of(data.text, data.types)
 
     def encode(self, value: object, what: str) -> Encoded:
         """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
@@ -219,48 +271,13 @@ def own_key(key: str) -> str:
     """Check the key of a task's own checkpoint. Raises StepKeyError."""
     if key.startswith(TRIES):
         raise StepKeyError(f"a checkpoint's key can't begin with {TRIES!r}: {key[:80]!r}")
+    if key == LAYOUT:
+        raise StepKeyError(f"a checkpoint's key can't be {LAYOUT!r}: that is Milepost's own")
     return checked(key)
 
 
-def tries_key(step_key: str) -> str:
-    """Give the key of the checkpoint that holds a step's tries."""
-    key = TRIES + step_key
-    if len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    from hashlib import sha256  # noqa: PLC0415  (such keys are rare)
-
-    return TRIES + sha256(step_key.encode()).hexdigest()
-
-
-class Retried:
-    """Keys and records of the steps that were called in the body of a step that is retried."""
-
-    def __init__(self) -> None:
-        self._outer = retried.get(None)
-        self._keys: set[str] = set()
-        self._lines: dict[str, tuple[bytes, str | None]] = {}
-
-    def used(self, key: str) -> None:
-        self._keys.add(key)
-        if self._outer is not None:
-            self._outer.used(key)
-
-    def kept(self, key: str, line: tuple[bytes, str | None]) -> None:
-        self._lines[key] = line
-        if self._outer is not None:
-            self._outer.kept(key, line)
-
-    def take(self) -> tuple[set[str], dict[str, tuple[bytes, str | None]]]:
-        """Give all, and forget it."""
-        taken = self._keys, self._lines
-        self._keys, self._lines = set(), {}
-        return taken
-
-
-retried: ContextVar[Retried] = ContextVar("milepost_retried")
-
-
-def _line(value: str, types: str | None, *, failed: bool = False) -> bytes:
+def line_of(value: str, types: str | None, *, failed: bool = False) -> bytes:
+    """Make a record's line of JSON texts, as the sidecar tells it."""
     return json.dumps({"types": types, "failed": failed}).encode()[:-1] + b',"value":' + value.encode() + b"}"
 
 

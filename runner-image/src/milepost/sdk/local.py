@@ -13,11 +13,13 @@ from milepost.errors import (
     RunLimitError,
     SettledError,
     SidecarLostError,
+    StreamFullError,
 )
 from milepost.net.messages import Headers, Reply, TransportError, jitter, unique_id
 from milepost.sdk.failed import recorded
 from milepost.values import Encoded, unpack
 from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
+from milepost.wire.values import JSON
 
 LOST_SECONDS: Final = 60.0
 FIRST_PAUSE: Final = 0.02
@@ -55,6 +57,13 @@ def recorded_value(reply: Reply, annotation: object) -> object:
     return unpack(Encoded(reply.body.decode(), reply.headers.get(TYPES.lower())), annotation)
 
 
+def whole_number(answer: JSON, name: str) -> int:
+    """Give a number of an answer. Raises MilepostError when it has none."""
+    if isinstance(answer, dict) and isinstance(found := answer.get(name), int):
+        return found
+    raise MilepostError(f"the sidecar answered without {name!r}: {answer}")
+
+
 def refusal(reply: Reply) -> MilepostError:
     """Turn an answer that is not a success into an error."""
     problem = reply.problem()
@@ -67,6 +76,8 @@ def refusal(reply: Reply) -> MilepostError:
     if code == "run-limit":
         most, named = problem.get("most"), [str(problem.get(name, "")) for name in ("limit", "key")]
         return RunLimitError(detail, named[0], most if isinstance(most, int) else 0, named[1])
+    if code == "stream-full":
+        return StreamFullError(detail)
     if reply.status == 413:  # noqa: PLR2004
         size, limit = problem.get("size"), problem.get("limit")
         return RecordTooLargeError(

@@ -9,10 +9,11 @@ from typing import Final
 from milepost.errors import ChangedCodeError, FatalError
 from milepost.sdk.classify import MAX_AFTER_SECONDS, Verdict, classify
 from milepost.sdk.failed import OURS, kept_text
-from milepost.sdk.journal import logger, tries_key
+from milepost.sdk.journal import logger
+from milepost.sdk.retried import tries_key
 from milepost.sdk.task import When
-from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
+from milepost.wire.wait import Wait
 
 MAX_ERROR: Final = 400
 MAX_TOLD: Final = 256

@@ -61,8 +61,9 @@ class RunInfo:
 class AttemptInfo:
     """The answer of GET /v1/attempt, as far as the task's side uses it. Sizes in bytes, times in seconds.
 
-    `on_change`: fail, hold or accept. `replay`: what was recorded before the first attempt is of a run with another
-    input. `key_run`: the run that idempotency keys are of.
+    `on_change`: fail, hold or accept. `accepted`: it is accept since somebody decided so of a run that was held.
+    `replay`: what was recorded before the first attempt is of a run with another input. `key_run`: the run that
+    idempotency keys are of.
     """
 
     run: RunInfo
@@ -76,6 +77,12 @@ class AttemptInfo:
     on_change: str = "fail"
     replay: bool = False
     key_run: str = ""
+    accepted: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the run waits for a decision when its code does not fit its records."""
+        return self.on_change == "hold" or self.accepted
 
     @classmethod
     def from_json(cls, data: Mapping[str, JSON]) -> "AttemptInfo":
@@ -106,6 +113,7 @@ class AttemptInfo:
             on_change=str(data.get("on_change") or "fail"),
             replay=data.get("origin") == "replay",
             key_run=str(data.get("key_run") or run.id),
+            accepted=data.get("accepted") is True,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from milepost.errors import StepKeyError
 from milepost.sdk.fingerprint import function_of
-from milepost.wire.pod import MAX_KEY_BYTES
+from milepost.wire.wait import MAX_KEY_BYTES
 
 T = TypeVar("T")
 

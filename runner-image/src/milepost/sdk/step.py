@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar, overload
 
 from milepost.sdk.context import active
 from milepost.sdk.signature import returned
 from milepost.sdk.sync import active_sync
+from milepost.sdk.use import called_at
 
 if TYPE_CHECKING:
     from milepost.sdk.retry import Retry
@@ -60,11 +62,14 @@ def step(
 def _wrap(
     fn: Callable[..., object], name: str, key: Callable[..., str] | None, retry: "Retry | None"
 ) -> Callable[..., object]:
+    if isgeneratorfunction(fn) or isasyncgenfunction(fn):
+        raise TypeError(f"{fn.__name__} is a generator, which can't be recorded: let the step return a list")
+
     @wraps(fn)
     def call(*args: object, **kwargs: object) -> object:
         own_key = None if key is None else key(*args, **kwargs)
         if (context := active()) is not None:
-            return context.recorded(name, fn, args, kwargs, own_key, returned(fn), retry)
+            return context.recorded(name, fn, args, kwargs, own_key, returned(fn), retry, called_at(1))
         if (blocking := active_sync()) is not None:
             return blocking.recorded(name, fn, args, kwargs, own_key, returned(fn), retry)
         return fn(*args, **kwargs)

@@ -1,19 +1,20 @@
 """The context of a task that is a plain function: the same as `Context`, blocking."""
 
-import logging
 from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from milepost.errors import MilepostError, NoRunError
+from milepost.errors import NoRunError
 from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local
+from milepost.sdk.base import BaseContext
 from milepost.sdk.client import BlockingSidecar, step_exists
-from milepost.sdk.context import logger
-from milepost.sdk.journal import Journal, StepCall, own_key
-from milepost.sdk.run import MISSING, Missing, RunInfo
+from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.local import whole_number
+from milepost.sdk.run import MISSING, Missing
 from milepost.sdk.scope import Scope, scope
 from milepost.sdk.signature import returned
 from milepost.sdk.waits import Clock, Leave, SyncWaits
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from milepost.sdk.layout import Migrate
     from milepost.sdk.retry import Retry, Tries
 
 R = TypeVar("R")
 D = TypeVar("D")
 
 
-class SyncContext:
+class SyncContext(BaseContext):
     """Given to a plain task as its first parameter; `milepost.current_sync()` gives it anywhere below.
 
     Use it from the task's own thread. A cancelled run raises CancelledError at the next call of the context.
@@ -39,28 +41,21 @@ class SyncContext:
     def __init__(
         self, journal: Journal, sidecar: BlockingSidecar, leave: Leave | None = None, clock: Clock | None = None
     ) -> None:
-        self._journal = journal
+        super().__init__(journal)
         self._waits = SyncWaits(clock or Clock(), leave)
         self._sidecar = sidecar
         self._cancelled = False
-        self.run: RunInfo = journal.attempt.run
-        self.log: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(
-            logger, {"run": self.run.id, "attempt": self.run.attempt}
-        )
-
-    def root(self) -> Scope:
-        """Give the scope of the task's own body. (The runner asks for it.)"""
-        return self._journal.root()
-
-    @property
-    def idempotency_key(self) -> str:
-        """The key to pass on with what a step does outside, as `Context.idempotency_key`."""
-        return self._journal.idempotency_key()
 
     def load(self) -> None:
         """Read what earlier attempts recorded. (The runner calls it, before the task.)"""
         if self._journal.attempt.records:
             self._sidecar.lines("/v1/records?after=0", self._journal.load)
+
+    def arrive(self, layout: int, migrate: "Migrate | None") -> None:
+        """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
+        if self._journal.arrive(layout, migrate):
+            target = local.checkpoint_target(LAYOUT)
+            self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
 
     def cancel(self) -> None:
         """Raise CancelledError at the next call. (The runner calls it, from a signal handler.)"""
@@ -101,7 +96,7 @@ class SyncContext:
         retry: "Retry | None" = None,
     ) -> R:
         """Run a step whose value is of the type that `annotation` says, as `step` does."""
-        self._check_cancelled()
+        self._check_use("step", name)
         if iscoroutinefunction(fn):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
         called = self._journal.call(name, key, fn, args, kwargs)
@@ -152,7 +147,7 @@ class SyncContext:
 
     def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         self._record_failures()
-        target = local.step_target(called.key)
+        target = local.step_target(self._journal.stored(called.key))
         headers = local.write_headers(data.types, fingerprint=called.fingerprint)
         reply = self._sidecar.call("PUT", target, headers, data.text.encode())
         if step_exists(reply):
@@ -163,7 +158,9 @@ class SyncContext:
     def _record_failures(self) -> None:
         for failure in self._journal.take_failures():
             headers = local.write_headers(failed=True, fingerprint=failure.fingerprint)
-            self._sidecar.call("PUT", local.step_target(failure.key), headers, failure.error.encode())
+            self._sidecar.call(
+                "PUT", local.step_target(self._journal.stored(failure.key)), headers, failure.error.encode()
+            )
             self._journal.step_recorded(failure, failure.error, failed=True)
 
     def now(self) -> "datetime":
@@ -180,16 +177,14 @@ class SyncContext:
 
     def checkpoint(self, key: str, data: object) -> int:
         """Save a new version of `data` under `key`; its commit sequence. Raises as `Context.checkpoint` does."""
-        self._check_cancelled()
-        self._journal.check_unchanged()
+        self._check_use("checkpoint", key)
+        self._journal.check_intact()
         packed = self._journal.encode(data, f"checkpoint {key!r}")
         self._record_failures()
         target = local.checkpoint_target(own_key(key))
         answer = self._sidecar.call("PUT", target, local.write_headers(packed.types), packed.text.encode()).json()
         self._journal.checkpointed(key, packed)
-        if isinstance(answer, dict) and isinstance(seq := answer.get("seq"), int):
-            return seq
-        raise MilepostError(f"the sidecar answered without a commit sequence: {answer}")
+        return whole_number(answer, "seq")
 
     @overload
     def restore(self, key: str) -> JSON | Missing: ...
@@ -203,15 +198,28 @@ class SyncContext:
     def restore(self, key: str, default: D, *, type: type[D]) -> D: ...
     def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
         """Give the newest data checkpointed under `key`; else `default`. As `Context.restore`."""
-        self._check_cancelled()
+        self._check_use("restore", key)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
+    def stream(self, chunk: object) -> int:
+        """Tell a part of what comes of the task to who reads the run's stream now. As `Context.stream`."""
+        self._check_use("stream")
+        self._journal.check_intact()
+        body = self._journal.encode(chunk, "the chunk").text.encode()
+        return whole_number(self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body).json(), "position")
+
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Say how far the work is, from 0 to 1, and what it does."""
-        self._check_cancelled()
+        self._check_use("progress")
         body = compact({"fraction": fraction, "message": message})
         self._sidecar.call("PUT", "/v1/progress", local.write_headers(), body)
+
+    def _check_use(self, call: str, name: str = "") -> None:
+        mine, other = self._home, _current.get(None)
+        if mine.over or get_ident() != mine.thread or (other is not None and other is not self):
+            raise mine.misuse(call, name, None if other is None or other is self else other.run)
+        self._check_cancelled()
 
     def _check_cancelled(self) -> None:
         if self._cancelled:

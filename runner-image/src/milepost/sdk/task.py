@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from inspect import iscoroutinefunction
-from typing import Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from milepost.sdk.binding import Binding
 from milepost.sdk.queue import Queue
 from milepost.wire.values import JSON
+
+if TYPE_CHECKING:
+    from milepost.sdk.layout import Migrate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,18 +39,28 @@ class Hooks:
 class TaskFunction(Generic[P, R]):
     """A task. Calling it calls the function itself, as tests of it like to do: without hooks and middleware."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (the options of the decorator)
         self,
         fn: Callable[P, R],
         id: str,  # noqa: A002  # the option's name
         middleware: Sequence[Hook] = (),
         retry_when: When | None = None,
         queue: Queue | str | None = None,
+        layout: int = 1,
+        migrate: "Migrate | None" = None,
     ) -> None:
         if not ID.fullmatch(id):
             raise ValueError(f"{id!r} can't be a task's id: lower case letters, digits, '-' and '.', at most 253")
+        if isgeneratorfunction(fn) or isasyncgenfunction(fn):
+            raise TypeError(f"{fn.__name__} is a generator: a task returns its result, and ctx.stream() tells of parts")
+        if type(layout) is not int or layout < 1:
+            raise ValueError(f"layout={layout!r}: the layout of a task's records is a whole number, 1 or more")
+        if migrate is not None and iscoroutinefunction(migrate):
+            raise TypeError("migrate= is a plain function: it works on what is recorded, and calls nobody")
         self.fn = fn
         self.id = id
+        self.layout = layout
+        self.migrate = migrate
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.is_async = iscoroutinefunction(fn)
         self.hooks = Hooks()
@@ -109,6 +122,8 @@ def task(
     middleware: Sequence[Hook] = (),
     retry_when: When | None = None,
     queue: Queue | str | None = None,
+    layout: int = 1,
+    migrate: "Migrate | None" = None,
 ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 def task(
     fn: Callable[..., object] | None = None,
@@ -118,6 +133,8 @@ def task(
     middleware: Sequence[Hook] = (),
     retry_when: When | None = None,
     queue: Queue | str | None = None,
+    layout: int = 1,
+    migrate: "Migrate | None" = None,
 ) -> object:
     """Make a function a task. `id` is the name of its Task object; by default the function's, with '-' for '_'.
 
@@ -125,10 +142,12 @@ def task(
     `middleware` runs around it (see `TaskFunction.middleware`). `retry_when(error)` decides whether another attempt
     helps: True or False, seconds or a timedelta to wait at least, None for Milepost's own verdict.
     `queue` is what `milepost manifest` writes into the Task: the name of a Queue, or one with its limits.
+    `layout` grows when the task records otherwise than before; `migrate(recorded, since)` then changes what a run has
+    of an older layout (`Recorded`) into what this code would have recorded.
     """
 
     def decorate(function: Callable[..., object]) -> TaskFunction[..., object]:
         own = id or function.__name__.strip("_").replace("_", "-").lower()
-        return TaskFunction(function, own, middleware, retry_when, queue)
+        return TaskFunction(function, own, middleware, retry_when, queue, layout, migrate)
 
     return decorate if fn is None else decorate(fn)

@@ -13,7 +13,7 @@ from typing import Final, NoReturn, Protocol, TypeAlias
 
 from milepost.errors import NotRecordableError, ProtocolError
 from milepost.sdk.scope import Scope, scope
-from milepost.wire.pod import Wait
+from milepost.wire.wait import Wait
 
 Leave: TypeAlias = Callable[[Sequence[Wait]], NoReturn]
 """Settles the attempt as one that waits, and ends the process."""

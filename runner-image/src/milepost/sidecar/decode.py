@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Final, TypeVar, cast
 
-from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start
+from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start, StreamAnswer
 from milepost.wire.values import JSON
 
-Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, ResolvedWait)
+Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait)
 
 
 def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
@@ -21,6 +21,7 @@ _MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
     RecordsAnswer: _members(RecordsAnswer),
     HeartbeatAnswer: _members(HeartbeatAnswer),
     SettleAnswer: _members(SettleAnswer),
+    StreamAnswer: _members(StreamAnswer),
     ResolvedWait: _members(ResolvedWait),
 }
 """All and the required members of each answer."""

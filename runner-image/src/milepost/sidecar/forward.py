@@ -12,7 +12,7 @@ from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
 from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
 from milepost.sidecar.state import AttemptState
-from milepost.wire.pod import RecordsAnswer, RecordWrite
+from milepost.wire.pod import ChunkWrite, RecordsAnswer, RecordWrite, StreamAnswer
 from milepost.wire.values import JSON
 
 BATCH_RECORDS: Final = 100
@@ -59,6 +59,22 @@ class Forwarder:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiting.answers.append(answer)
         return await answer
+
+    async def chunk(self, write: ChunkWrite) -> int:
+        """Forward a part of the run's stream; its position once it is committed. Raises ProblemError."""
+        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "chunks": [asdict(write)]}
+        try:
+            reply = await self._api.call("POST", "/stream", compact(body))
+            if reply.status == OK:
+                (position,) = build(StreamAnswer, reply.json()).positions
+                return position
+        except (StoppedError, SessionRefusedError) as stop:
+            await self._state.stop(str(stop) or self._state.reason)
+            raise self._state.fenced() from stop
+        except (BadAnswerError, ValueError) as bad:
+            log("bad-answer", route="/stream", error=str(bad))
+            raise ProblemError(502, "bad-answer", f"the api answered against the protocol: {bad}") from bad
+        raise await refusal(reply, self._state)
 
     async def drained(self) -> None:
         """Wait until nothing waits."""

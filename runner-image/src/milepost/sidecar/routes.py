@@ -13,7 +13,7 @@ from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
-from milepost.wire.pod import RecordKind, RecordWrite
+from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite
 from milepost.wire.values import JSON
 
 Handler = Callable[[Request, str], Awaitable[Response]]
@@ -35,6 +35,7 @@ class Routes:
         self._fixed: dict[str, dict[str, Handler]] = {
             "/v1/attempt": {"GET": self._attempt},
             "/v1/records": {"GET": self._records},
+            "/v1/stream": {"PUT": self._stream},
             "/v1/progress": {"PUT": self._progress},
             "/v1/result": {"PUT": self._result},
             "/v1/failure": {"PUT": self._failure},
@@ -50,7 +51,7 @@ class Routes:
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
-        if request.path.startswith(self._prefixes):
+        if request.path.startswith((*self._prefixes, "/v1/stream")):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
@@ -114,6 +115,12 @@ class Routes:
         failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
         seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
         return Response(200, compact({"seq": seq}))
+
+    async def _stream(self, request: Request, _rest: str) -> Response:
+        start = self._state.check_open()
+        text = checks.value(request.body, start.max_record_bytes, "chunk")
+        write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
+        return Response(200, compact({"position": await self._forwarder.chunk(ChunkWrite(write_id, text))}))
 
     async def _progress(self, request: Request, _rest: str) -> Response:
         self._state.check_open()

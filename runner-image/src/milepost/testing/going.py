@@ -33,6 +33,7 @@ class Going:
             raise MilepostError("the sidecar in memory knows of no attempt")
         self._info = AttemptInfo.from_json(answer)
         self._journal = Journal(self._info)
+        self._context: TestedContext | None = None
 
     def run_plain(self) -> None:
         """Run a plain task here, to its end."""
@@ -47,6 +48,8 @@ class Going:
             self._failed(error)
         else:
             self._returned(value)
+        finally:
+            context.end()
 
     async def run_async(self) -> None:
         """Run an async task on this loop, to its end; what it spawned ends with it."""
@@ -77,6 +80,8 @@ class Going:
             for one in spawned:
                 one.cancel()
             await asyncio.gather(*spawned, return_exceptions=True)
+            if self._context is not None:
+                self._context.end()
 
     @staticmethod
     def _end(spawned: list[asyncio.Future[Any]]) -> None:
@@ -86,6 +91,7 @@ class Going:
 
     async def _body(self) -> object:
         context = TestedContext(self._journal, AsyncMemory(self._sidecar, self.process), self.process, self._world)
+        self._context = context
         await context.load()
         enter(context)
         return await call_async(self._task, context, self._info.input)
@@ -105,8 +111,9 @@ class Going:
             return
         if isinstance(error, (KeyboardInterrupt, ProcessDiedError)):
             raise error
-        self.process.attempt.error = error
-        self._put(*outcome.of_error(self._task, self._journal, error, cancelled=self.process.cancelled))
+        found = outcome.of_error(self._task, self._journal, error, cancelled=self.process.cancelled)
+        self.process.attempt.error = self._journal.forgotten or error
+        self._put(*found)
 
     def _put(self, target: str, body: bytes) -> None:
         try:

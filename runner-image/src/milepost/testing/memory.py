@@ -13,11 +13,12 @@ from milepost.sidecar.records import Reader, local_line, newest_response
 from milepost.sidecar.routes import Routes
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.pod import RecordKind, RecordWrite, Start
+from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
 from milepost.wire.values import JSON
 
 T = TypeVar("T")
 NOT_FOUND: Final = 404
+MAX_STREAM_BYTES: Final = 16 * 1024 * 1024
 Wrote = Callable[[int, "StoredRecord"], None]
 """Told the number of a record in its attempt, and the record."""
 
@@ -36,11 +37,22 @@ class StoredRecord:
         return self.write.key
 
 
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A part of the run's stream. `value`: JSON text. `attempt`: the one that told it."""
+
+    position: int
+    attempt: int
+    write_id: str
+    value: str
+
+
 @dataclass
 class Rows:
     """What a run keeps from attempt to attempt. `live`: the attempt that may write."""
 
     records: list[StoredRecord] = field(default_factory=list)
+    chunks: list[StoredChunk] = field(default_factory=list)
     live: int = 0
 
 
@@ -101,6 +113,18 @@ class MemorySidecar:
         if start.max_records_bytes and sum(_size(one) for one in kept) > start.max_records_bytes:
             raise _over("maxBytes", "bytes of records", start.max_records_bytes, kept)
 
+    def tell(self, write: ChunkWrite) -> int:
+        """Keep a part of the stream; its position. Raises ProblemError."""
+        self.check_live()
+        for old in self._rows.chunks:
+            if old.write_id == write.write_id:
+                return old.position
+        if sum(len(one.value) for one in self._rows.chunks) + len(write.value) > MAX_STREAM_BYTES:
+            raise ProblemError(413, "stream-full", f"a run's stream has at most {MAX_STREAM_BYTES} bytes")
+        chunk = StoredChunk(len(self._rows.chunks) + 1, self.state.running().attempt, write.write_id, write.value)
+        self._rows.chunks.append(chunk)
+        return chunk.position
+
     def check_live(self) -> None:
         """Raise ProblemError when another attempt has begun."""
         if self.state.running().attempt != self._rows.live:
@@ -114,6 +138,9 @@ class _Forwarder(Forwarder):
 
     async def put(self, write: RecordWrite) -> int:
         return self._sidecar.write(write)
+
+    async def chunk(self, write: ChunkWrite) -> int:
+        return self._sidecar.tell(write)
 
 
 class _Reader(Reader):

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from milepost.errors import MilepostError
 from milepost.sdk.failed import rebuild
+from milepost.sdk.journal import LAYOUT
 from milepost.sdk.task import TaskFunction
 from milepost.sidecar.settle import Settlement
 from milepost.testing.attempts import Attempt, Process, World
@@ -90,8 +91,15 @@ class _Run:
         """Every version of each checkpoint, oldest first."""
         found: dict[str, list[object]] = {}
         for one in self._kept("checkpoint"):
+            if one.key == LAYOUT:
+                continue
             found.setdefault(one.key, []).append(_value(one))
         return found
+
+    @property
+    def streamed(self) -> list[JSON]:
+        """What `ctx.stream` told, of all attempts, oldest first."""
+        return [json.loads(one.value) for one in self._rows.chunks]
 
     @property
     def now(self) -> datetime:
@@ -114,17 +122,17 @@ class _Run:
         self.attempts.append(attempt)
         process = Process(attempt, self.executions, crash, cancel)
         start = self._start(attempt.number)
-        settle = partial(self._settle, attempt)
+        settle = partial(self._settle, attempt, process)
         sidecar = MemorySidecar(start, self._rows, settle, writes=process.writes, wrote=process.wrote)
         return Going(self.task, process, sidecar, self._world)
 
-    def _settle(self, attempt: Attempt, wanted: Settlement) -> str:
+    def _settle(self, attempt: Attempt, process: Process, wanted: Settlement) -> str:
         failed = wanted.failure
-        if wanted.result is not None:
+        if process.cancelled:  # whatever came of the attempt
+            attempt.end = self.state = "cancelled"
+        elif wanted.result is not None:
             attempt.result = json.loads(wanted.result)
             attempt.end = self.state = "succeeded"
-        elif failed is not None and failed.kind == "cancelled":
-            attempt.end = self.state = "cancelled"
         elif failed is not None:
             attempt.end = "failed"
             over = failed.kind == "fatal" or failed.retryable is False or self._failed() >= self._max_attempts

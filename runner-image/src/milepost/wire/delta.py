@@ -4,7 +4,7 @@ An edit is `[at, removed, text]`: so many characters into the old text, so many 
 Edits go from left to right and don't overlap. An append to a list, an object or a string is one edit, wherever in the
 value it is; a member replaced, and the head of a list dropped, are one each. They are edits of the text and not of
 the value, so that what was written is what is read, to the byte: numbers (`1.0`, `1e3`), the order of keys, escapes.
-The SQL function `spliced` (0012_values.sql) is `spliced` here.
+The SQL function `spliced` is `spliced` here.
 """
 
 import json

@@ -10,6 +10,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
 | GET /v1/steps/KEY | – | 200 the recorded value; 404 none |
 | PUT /v1/steps/KEY | any JSON | 200 {"seq": N}; first write wins, a second one: 409 `step-exists` |
+| PUT /v1/stream | any JSON | 200 {"position": N} once this part of the run's stream is committed |
 | PUT /v1/progress | {"fraction": 0.4, "message": "…"} | 204; passed on with the next heartbeat |
 | PUT /v1/result | any JSON | 200 {"state": …} once the run's result is committed |
 | PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |

@@ -11,6 +11,7 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
+| POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
@@ -25,16 +26,18 @@ with Retry-After when Postgres cannot commit.
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from milepost.wire.wait import MAX_KEY_BYTES as MAX_KEY_BYTES  # noqa: PLC0414
+from milepost.wire.wait import Wait as Wait  # noqa: PLC0414
+from milepost.wire.wait import WaitKind as WaitKind  # noqa: PLC0414
+
 PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
-MAX_KEY_BYTES: Final = 512
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-WaitKind = Literal["timer", "signal", "child", "event", "token", "approval", "retry"]
 FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
 OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
@@ -63,23 +66,6 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """What a suspended run sleeps on; any one of its waits wakes it.
-
-    `key`: unique in the run, the same in each attempt that meets this wait. `name`: of the signal or event, or the
-    child's run id; of a retry it tells what failed, for people. `seconds` (from the first time it is met) or `until`
-    (ISO 8601 with an offset): when a timer fires, and when any other wait gives up. A `retry` is a timer after which a
-    step is tried again: it has `seconds`, and an attempt that has only such waits ends to `backoff`.
-    """
-
-    key: str
-    kind: WaitKind
-    name: str | None = None
-    seconds: float | None = None
-    until: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ResolvedWait:
     """What came of a wait. `value`: JSON text; the signal's payload, or a child's state, result and error."""
 
@@ -95,9 +81,10 @@ class Start:
 
     `records`: how many records earlier attempts left; `last_seq`: the newest of them (0: none). `waits`: those that are
     resolved, less those that the run has recorded as a step of the same key. `on_change`: what becomes of the run when
-    its code does not fit its records any more. `origin`: what made the run. `key_run`: the run whose id the keys of
-    idempotency are made of. `deltas`: the api takes them. `max_records`, `max_records_bytes`: what the run may record
-    in all; 0: no limit is told.
+    its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
+    held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
+    of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
+    `deltas`: the api takes them. `max_records`, `max_records_bytes`: what the run may record in all; 0: no limit told.
     """
 
     run_id: str
@@ -133,6 +120,7 @@ class Start:
     deltas: bool = False
     max_records: int = 0
     max_records_bytes: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +174,27 @@ class RecordsAnswer:
     """Commit sequence of each record, in the order of the request."""
 
     seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWrite:
+    """A part of the run's stream. `value` is JSON text; `write_id` as of RecordWrite."""
+
+    write_id: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    fence: Fence
+    chunks: list[ChunkWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """Position of each chunk in the run's stream, from 1, in the order of the request."""
+
+    positions: list[int]
 
 
 @dataclass(frozen=True, slots=True)

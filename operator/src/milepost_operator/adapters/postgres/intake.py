@@ -69,6 +69,7 @@ class PostgresIntake:
                 to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
                 task.on_change,
                 shape.get("inputSchema"),
+                task.versioning,
             )
             kept = (to_json(dict(task.retention)), to_json(dict(task.record_limits)))
             await connection.execute(Q["set_keeping"], *key, *kept)
@@ -77,13 +78,22 @@ class PostgresIntake:
             return version
 
         version = await self._db.transaction(work)
+        await self._unpin(task.namespace, task.name)
         self._db.wake("admit")
         return version
+
+    async def _unpin(self, namespace: str, name: str) -> None:
+        """Let the runs that wait hear that their Task wants its latest version from now on."""
+        key = (self._db.cluster, namespace, name)
+        if not (row := await self._db.fetchrow(Q["to_unpin"], *key)) or not row[0]:
+            return
+        await self._in_batches(Q["unpin_waiting"], *key)
+        await self._db.fetch(Q["set_unpinned"], *key)
 
     async def remove_task(self, namespace: str, name: str, uid: str | None = None) -> None:
         await self._db.fetch(Q["remove_task"], self._db.cluster, namespace, name, uid)
         message = f"the Task {name} was deleted: apply it again, or delete the run"
-        await self._hold_waiting(Q["hold_waiting_of_task"], namespace, name, message)
+        await self._in_batches(Q["hold_waiting_of_task"], self._db.cluster, namespace, name, message)
         self._db.wake("project")
 
     async def apply_queue(self, queue: QueueIntake) -> None:
@@ -122,7 +132,7 @@ class PostgresIntake:
         else:
             await self._db.fetch(Q["remove_queue"], self._db.cluster, namespace, name, uid)
             message = f"the Queue {name} was deleted: apply it again, or change the Task's queue"
-            await self._hold_waiting(Q["hold_waiting_of_queue"], namespace, name, message)
+            await self._in_batches(Q["hold_waiting_of_queue"], self._db.cluster, namespace, name, message)
         self._db.wake("admit", "project")
 
     async def cancel_run(self, run_id: UUID, who: str) -> None:
@@ -170,11 +180,11 @@ class PostgresIntake:
         rows = await self._db.fetch(Q["known_manifests"], self._db.cluster, namespace)
         return [(r["plural"], r["namespace"], r["name"], r["uid"]) for r in rows]
 
-    async def _hold_waiting(self, query: str, namespace: str, name: str, message: str) -> None:
+    async def _in_batches(self, query: str, *arguments: str) -> None:
         """Each batch commits by itself; whoever calls again after a failure goes on with the rest."""
         after: tuple[datetime, UUID] | None = (_BEGINNING, UUID(int=0))
         while after is not None:
-            row = await self._db.fetchrow(query, self._db.cluster, namespace, name, message, *after)
+            row = await self._db.fetchrow(query, *arguments, *after)
             after = (row["created_at"], row["run_id"]) if row else None
 
     async def _ensure_default_queue(self, connection: Connection, namespace: str) -> None:

@@ -18,7 +18,7 @@ from milepost.wire.pod import (
 )
 from milepost_operator.adapters.postgres.database import Database, Row, seconds
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.adapters.postgres.settles import fenced, settle_attempts
+from milepost_operator.adapters.postgres.settles import explain_fence, fenced, settle_attempts
 from milepost_operator.adapters.postgres.starts import start_attempts
 from milepost_operator.adapters.postgres.values import Values
 from milepost_operator.domain.errors import (
@@ -61,7 +61,7 @@ class PostgresPodStore:
         return started
 
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
-        error = await self._explain(session, fence)
+        error = await explain_fence(self._db, session, fence)
         if error:
             raise error
 
@@ -162,7 +162,7 @@ class PostgresPodStore:
         for ord_, (session, request) in enumerate(requests):
             row = by_ord.get(ord_)
             if row is None:
-                answers.append(await self._explain(session, request.fence) or fenced(request.fence))
+                answers.append(await explain_fence(self._db, session, request.fence) or fenced(request.fence))
             elif row["state"] == RunState.CANCELLING:
                 answers.append(HeartbeatAnswer("cancel", row["grace"]))
             else:
@@ -178,7 +178,7 @@ class PostgresPodStore:
         if row["seq"] is not None:
             return int(row["seq"])
         if not row["held"]:
-            return await self._explain(session, fence) or fenced(fence)
+            return await explain_fence(self._db, session, fence) or fenced(fence)
         run_id = UUID(fence.run_id)
         known = await self._db.fetchrow(Q["record_by_write"], run_id, write.write_id, write.key, write.kind)
         return int(known["seq"]) if known else await self._left_out(run_id, write)
@@ -200,14 +200,6 @@ class PostgresPodStore:
             f" most of them are of {key!r}: {records} records, {size} bytes"
         )
         return RunLimitError(f"records.{limit}", most, key, message)
-
-    async def _explain(self, session: PodSession, fence: Fence) -> MilepostError | None:
-        row = await self._db.fetchrow(Q["explain_fence"], UUID(fence.run_id), fence.attempt, fence.token)
-        if row is None or row["pod_id"] != session.pod_id:
-            return ForbiddenError(f"attempt {fence.attempt} of run {fence.run_id} is not of this pod")
-        if row["settled"]:
-            return ConflictError("settled", f"attempt {fence.attempt} is settled: nothing more can be written")
-        return None if row["current"] else fenced(fence)
 
 
 def _size(write: RecordWrite) -> int:

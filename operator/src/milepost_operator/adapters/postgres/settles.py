@@ -23,6 +23,16 @@ def fenced(fence: Fence) -> ConflictError:
     return ConflictError("fenced", f"attempt {fence.attempt} of run {fence.run_id} may no longer write")
 
 
+async def explain_fence(db: Database, session: PodSession, fence: Fence) -> MilepostError | None:
+    """Why a pod may not write for this attempt; None: it may."""
+    row = await db.fetchrow(Q["explain_fence"], UUID(fence.run_id), fence.attempt, fence.token)
+    if row is None or row["pod_id"] != session.pod_id:
+        return ForbiddenError(f"attempt {fence.attempt} of run {fence.run_id} is not of this pod")
+    if row["settled"]:
+        return ConflictError("settled", f"attempt {fence.attempt} is settled: nothing more can be written")
+    return None if row["current"] else fenced(fence)
+
+
 async def settle_attempts(
     db: Database, connection: Connection, requests: Sequence[Settling]
 ) -> list[str | MilepostError]:

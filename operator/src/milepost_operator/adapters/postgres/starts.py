@@ -111,11 +111,12 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         last_key=facts["last_key"],
         created_at=facts["created_at"].isoformat(),
         waits=waits,
-        on_change=cast("OnChange", facts["on_change"]),
+        on_change="accept" if facts["accepted"] else cast("OnChange", facts["on_change"]),
         origin=facts["origin"],
         key_run=str(facts["key_run"] or facts["run_id"]),
         attempts_counted=facts["attempts_counted"],
         deltas=True,
         max_records=max_records,
         max_records_bytes=max_records_bytes,
+        accepted=facts["accepted"] and facts["on_change"] == "hold",
     )

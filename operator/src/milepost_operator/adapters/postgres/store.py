@@ -19,6 +19,7 @@ from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
 from milepost_operator.adapters.postgres.schedules import PostgresSchedules
+from milepost_operator.adapters.postgres.streams import PostgresStreams
 from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
@@ -52,6 +53,7 @@ class PostgresStore(
     PostgresLifecycle,
     PostgresRetention,
     PostgresSuspension,
+    PostgresStreams,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 

@@ -13,15 +13,37 @@ select version from known union all select version from fresh;
 
 -- name: upsert_task
 insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
-                   on_change, input_schema)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                   on_change, input_schema, versioning)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 on conflict (cluster, namespace, name) do update
 set uid = excluded.uid, generation = excluded.generation, present = true, version = excluded.version,
     queue = excluded.queue, retry = excluded.retry, timeouts = excluded.timeouts,
     concurrency = excluded.concurrency, semaphores = excluded.semaphores, on_change = excluded.on_change,
-    input_schema = excluded.input_schema,
+    input_schema = excluded.input_schema, versioning = excluded.versioning,
+    unpinned = tasks.unpinned and (excluded.versioning = 'pinned' or tasks.versioning = 'latest'),
     updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
+
+-- name: to_unpin
+select not unpinned and versioning = 'latest' from tasks where cluster = $1 and namespace = $2 and name = $3;
+
+-- name: unpin_waiting
+-- A batch at a time: all at once would outlast the statement's time. What somebody else has locked is on its way to an
+-- attempt, and hears of it at the end of that. ($4, $5): the last one of the batch before.
+with found as (
+    select run_id, created_at from runs
+    where cluster = $1 and namespace = $2 and task = $3 and state in ('queued', 'backoff', 'suspended')
+      and version is not null and (created_at, run_id) > ($4, $5)
+    order by created_at, run_id
+    limit 1000
+    for no key update skip locked
+), unpinned as (
+    update runs r set version = null, rev = r.rev + 1 from found f where r.run_id = f.run_id
+)
+select created_at, run_id from found order by created_at desc, run_id desc limit 1;
+
+-- name: set_unpinned
+update tasks set unpinned = true where cluster = $1 and namespace = $2 and name = $3 and versioning = 'latest';
 
 -- name: remove_task
 update tasks set present = false, updated_at = clock_timestamp()
@@ -120,7 +142,7 @@ with recursive alike as (
         where i.cluster = $1 and i.state = 'held' and i.namespace = j.namespace and i.task = j.task
           and i.queue = j.was_queue and i.reason = j.reason and (i.retry is null) = j.bare
           -- an input that the Task has never seen is checked first (unchecked_held)
-          and (not j.bare or j.input_schema is not distinct from i.checked_schema)
+          and (not j.bare or i.origin_run is not null or j.input_schema is not distinct from i.checked_schema)
         limit $2
         for no key update skip locked) r
     where j.lacks is distinct from j.reason or j.queue <> j.was_queue

@@ -23,12 +23,15 @@ on conflict do nothing
 returning run_id, name, namespace, task, state, origin_run, origin_seq;
 
 -- name: go_on_after_change
--- Back to its old place; the time it was held is not its own. $2: whether its version's changes are accepted.
-update runs
+-- Back to its old place; the time it was held is not its own. $2: whether its version's changes are accepted; it stays on
+-- that, while code that was put right may be a newer version.
+update runs r
 set state = 'queued', reason = null, message = null, next_cause = 'resume',
-    accepted_version = case when $2 then version end,
-    run_deadline_at = run_deadline_at + (clock_timestamp() - held_at), rev = rev + 1
-where run_id = $1;
+    accepted_version = case when $2 then r.version end,
+    version = case when $2 or not exists (select from tasks t where t.cluster = r.cluster and t.namespace = r.namespace
+                                          and t.name = r.task and t.versioning = 'latest') then r.version end,
+    run_deadline_at = r.run_deadline_at + (clock_timestamp() - r.held_at), rev = r.rev + 1
+where r.run_id = $1;
 
 -- name: copy_head
 insert into run_heads (run_id, last_seq, last_key, records, records_bytes)

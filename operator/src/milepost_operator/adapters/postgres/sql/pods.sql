@@ -15,7 +15,7 @@ select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluste
 -- Of locked runs. Heads in the order of the runs, as records lock them.
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
        r.attempts_counted, v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records, r.origin, r.key_run,
-       case when r.accepted_version = r.version then 'accept' else coalesce(t.on_change, 'fail') end as on_change,
+       coalesce(t.on_change, 'fail') as on_change, coalesce(r.accepted_version = r.version, false) as accepted,
        t.record_limits
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt

@@ -72,6 +72,8 @@ for no key update of r;
 -- name: delete_records
 with gone as (
     delete from records where run_id = any($1) returning run_id
+), chunks as (
+    delete from stream_chunks where run_id = any($1)
 ), heads as (
     update run_heads set records = 0, records_bytes = 0, records_pruned_at = clock_timestamp()
     where run_id = any($1) and records > 0

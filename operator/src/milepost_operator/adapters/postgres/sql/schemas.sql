@@ -18,12 +18,13 @@ for share;
 select hash, body::text as body from schemas where hash = any($1);
 
 -- name: unchecked_held
--- Runs that were held before their Task was there, and whose input was not checked against the schema that it has.
+-- Runs that were held before their Task was there, and whose input was not checked against the schema that it has. The
+-- input of a copy was taken once: no retry or redrive is checked, whether its Task is there or comes back.
 select r.run_id, r.task, r.input::text as input, t.input_schema
 from runs r
 join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
 where r.cluster = $1 and r.state = 'held' and r.retry is null and r.reason in ('TaskNotFound', 'InvalidInput')
-  and t.input_schema is distinct from r.checked_schema
+  and r.origin_run is null and t.input_schema is distinct from r.checked_schema
 order by r.run_id
 limit $2;
 
