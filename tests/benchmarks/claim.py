@@ -22,10 +22,20 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.settings import Settings
 from tests.integration.conftest import _with_database
 from tests.integration.limits import FINISH
+from tests.integration.test_fairness import unfair
 
 NS = "bench"
 RATE = '{"limit": 1000000, "periodSeconds": 60, "algorithm": "window"}'
 CLAIM_OF_TEN = "select * from admit('default', 'bench', 'q0', 10)"
+INDEXES = """
+select indexrelid::regclass::text as name, pg_get_indexdef(indexrelid) as made
+from pg_index where indrelid = 'runs'::regclass and not indisunique
+"""
+TELL = """
+select tell_waiting(cluster, namespace, queue, concurrency_key, task, min(order_at))
+from runs group by cluster, namespace, queue, concurrency_key, task
+"""
+ORDER = "select r.concurrency_key from attempts a join runs r on r.run_id = a.run_id order by a.token"
 PLAIN = {
     part.split("\n", 1)[0].strip(): part.split("\n", 1)[1].rstrip().rstrip(";")
     for part in Path(__file__).with_name("plain.sql").read_text().split("-- name: ")[1:]
@@ -58,12 +68,22 @@ class Bench:
         return await asyncpg.connect(self.dsn, server_settings={"search_path": "milepost", "jit": "off"})
 
     async def fresh(
-        self, rows: int, *, gated: bool = False, queues: int = 1, keys: int = 1, full: bool = False
+        self,
+        rows: int,
+        *,
+        gated: bool = False,
+        queues: int = 1,
+        keys: int = 1,
+        full: bool = False,
+        skewed: bool = False,
     ) -> asyncpg.Connection:
-        """`rows` waiting runs in `queues` queues under `keys` keys; `full`: nine tenths of them behind a full key."""
+        """`rows` waiting runs in `queues` queues under `keys` keys; `full`: nine tenths of them behind a full key,
+        `skewed`: under one key that has room as every other.
+        """
+        admin = await asyncpg.connect(self._uri)
+        await admin.execute(f"drop database if exists claim{self._made} with (force)")
         self._made += 1
         name = f"claim{self._made}"
-        admin = await asyncpg.connect(self._uri)
         await admin.execute(f"create database {name}")
         await admin.close()
         self.dsn = _with_database(self._uri, name)
@@ -83,8 +103,14 @@ class Bench:
             "insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts)"
             " values ('default', 'bench', 'index', 'u', 1, 1, 'q0', '{}', '{}')",
         )
+        indexes = await c.fetch(INDEXES)  # built at the end, and no trigger for each run: a million in a minute
+        await c.execute(";".join(f"drop index {one['name']}" for one in indexes))
+        await c.execute("set session_replication_role = replica")
         for begin in range(0, rows, 100_000):
-            await c.execute(RUNS, begin, queues, keys, full, min(rows - begin, 100_000))
+            await c.execute(RUNS, begin, queues, keys, full or skewed, min(rows - begin, 100_000))
+        await c.execute("reset session_replication_role")
+        await c.execute(";".join(one["made"] for one in indexes))
+        await c.execute(TELL)
         await c.execute("insert into run_heads (run_id) select run_id from runs")
         await c.execute("create table plain_buckets (queue text primary key, tokens float8, at timestamptz)")
         await c.execute("insert into plain_buckets select name, 1e6, clock_timestamp() from queues")
@@ -156,13 +182,16 @@ async def by_size(bench: Bench, sizes: list[int]) -> None:
 
 
 async def by_keys(bench: Bench, rows: int) -> None:
-    found = []
-    for keys in (1, 1000):
-        c = await bench.fresh(rows, gated=True, keys=keys)
-        found.append(await p50(c))
-        print(f"claim-p50-{keys}-keys {found[-1]:.2f} ms")
+    found = {}
+    for name, keys in (("one", 1), ("1000-even", 1000), ("1000-skewed", 999)):
+        c = await bench.fresh(rows, gated=True, keys=keys, skewed="skewed" in name)
+        found[name] = await p50(c)
+        print(f"claim-p50-{name}-keys {found[name]:.2f} ms")
+        if keys > 1:
+            bar(f"claim-{name}-keys-to-one", found[name] / found["one"], "x", 2.0)
+            order = [row[0] for row in await c.fetch(ORDER)]
+            bar(f"claim-{name}-keys-unfair", len(unfair(order, dict.fromkeys(order, 1))), "keys", 0)
         await c.close()
-    bar("claim-1000-keys-to-one", found[1] / found[0], "x", 2.0)
 
 
 async def work(c: asyncpg.Connection, seconds: float) -> float:
@@ -271,7 +300,7 @@ async def main() -> None:
         if "size" in parts:
             await by_size(bench, sizes)
         if "keys" in parts:
-            await by_keys(bench, 20_000)
+            await by_keys(bench, 60_000)
         if "held" in parts and given.held:
             await held(bench, 100_000, given.held)
         if "plain" in parts:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+import orjson
+
 from milepost.wire.delta import MAX_DEPTH, loaded, spliced
 from milepost.wire.pod import (
     Fence,
@@ -193,7 +195,7 @@ class MemoryStore:
             and (before is None or (v.created_at, v.run_id) < (before.at, before.run_id))
         ]
         following = Position(found[limit - 1].created_at, found[limit - 1].run_id) if len(found) > limit else None
-        return Page([summary(v) for v in found[:limit]], following)
+        return Page(orjson.dumps([summary(v) for v in found[:limit]]).decode(), following)
 
     async def ready(self) -> None:
         await self._commit()
@@ -270,7 +272,12 @@ class MemoryStore:
         pod.pod_uid = pod_uid
         return PodSession(pod_id, namespace, pod_uid)
 
-    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
+    async def start(
+        self,
+        sessions: Sequence[PodSession],
+        *,
+        wait: bool = True,  # noqa: ARG002  nothing is ever locked here
+    ) -> Sequence[Start | MilepostError]:
         await self._commit()
         return [_answer(lambda s=session: self._start(s)) for session in sessions]  # type: ignore[misc]
 
@@ -381,7 +388,12 @@ class MemoryStore:
                 answers.append(error)
         return answers
 
-    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
+    async def settle(
+        self,
+        requests: Sequence[tuple[PodSession, SettleRequest]],
+        *,
+        wait: bool = True,  # noqa: ARG002  nothing is ever locked here
+    ) -> Sequence[str | MilepostError]:
         await self._commit()
         return [_answer(lambda s=session, r=request: self._settle(s, r)) for session, request in requests]  # type: ignore[misc]
 

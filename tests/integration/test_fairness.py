@@ -66,7 +66,8 @@ async def _database(uri: str, name: str) -> None:
 async def _drain(config: Settings, backlog: Backlog, batches: list[int], limit: int) -> list[str]:
     async with PostgresStore.open(config) as store:
         await store._db.fetch(
-            "truncate runs, pods, queues, tasks, queue_states, queue_keys, queue_key_names, slot_returns cascade"
+            "truncate runs, run_heads, attempts, run_events, pods, queues, tasks, queue_states, queue_keys,"
+            " queue_key_names, slot_returns cascade"
         )
         await apply_task(store, queue="q")
         await queue(store, concurrency=limit or None)

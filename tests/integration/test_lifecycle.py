@@ -223,6 +223,7 @@ async def test_records_then_rows_are_pruned_when_their_time_is_over(store: Postg
     left = {item["id"] for item in (await store.page(NS, ALL, None, 10)).items}
     assert left == {str(runs[1]), str(live.run_id)}
     assert [await _count(store, t) for t in ("records", "attempts", "pods", "run_tags", "run_heads")] == [0, 1, 1, 1, 2]
+    assert await store._db.fetch("select run_id from run_events except select run_id from runs") == []
     await store.cancel_run(live.run_id, "me")
 
 

@@ -82,6 +82,8 @@ async def test_a_claim_reads_no_more_than_it_admits(
         assert await connection.fetchval("select admitted from admit('default', $1, 'q', 10)", NS) == 10
     plans.clear()
     assert await connection.fetchval("select admitted from admit('default', $1, 'q', 10)", NS) == 10
+    looks = [plan["Query Text"] for plan in plans if "FOR KEY SHARE" in plan["Query Text"]]
+    assert looks == []  # a reference that is checked for each attempt and event cost two fifths of the claim
     found = [node for plan in plans for node in nodes(plan["Plan"])]
     of_runs = [n for n in found if n.get("Relation Name") == "runs" and "Scan" in n["Node Type"]]
     assert {n["Index Name"] for n in of_runs} <= {"runs_claim", "runs_bumped", "runs_exempt", "runs_pkey"}

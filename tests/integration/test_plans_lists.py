@@ -4,13 +4,16 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from pydantic import TypeAdapter
 
 from milepost_operator.adapters.postgres import filters
 from milepost_operator.adapters.postgres.listing import WINDOW
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.api.views import RunSummaryOut
 from milepost_operator.domain.lifecycle import CANCELLABLE, RunFilter
 from milepost_operator.domain.states import RunState
 from milepost_operator.settings import Settings
@@ -70,12 +73,17 @@ async def test_a_page_of_any_filter_touches_few_buffers(store: PostgresStore) ->
     over = {name: count for name, (count, _) in spent.items() if count > CASES[name][1]}
     assert over == {}, "\n".join(spent[name][1] for name in over)
     for text in ("valueerror", "no such file 777", "disk full"):
-        query, arguments = filters.failures("default", [NS], RunFilter(error=text), None, WINDOW)
+        query, arguments = filters.failures("default", [NS], RunFilter(error=text), None, window=WINDOW, limit=LIMIT)
         count, plan = await buffers(store, query, arguments)
         assert count < 3 * WINDOW, plan
+        assert json.loads(plan)["Actual Rows"] <= LIMIT, plan
     query, arguments = filters.dead_letters("default", NS, RunFilter(), None, LIMIT)
     count, plan = await buffers(store, query, arguments)
     assert count < 700, plan
     ids = [r["run_id"] for r in await store._db.fetch("select run_id from runs order by run_id limit 500")]
     count, plan = await buffers(store, Q["summaries"], (ids, list(range(500)), 3))
     assert count < 500 * 12, plan
+    (row,) = await store._db.fetch(Q["summaries"], ids, list(range(500)), 3)  # rows of columns cost twice as much
+    shown = TypeAdapter(list[RunSummaryOut]).validate_json(row["shown"])
+    assert [UUID(run.id) for run in shown] == ids
+    assert json.loads(row["shown"])[0].keys() == {f.alias for f in RunSummaryOut.model_fields.values()}

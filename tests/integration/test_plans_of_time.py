@@ -88,3 +88,8 @@ async def test_runs_that_are_held_cost_admission_a_look_for_each_task(store: Pos
     await apply_task(store, "gone3")
     assert await store.promote(600) == 600
     assert await store.promote(600) == 400
+
+
+async def test_the_order_of_a_run_is_reckoned_without_a_call(store: PostgresStore) -> None:
+    rows = await store._db.fetch("explain (verbose) select order_at(ready_at, priority) from runs")
+    assert "order_at(" not in str(rows), rows

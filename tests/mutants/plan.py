@@ -82,7 +82,7 @@ MUTANTS: Final = (
                 f"{ENGINE}/api/batcher.py",
                 "            answers = await self._commit([waiting.request for waiting in batch])\n"
                 "            for waiting, answer in zip(batch, answers, strict=True):\n"
-                "                _tell(waiting, answer)\n",
+                "                self._tell(waiting, answer)\n",
                 "            for waiting in batch:\n"
                 "                _tell(waiting, list(range(1, waiting.records + 1)))\n"
                 "            await self._commit([waiting.request for waiting in batch])\n",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from milepost_operator.api.batcher import MAX_BATCH_BYTES, Batcher
-from milepost_operator.domain.errors import ConflictError, MilepostError, UnavailableError
+from milepost_operator.domain.errors import BusyError, ConflictError, MilepostError, UnavailableError
 
 
 class Commits:
@@ -144,3 +144,36 @@ async def test_a_client_that_went_away_before_its_commit_is_left_out(batcher, co
 
 def await_free(batcher: Batcher[str, str]) -> bool:
     return not batcher._queue and batcher._bytes == 0
+
+
+def locking(tries: int) -> tuple[list[list[str]], Batcher[str, str]]:
+    """A batcher whose commit finds `locked` locked so many times; and the batches it committed."""
+    batches: list[list[str]] = []
+
+    async def commit(requests: Sequence[str]) -> Sequence[str | MilepostError]:
+        batches.append(list(requests))
+        return [BusyError("it is locked") if r == "locked" and len(batches) <= tries else r.upper() for r in requests]
+
+    return batches, Batcher(commit, lambda *_: None, busy_seconds=(0.01, 0.01))
+
+
+async def test_what_is_locked_comes_with_a_later_batch_and_holds_nobody_up() -> None:
+    batches, batcher = locking(2)
+    answered: list[str] = []
+    tasks = start(batcher, "locked", "a")
+    for task in tasks:
+        task.add_done_callback(lambda done: answered.append(done.result()))
+    assert await asyncio.gather(*tasks) == ["LOCKED", "A"]
+    assert answered == ["A", "LOCKED"]
+    assert batches == [["locked", "a"], ["locked"], ["locked"]]
+
+
+async def test_what_stays_locked_is_told_so_at_last_and_counts_as_waiting_until_then() -> None:
+    batches, batcher = locking(9)
+    task = asyncio.create_task(batcher.submit("locked", size=70))
+    for _ in range(4):  # it has its turn, is found locked, and waits for the next
+        await asyncio.sleep(0)
+    assert (len(batches), batcher._busy, batcher._bytes) == (1, 1, 70)
+    with pytest.raises(UnavailableError, match="it is locked, and did not give it back"):
+        await task
+    assert (len(batches), batcher._busy, batcher._bytes) == (3, 0, 0)

@@ -1,9 +1,13 @@
+import gc
+import weakref
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from milepost_operator.api import views
-from milepost_operator.domain.runs import NewRun
+from milepost_operator.api.waiting import Waiters
+from milepost_operator.domain.runs import NewRun, RunView
 from tests.unit.api.conftest import LIMIT, Bench
 
 
@@ -197,3 +201,32 @@ async def test_health(bench: Bench) -> None:
     bench.store.down = True
     answer = await bench.client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (503, False)
+
+
+class Text(str):
+    """A text that can be watched."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_a_request_that_waits_keeps_no_input_meanwhile(
+    bench: Bench, team: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (await trigger(bench, team, input="long")).json()
+    get_run, shown, kept = bench.store.get_run, [], []
+
+    async def watched(namespace: str, run: str) -> RunView:
+        monkeypatch.setattr(bench.store, "get_run", get_run)
+        view = replace(await get_run(namespace, run), input=Text('"long"'))
+        shown.append(weakref.ref(view.input))
+        return view
+
+    async def wait(*_: object) -> bool:
+        gc.collect()
+        kept.extend(ref for ref in shown if ref() is not None)
+        return False
+
+    monkeypatch.setattr(bench.store, "get_run", watched)
+    monkeypatch.setattr(Waiters, "wait", wait)
+    answer = await bench.client.get(f"/v1/runs/{made['id']}?wait=30", headers=team)
+    assert (answer.json()["input"], len(shown), kept) == ("long", 1, [])

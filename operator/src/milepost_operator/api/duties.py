@@ -29,6 +29,8 @@ LOOKS: Final = 50
 PRUNE_BATCH: Final = 500
 SCHEDULES: Final = 500
 """Schedules that one transaction decides on."""
+REAP_SECONDS: Final = 0.5
+"""A run whose worker went silent is claimed again within a second of its lease's end, the new claim included."""
 QUICK_SECONDS: Final = 1.0
 JUDGING_SHARE: Final = 20
 """The invariants read whole tables: where that takes longer, it is done in a 20th of the time at most."""
@@ -71,7 +73,7 @@ class Duties:
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("wake", 1.0, self._wake, now, self._wake_now),
-            _Loop("reap", 1.0, self._reap, now),
+            _Loop("reap", REAP_SECONDS, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
             _Loop("schedules", 0.5, self._fire, now),

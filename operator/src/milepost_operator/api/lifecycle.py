@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter
+from orjson import Fragment
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
@@ -132,7 +133,7 @@ class LifecycleApi:
         scope = scope_of("dead-letters", namespace, query)
         before = self._cursors.read(query.cursor, scope)
         page = await self._lists.dead_letters(namespace, query.parsed(), before, query.limit)
-        return json_response({"items": page.items, "nextCursor": self._cursors.sign(page.following, scope)})
+        return json_response({"items": Fragment(page.shown), "nextCursor": self._cursors.sign(page.following, scope)})
 
     async def letter(self, request: Request) -> Response:
         """One dead letter: the run with its input and error, its attempts, and the keys of its last records."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import orjson
@@ -83,11 +84,12 @@ class PodApi:
         self._limits = limits
         self._metrics = metrics
         self._poke = poke
+        # A run that somebody has locked is left for a later batch: the others need not wait for it.
         self._start: Batcher[PodSession, Start] = Batcher(
-            store.start, batch_observer(metrics, "start"), max_records=_STARTS
+            partial(store.start, wait=False), batch_observer(metrics, "start"), max_records=_STARTS
         )
         self._settle: Batcher[tuple[PodSession, SettleRequest], str] = Batcher(
-            store.settle, batch_observer(metrics, "settle")
+            partial(store.settle, wait=False), batch_observer(metrics, "settle")
         )
         self._append: Batcher[tuple[PodSession, RecordsRequest], list[int]] = Batcher(
             store.append, batch_observer(metrics, "records")

@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter
+from orjson import Fragment
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.requests import Request
@@ -82,7 +83,7 @@ class RunsApi:
         scope = scope_of("runs", namespace, query)
         before = self._cursors.read(query.cursor, scope)
         page = await self._lists.page(namespace, query.parsed(), before, query.limit)
-        return json_response({"items": page.items, "nextCursor": self._cursors.sign(page.following, scope)})
+        return json_response({"items": Fragment(page.shown), "nextCursor": self._cursors.sign(page.following, scope)})
 
     async def get(self, request: Request) -> Response:
         """One run by name or id, with input, result and error, and why it waits.
@@ -92,8 +93,10 @@ class RunsApi:
         query = parse_query(GetQuery, request)
         run = await self.named(request, query.namespace)
         if query.wait and run.state not in TERMINAL:
-            await self._waiters.wait(run.run_id, query.wait)
-            run = await self._reads.get_run(run.namespace, str(run.run_id))
+            namespace, run_id = run.namespace, run.run_id
+            del run  # its input may be a megabyte, and thousands of requests wait
+            await self._waiters.wait(run_id, query.wait)
+            run = await self._reads.get_run(namespace, str(run_id))
         return await self._whole(run)
 
     async def attempts(self, request: Request) -> Response:

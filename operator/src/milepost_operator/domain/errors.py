@@ -70,6 +70,12 @@ class RunLimitError(TooLargeError):
         self.key = key
 
 
+class BusyError(MilepostError):
+    """Another transaction has the row that this is about: nothing was done, and asked again it will be."""
+
+    code = "busy"
+
+
 class UnavailableError(MilepostError):
     """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
 

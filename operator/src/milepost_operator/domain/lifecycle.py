@@ -1,5 +1,6 @@
 """What is asked of runs after their end, and of many runs at once: filters, pages, outcomes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -59,10 +60,19 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`following` None: there is no more. A page may have fewer rows than asked for, or none, and still go on."""
+    """`shown`: a JSON array of runs. `following` None: there is no more.
 
-    items: Sequence[Summary]
+    A page may have fewer rows than asked for, or none, and still go on.
+    """
+
+    shown: str
     following: Position | None
+
+    @property
+    def items(self) -> Sequence[Summary]:
+        """The runs, decoded."""
+        items: list[Summary] = json.loads(self.shown)
+        return items
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,8 +119,10 @@ class PodStore(Protocol):
     async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
         """Bind the pod's uid to its row (compare-and-set). ForbiddenError, GoneError, NotFoundError."""
 
-    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
-        """Start the reserved attempts, or give them again to the same pods. Per pod: GoneError, ForbiddenError."""
+    async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
+        """Start the reserved attempts, or give them again to the same pods. Per pod: GoneError, ForbiddenError; not
+        `wait`: BusyError when somebody has its run locked.
+        """
 
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
         """ForbiddenError for another pod's attempt, ConflictError `fenced`/`settled`."""
@@ -146,9 +148,11 @@ class PodStore(Protocol):
     ) -> Sequence[HeartbeatAnswer | MilepostError]:
         """Renew leases."""
 
-    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
+    async def settle(
+        self, requests: Sequence[tuple[PodSession, SettleRequest]], *, wait: bool = True
+    ) -> Sequence[str | MilepostError]:
         """Record the ends of attempts and what follows for their runs. Idempotent. Per request: the run's state, or
-        ForbiddenError, ConflictError `fenced`, InvalidInputError.
+        ForbiddenError, ConflictError `fenced`, InvalidInputError; not `wait`: BusyError when somebody has it locked.
         """
 
 

@@ -27,6 +27,7 @@ _SERVER_SETTINGS = {
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "jit": "off",
+    "timezone": "UTC",
 }
 
 

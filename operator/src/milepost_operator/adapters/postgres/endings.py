@@ -4,13 +4,15 @@ Lock order: run, attempt, head; of several runs in the order of their ids.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import orjson
 
-from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds, to_json
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid, seconds, to_json
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.domain.errors import BusyError
 from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.settlement import Next, RunFacts, decide, verdict_of
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
@@ -31,6 +33,19 @@ def retry_of(text: str | None) -> Retry:
 
 async def lock_run(connection: Connection, run_id: object) -> Row | None:
     return await connection.fetchrow(Q["lock_run"], run_id)
+
+
+async def lock_runs(
+    connection: Connection, run_ids: Sequence[UUID], *, wait: bool
+) -> tuple[dict[UUID, Row], Mapping[UUID, BusyError]]:
+    """Lock these runs; those that are there but locked by somebody else, unless `wait`, are told apart."""
+    rows = await connection.fetch(Q["lock_runs" if wait else "lock_free_runs"], run_ids)
+    locked = {as_uuid(row["run_id"]): row for row in rows}
+    left = [run_id for run_id in run_ids if run_id not in locked]
+    if wait or not left:
+        return locked, {}
+    there = [as_uuid(row["run_id"]) for row in await connection.fetch(Q["runs_there"], left)]
+    return locked, {run_id: BusyError(f"another transaction has run {run_id} locked") for run_id in there}
 
 
 async def add_event(

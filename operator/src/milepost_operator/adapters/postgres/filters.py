@@ -69,9 +69,11 @@ def failures(
     namespaces: Sequence[str],
     asked: RunFilter,
     before: Position | None,
+    *,
     window: int,
+    limit: int,
 ) -> tuple[str, Sequence[object]]:
-    """The query for the hits (run_id, at, hit) among the newest `window` runs that ended badly.
+    """The query for at most `limit` hits (run_id, at, hit) among the newest `window` runs that ended badly.
 
     No index tells where a text is within another; so each page looks through so many rows at most. The last row of a
     full window comes too, hit or not: the next page begins there.
@@ -97,7 +99,7 @@ def failures(
         f"    select r.run_id, r.created_at as at, {' and '.join(hit.conditions)} as hit from runs r"
         f"    where {' and '.join(lane.conditions)} order by r.created_at desc, r.run_id desc limit {size}) x"
         f"  order by x.at desc, x.run_id desc limit {size}) w"
-        f" where w.hit or w.place = {size} order by w.at desc, w.run_id desc"
+        f" where w.hit or w.place = {size} order by w.at desc, w.run_id desc limit {made.put(limit)}"
     )
     return query, made.arguments
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from milepost_operator.adapters.postgres import filters
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.lifecycle import CANCELLABLE, FAILING, Found, Page, Position, RunFilter, Summary
+from milepost_operator.domain.lifecycle import CANCELLABLE, FAILING, Found, Page, Position, RunFilter
 from milepost_operator.domain.runs import RecordView, Retry
 
 WINDOW: Final = 2_000
@@ -15,28 +15,28 @@ WINDOW: Final = 2_000
 
 
 class PostgresLists:
-    """A page is two statements: the ids in order, then what is shown of them."""
+    """A page is two statements: the ids in order, planned for what is asked, then what is shown of them."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     async def page(self, namespace: str | None, asked: RunFilter, before: Position | None, limit: int) -> Page:
-        async def work(connection: Connection) -> Page:
+        async def work(connection: Connection) -> tuple[Sequence[Row], Position | None]:
             await connection.execute(Q["list_settings"])
             namespaces = [namespace] if namespace is not None else await self._namespaces(connection)
-            rows, following = await self._ids(connection, namespaces, asked, before, limit)
-            return Page(await self._shown(connection, rows), following)
+            return await self._ids(connection, namespaces, asked, before, limit)
 
-        return await self._db.transaction(work)
+        rows, following = await self._db.transaction(work)
+        return Page(await self._shown(rows), following)
 
     async def dead_letters(self, namespace: str, asked: RunFilter, before: Position | None, limit: int) -> Page:
-        async def work(connection: Connection) -> Page:
+        async def work(connection: Connection) -> tuple[Sequence[Row], Position | None]:
             await connection.execute(Q["list_settings"])
             query, arguments = filters.dead_letters(self._db.cluster, namespace, asked, before, limit + 1)
-            rows, following = _cut(await connection.fetch(query, *arguments), limit)
-            return Page(await self._shown(connection, rows), following)
+            return _cut(await connection.fetch(query, *arguments), limit)
 
-        return await self._db.transaction(work)
+        rows, following = await self._db.transaction(work)
+        return Page(await self._shown(rows), following)
 
     async def find_live(self, namespace: str, asked: RunFilter, before: Position | None, limit: int) -> Found:
         live = asked.within(CANCELLABLE)
@@ -67,16 +67,18 @@ class PostgresLists:
         ended = asked.within(FAILING)
         if ended is None:
             return [], None
-        query, arguments = filters.failures(self._db.cluster, namespaces, ended, before, WINDOW)
+        query, arguments = filters.failures(self._db.cluster, namespaces, ended, before, window=WINDOW, limit=limit + 1)
         rows = await connection.fetch(query, *arguments)
         hits, following = _cut([row for row in rows if row["hit"]], limit)
         full = bool(rows) and rows[-1]["place"] == WINDOW
         return hits, following or (_position(rows[-1]) if full else None)
 
-    async def _shown(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Summary]:
-        places = list(range(len(rows)))
-        shown = await connection.fetch(Q["summaries"], [row["run_id"] for row in rows], places, Retry().max_attempts)
-        return [dict(row) for row in shown]
+    async def _shown(self, rows: Sequence[Row]) -> str:
+        if not rows:
+            return "[]"
+        ids, places = [row["run_id"] for row in rows], list(range(len(rows)))
+        (found,) = await self._db.fetch(Q["summaries"], ids, places, Retry().max_attempts)
+        return str(found["shown"])
 
 
 def _cut(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], Position | None]:

@@ -55,8 +55,8 @@ class PostgresPodStore:
             raise ForbiddenError(f"pod {pod_id} is bound to another pod uid")
         return PodSession(pod_id, namespace, pod_uid)
 
-    async def start(self, sessions: Sequence[PodSession]) -> Sequence[Start | MilepostError]:
-        started = await self._db.transaction(lambda connection: start_attempts(self._db, connection, sessions))
+    async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
+        started = await self._db.transaction(lambda c: start_attempts(self._db, c, sessions, wait=wait))
         self._db.wake("project")
         return started
 
@@ -169,8 +169,10 @@ class PostgresPodStore:
                 answers.append(HeartbeatAnswer("continue"))
         return answers
 
-    async def settle(self, requests: Sequence[tuple[PodSession, SettleRequest]]) -> Sequence[str | MilepostError]:
-        states = await self._db.transaction(lambda connection: settle_attempts(self._db, connection, requests))
+    async def settle(
+        self, requests: Sequence[tuple[PodSession, SettleRequest]], *, wait: bool = True
+    ) -> Sequence[str | MilepostError]:
+        states = await self._db.transaction(lambda c: settle_attempts(self._db, c, requests, wait=wait))
         self._db.wake("admit", "launch", "project")
         return states
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from milepost.wire.pod import Fence, SettleRequest
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
-from milepost_operator.adapters.postgres.endings import Ended, end_attempts
+from milepost_operator.adapters.postgres.endings import Ended, end_attempts, lock_runs
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import suspend
 from milepost_operator.domain.errors import ConflictError, ForbiddenError, MilepostError
@@ -34,33 +34,32 @@ async def explain_fence(db: Database, session: PodSession, fence: Fence) -> Mile
 
 
 async def settle_attempts(
-    db: Database, connection: Connection, requests: Sequence[Settling]
+    db: Database, connection: Connection, requests: Sequence[Settling], *, wait: bool = True
 ) -> list[str | MilepostError]:
-    """Per request the state of its run, or why it is refused."""
+    """Per request the state of its run, or why it is refused. Not `wait`: a run that is locked is BusyError."""
     answers: dict[int, str | MilepostError] = {}
     waiting = dict(enumerate(requests))
     while waiting:  # of one run's requests (a retransmission) one at a time
         turn: dict[UUID, int] = {}
         for index, (_, request) in waiting.items():
             turn.setdefault(UUID(request.fence.run_id), index)
-        answers |= await _settle_runs(db, connection, {index: waiting.pop(index) for index in turn.values()})
+        answers |= await _settle_runs(db, connection, {index: waiting.pop(index) for index in turn.values()}, wait=wait)
     return [answers[index] for index in range(len(requests))]
 
 
 async def _settle_runs(
-    db: Database, connection: Connection, requests: dict[int, Settling]
+    db: Database, connection: Connection, requests: dict[int, Settling], *, wait: bool
 ) -> dict[int, str | MilepostError]:
     """At most one request of each run."""
-    run_ids = [UUID(request.fence.run_id) for _, request in requests.values()]
-    numbers = [request.fence.attempt for _, request in requests.values()]
-    runs = {as_uuid(row["run_id"]): row for row in await connection.fetch(Q["lock_runs"], run_ids)}
-    rows = await connection.fetch(Q["attempts_for_ending"], run_ids, numbers)
+    numbers = {UUID(request.fence.run_id): request.fence.attempt for _, request in requests.values()}
+    runs, busy = await lock_runs(connection, list(numbers), wait=wait)
+    rows = await connection.fetch(Q["attempts_for_ending"], list(runs), [numbers[run_id] for run_id in runs])
     attempts = {as_uuid(row["run_id"]): row for row in rows}
     answers: dict[int, str | MilepostError] = {}
     ended: dict[int, Ended] = {}
-    for run_id, (index, (session, request)) in zip(run_ids, requests.items(), strict=True):
+    for run_id, (index, (session, request)) in zip(numbers, requests.items(), strict=True):
         run, attempt = runs.get(run_id), attempts.get(run_id)
-        answer = _refused(run, attempt, session, request.fence)
+        answer = busy.get(run_id) or _refused(run, attempt, session, request.fence)
         if answer is not None:
             answers[index] = answer
         elif request.outcome == "suspended":

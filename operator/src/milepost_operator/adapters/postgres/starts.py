@@ -3,14 +3,15 @@
 Lock order: runs, then heads, each in the order of their ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
+from uuid import UUID
 
 import orjson
 
 from milepost.wire.pod import Cause, OnChange, ResolvedWait, Start
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
-from milepost_operator.adapters.postgres.endings import retry_of
+from milepost_operator.adapters.postgres.endings import lock_runs, retry_of
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import resolved_waits
 from milepost_operator.domain.errors import ForbiddenError, GoneError, MilepostError
@@ -18,16 +19,22 @@ from milepost_operator.domain.runs import PodSession, Timeouts
 
 
 async def start_attempts(
-    db: Database, connection: Connection, sessions: Sequence[PodSession]
+    db: Database, connection: Connection, sessions: Sequence[PodSession], *, wait: bool = True
 ) -> list[Start | MilepostError]:
-    """Start the attempts that these pods are for, or give them again; per pod its start or why not."""
+    """Start the attempts that these pods are for, or give them again; per pod its start or why not.
+
+    Not `wait`: a run that somebody has locked is BusyError.
+    """
     rows = await connection.fetch(Q["pods_to_start"], db.cluster, [session.pod_id for session in sessions])
     known = {row["pod_id"]: row for row in rows}
     pods = [_own_pod(session, known.get(session.pod_id)) for session in sessions]
     run_ids = [pod["run_id"] for pod in pods if not isinstance(pod, MilepostError)]
-    runs = {row["run_id"]: row for row in await connection.fetch(Q["lock_runs"], run_ids)}
-    facts = {row["run_id"]: row for row in await connection.fetch(Q["start_facts"], run_ids)}
-    answers = [pod if isinstance(pod, MilepostError) else _its_attempt(pod, runs, facts) for pod in pods]
+    runs, busy = await lock_runs(connection, run_ids, wait=wait)
+    facts = {row["run_id"]: row for row in await connection.fetch(Q["start_facts"], list(runs))}
+    answers = [
+        pod if isinstance(pod, MilepostError) else busy.get(pod["run_id"]) or _its_attempt(pod, runs, facts)
+        for pod in pods
+    ]
     starting = [answer for answer in answers if not isinstance(answer, MilepostError)]
     if not starting:
         return [answer for answer in answers if isinstance(answer, MilepostError)]
@@ -61,7 +68,7 @@ def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:
     return pod
 
 
-def _its_attempt(pod: Row, runs: dict[object, Row], facts: dict[object, Row]) -> Row | MilepostError:
+def _its_attempt(pod: Row, runs: Mapping[UUID, Row], facts: Mapping[UUID, Row]) -> Row | MilepostError:
     """What its attempt needs to know, if that is still the run's."""
     run = runs.get(pod["run_id"])
     if run is None or run["attempt"] != pod["attempt"]:

@@ -37,13 +37,3 @@ create table stream_chunks (
 alter table run_heads
     add column stream_position bigint not null default 0,
     add column stream_bytes bigint not null default 0;
-
--- With their run, as its head goes.
-create function delete_chunks() returns trigger language plpgsql as $$
-begin
-    delete from stream_chunks c using gone g where c.run_id = g.run_id;
-    return null;
-end
-$$;
-create trigger delete_chunks after delete on runs referencing old table as gone
-    for each statement execute function delete_chunks();

@@ -191,6 +191,14 @@ select * from runs where run_id = $1 for no key update;
 select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
 from runs where run_id = any($1) order by run_id for no key update;
 
+-- name: lock_free_runs
+-- As lock_runs; one that somebody else has locked is left out instead of waited for.
+select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+from runs where run_id = any($1) order by run_id for no key update skip locked;
+
+-- name: runs_there
+select run_id from runs where run_id = any($1);
+
 -- name: run_of_cr
 -- A deleted CR: the run it was made for or shows.
 select run_id, state, intent_uid, cr_uid from runs

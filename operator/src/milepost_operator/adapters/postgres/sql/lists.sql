@@ -13,8 +13,10 @@ with recursive found as (
 select namespace from found where namespace is not null;
 
 -- name: summaries
--- The rows of a page, under their names in JSON (api.views.RunSummaryOut). What only some have is looked up for those:
--- the pod while it is at work, the resume of later attempts. $3: attempts of a run that knows no policy yet.
+-- The rows of a page as one JSON array, under their names there (api.views.RunSummaryOut): to hand on rows, each column a
+-- value of its own, costs both ends more than the search. What only some have is looked up for those: the pod while it is
+-- at work, the resume of later attempts. $3: attempts of a run that knows no policy yet.
+select coalesce(json_agg(run), '[]') as shown from (
 select r.run_id::text as id, r.name, r.namespace, r.task, r.queue, r.state, r.reason, r.message, r.attempt,
        r.attempts_counted as "attemptsCounted", coalesce((r.retry ->> 'max_attempts')::int, $3) as "maxAttempts", r.version,
        r.origin, r.origin_run::text as "originRun", r.origin_seq as "originSeq", r.tags, r.idempotency_key as "idempotencyKey",
@@ -28,7 +30,8 @@ join runs r on r.run_id = page.run_id
 left join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = case when r.attempt > 1 then r.run_id end and a.attempt = r.attempt
 left join pods p on p.pod_id = h.pod_id
-order by page.place;
+order by page.place
+) run;
 
 -- name: last_records
 select seq, kind, key, bytes, created_at from records
