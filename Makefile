@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# A file of tests at a time; each worker has a Postgres and an API server of its own.
-WORKERS := -n logical --maxprocesses 4 --dist loadfile
+# A file of tests at a time, in their order: the long ones have few tests. Each worker has a Postgres and an API server.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from e2e.cluster.binaries import kube_programs
 from tests import apiserver
 from tests.seeds import EXPLORE, SEED
 
+# structlog's own way shows all locals of each frame: seconds of a busy machine for each error that a test provokes
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 os.environ["MILEPOST_TEST_SEED"] = str(SEED)  # the workers of a session have the same
 # A busy machine is no bug in the code under test: examples are bounded in number, not in time.
 settings.register_profile("milepost", deadline=None, derandomize=not EXPLORE)

@@ -58,7 +58,7 @@ def test_processes_die_at_their_writes(lab: Lab, images: Mapping[str, BuiltImage
 RECORD = "json_build_object('kind', kind, 'key', key, 'value', value, 'failed', failed) order by seq"
 OUTCOMES = f"""
 select run_id, state, result, (select count(*) from attempts a where a.run_id = r.run_id) attempts,
-  (select coalesce(json_agg({RECORD}), '[]'::json) from records c where c.run_id = r.run_id) records
+  (select coalesce(json_agg({RECORD}), '[]'::json) from record_values c where c.run_id = r.run_id) records
 from runs r where namespace = {{}} order by name
 """
 

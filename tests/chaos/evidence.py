@@ -27,7 +27,7 @@ async def collect(home: Path, connection: "asyncpg.Connection[asyncpg.Record]") 
     for entry in audit:
         entry["detail"] = json.loads(entry["detail"]) if entry["detail"] else {}
     records: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    query = "select run_id::text, seq, kind, key, attempt, write_id, value::text from milepost.records"
+    query = "select run_id::text, seq, kind, key, attempt, write_id, value::text from milepost.record_values"
     for row in await _rows(connection, query):
         records[row["run_id"]].append(row)
     pods = await _rows(

@@ -186,7 +186,7 @@ class Cluster:
         run = await self._store.get_run(NS, case.run_id)
         case.state, case.result = run.state, run.result
         rows = await self._store._db.fetch(
-            "select kind, key, value::text as value, failed from records where run_id = $1::text::uuid order by seq",
+            "select kind, key, value::text, failed from record_values where run_id = $1::text::uuid order by seq",
             case.run_id,
         )
         case.steps = {r["key"]: (r["value"], r["failed"]) for r in rows if r["kind"] == "step"}

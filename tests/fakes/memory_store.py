@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 
+from milepost.wire.delta import MAX_DEPTH, loaded, spliced
 from milepost.wire.pod import (
     Fence,
     HeartbeatAnswer,
@@ -31,6 +32,7 @@ from milepost_operator.domain.errors import (
     GoneError,
     MilepostError,
     NotFoundError,
+    RunLimitError,
     TooLargeError,
     UnavailableError,
 )
@@ -90,6 +92,7 @@ class MemoryStore:
         self.settles: list[SettleRequest] = []
         self.queues: dict[tuple[str, str], QueueView] = {}
         self.bumped: list[UUID] = []
+        self.max_run_records = 20_000
         self.down = False
         self.max_stream_bytes = 16_777_216
         self.commits = 0
@@ -322,9 +325,11 @@ class MemoryStore:
         if error:
             raise error
 
-    async def records(self, fence: Fence, after: int) -> AsyncIterator[Record]:
-        for record in self.runs[UUID(fence.run_id)].records:
-            if record.seq > after:
+    async def records(self, fence: Fence, after: int, *, newest: bool = False) -> AsyncIterator[Record]:
+        kept = self.runs[UUID(fence.run_id)].records
+        last = {record.key: record.seq for record in kept if record.kind == "checkpoint"}
+        for record in kept:
+            if record.seq > after and (record.kind == "step" or not newest or last[record.key] == record.seq):
                 yield record
 
     async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
@@ -441,9 +446,17 @@ class MemoryStore:
                 continue
             if write.kind == "step" and any((r.kind, r.key) == ("step", write.key) for r in run.records):
                 return ConflictError("step-exists", f"step {write.key!r} is recorded already")
+            base = next((r for r in run.records if r.seq == write.base), None)
+            if write.delta is not None and (base is None or base.depth == MAX_DEPTH):
+                return ConflictError("unknown-base", "send it whole")
+            value, depth = write.value, 0
+            if write.delta is not None and base is not None:
+                value, depth = spliced(base.value, loaded(write.delta)), base.depth + 1
             seq = len(run.records) + 1
+            if seq > self.max_run_records:
+                raise RunLimitError("records.maxCount", self.max_run_records, write.key, "too many records")
             record = Record(
-                seq, write.kind, write.key, write.value, write.types, write.fingerprint, attempt, write.failed
+                seq, write.kind, write.key, value, write.types, write.fingerprint, attempt, write.failed, depth
             )
             run.records.append(record)
             run.write_ids[write.write_id] = seq

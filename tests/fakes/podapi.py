@@ -11,6 +11,7 @@ from typing import Literal
 
 from milepost.net.messages import ProblemError, Request, Response, compact
 from milepost.net.server import Budget, ServerConnection
+from milepost.wire.delta import loaded, spliced
 
 Fault = Literal["drop-before", "drop-after"] | int
 """Lose the request, lose the answer after the commit, or answer with this status."""
@@ -31,6 +32,7 @@ class Stored:
     attempt: int
     write_id: str
     failed: bool = False
+    depth: int = 0
 
     def line(self) -> bytes:
         members = {k: v for k, v in vars(self).items() if k != "write_id"}
@@ -61,6 +63,8 @@ class FakeApi:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     valid: set[str] = field(default_factory=set)
     port: int = 0
+    deltas: list[str] = field(default_factory=list)
+    refuses_deltas: bool = False
 
     def values(self, kind: str = "step") -> dict[str, object]:
         """Give what is recorded, by key."""
@@ -139,7 +143,9 @@ class FakeApi:
         if request.method == "GET":
             fence = request.query
             self._check(fence["run_id"], int(fence["attempt"]), int(fence["token"]))
-            return self._newest(request) if route.endswith("/newest") else self._list(int(fence["after"]))
+            if route.endswith("/newest"):
+                return self._newest(request)
+            return self._list(int(fence["after"]), newest=fence.get("newest") == "true")
         body = json.loads(request.body)
         fence = body["fence"]
         if route == "/settle":
@@ -191,8 +197,20 @@ class FakeApi:
             if write["kind"] == "step" and (old.kind, old.key) == ("step", write["key"]):
                 raise ProblemError(409, "step-exists", f"{old.key} is recorded")
         seq = len(self.records) + 1
-        self.records.append(Stored(seq=seq, attempt=self.attempt, **write))
+        self.records.append(Stored(seq=seq, attempt=self.attempt, **self._whole(write)))
         return seq
+
+    def _whole(self, write: dict) -> dict:
+        if "delta" not in write:
+            return write
+        self.deltas.append(write["delta"])
+        seq = write.pop("base")
+        base = next((r for r in self.records if r.seq == seq), None)
+        if base is None or self.refuses_deltas:
+            raise ProblemError(409, "unknown-base", "send it whole")
+        whole = spliced(base.value, loaded(write.pop("delta")))
+        assert len(whole.encode()) == write.pop("size")
+        return write | {"value": whole, "depth": base.depth + 1}
 
     def _tell(self, chunk: dict) -> int:
         known = [told["write_id"] for told in self.chunks]
@@ -218,9 +236,12 @@ class FakeApi:
                 return Response(200, record.line())
         raise ProblemError(404, "no-record", "none")
 
-    def _list(self, after: int) -> Response:
+    def _list(self, after: int, *, newest: bool) -> Response:
+        last = {r.key: r.seq for r in self.records if r.kind == "checkpoint"}
+        told = [r for r in self.records if r.kind == "step" or not newest or last[r.key] == r.seq]
+
         async def lines() -> AsyncIterator[bytes]:
-            for count, record in enumerate(r for r in self.records if r.seq > after):
+            for count, record in enumerate(r for r in told if r.seq > after):
                 if count == self.break_records_after:
                     self.break_records_after = None
                     raise Dropped

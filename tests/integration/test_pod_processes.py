@@ -1,6 +1,7 @@
 """The whole path of a record: task, runner, sidecar, api and Postgres, each the true one."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -76,3 +77,39 @@ async def test_a_crashed_task_resumes_in_the_next_pod(store: PostgresStore, port
     assert (run.state, run.result) == (
         "succeeded", '{"top":3,"resumed_at":5,"attempt":2,"cause":"retry"}',
     )  # fmt: skip
+
+
+GROWING = """
+import os
+from milepost import Context, RunLimitError, task
+
+@task
+async def main(ctx: Context):
+    history = await ctx.restore("history", [])
+    for n in range(len(history), 20):
+        history.append({"turn": n, "text": f"it was the {n}th é " * 20})
+        await ctx.checkpoint("history", history)
+        if n == 9 and ctx.run.attempt == 1:
+            os._exit(9)
+    try:
+        await ctx.step("one too many", lambda: 1)
+    except RunLimitError as error:
+        return [error.limit, error.most, error.key, len(history)]
+"""
+
+
+async def test_a_history_that_grows_is_kept_as_deltas_over_attempts_up_to_the_run_s_limit(
+    store: PostgresStore, port: int, tmp_path: Path
+):
+    await apply_task(store, shape={"source": {"inline": GROWING}}, record_limits={"max_count": 20})
+    created = await trigger(store)
+    assert (await run_pod(store, port, tmp_path / "one"))[0] == 70
+    code, log = await run_pod(store, port, tmp_path / "two")
+    assert code == 0, log
+    run = await store.get_run(NS, str(created.run_id))
+    assert (run.state, run.result) == ("succeeded", '["records.maxCount",20,"history",20]')
+    rows = await store._db.fetch("select attempt, depth, kept_bytes, value::text from record_values order by seq")
+    assert [row["depth"] for row in rows] == list(range(20)), "the second attempt went on from what it read"
+    assert [row["attempt"] for row in rows] == [1] * 10 + [2] * 10
+    assert max(row["kept_bytes"] for row in rows) < 600
+    assert [len(json.loads(row["value"])) for row in rows] == list(range(1, 21))

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     """Their records, which a retry resumes from."""
     retention_records_failure_seconds: int = Field(default=2_592_000, ge=60)
 
+    max_run_records: int = Field(default=20_000, ge=1)
+    """Records of one run, where its Task says nothing; and the bytes that are kept of them."""
+    max_run_records_bytes: int = Field(default=268_435_456, ge=1024)
     max_record_bytes: int = Field(default=1_048_576, ge=1024)
     max_result_bytes: int = Field(default=1_048_576, ge=1024)
     max_stream_bytes: int = Field(default=16_777_216, ge=1024)

@@ -43,6 +43,21 @@ class RecordTooLargeError(MilepostError):
         self.path = path
 
 
+class RunLimitError(MilepostError):
+    """The run would have more records than its Task allows (`spec.records`). Nothing more is recorded.
+
+    `limit`: records.maxCount or records.maxBytes; `most`: its value. `key`: of what most of the records are.
+    """
+
+    retryable = False
+
+    def __init__(self, detail: str, limit: str, most: int, key: str) -> None:
+        super().__init__(detail)
+        self.limit = limit
+        self.most = most
+        self.key = key
+
+
 class StreamFullError(MilepostError):
     """The run has told as much by `ctx.stream` as it may."""
 

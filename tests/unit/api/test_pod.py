@@ -29,6 +29,7 @@ async def test_a_record_is_kept_to_the_byte_and_read_back(bench: Bench) -> None:
         "fingerprint": "f",
         "attempt": 1,
         "failed": False,
+        "depth": 0,
     }
     assert (await sidecar.get("records", after=2)).text == ""
     assert (await sidecar.get("records/newest", kind="step", key="one")).json()["value"] == value
@@ -70,8 +71,8 @@ async def test_an_error_before_the_first_record_is_told_and_one_after_it_breaks_
     run.records.extend(Record(i, "step", f"k{i}", '"' + "x" * 70_000 + '"') for i in range(1, 3))
     real = bench.store.records
 
-    async def broken(fence, after):
-        async for record in real(fence, after):
+    async def broken(fence, after, *, newest):
+        async for record in real(fence, after, newest=newest):
             yield record
             raise UnavailableError("the database went away")
 

@@ -41,8 +41,8 @@ async def test_a_stream_that_breaks_does_not_look_complete(served: Bench) -> Non
     assert (await sidecar.get("records", after=0)).text.count("\n") == 2
     real = served.store.records
 
-    async def broken(fence, after):
-        async for record in real(fence, after):
+    async def broken(fence, after, *, newest):
+        async for record in real(fence, after, newest=newest):
             yield record
             raise RuntimeError("a bug")
 

@@ -55,6 +55,7 @@ RUNS = {
         {"url": "https://example.org"}, {"words": 1},
     ),
     "docs/authoring.md import": Told({"batches": lambda: [1, 2, 3], "load": _nothing}, None, 3),
+    "docs/values.md chat": Told({}, {"turns": 3}, 3),
     "docs/retries.md report": Told({}, {"url": "data:text/plain,one%20two%20three"}, 3),
     "docs/retries.md sync": Told({}, None, None),
     "docs/retries.md order": Told({}, {"order": "pen"}, "pen"),

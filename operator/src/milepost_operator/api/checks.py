@@ -5,6 +5,7 @@ import math
 import re
 from typing import Final
 
+from milepost.wire.delta import loaded
 from milepost.wire.pod import (
     MAX_KEY_BYTES,
     MAX_WRITE_ID_CHARS,
@@ -15,7 +16,7 @@ from milepost.wire.pod import (
     SettleRequest,
 )
 from milepost.wire.values import INT_MAX
-from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.domain.errors import InvalidInputError, TooLargeError
 from milepost_operator.domain.suspension import require_waits
 
 MAX_RECORDS: Final = 256
@@ -50,6 +51,23 @@ def require_record(record: RecordWrite, path: str) -> None:
     if record.fingerprint is not None and len(record.fingerprint) > MAX_FINGERPRINT_CHARS:
         message = f"a fingerprint has at most {MAX_FINGERPRINT_CHARS} characters"
         raise InvalidInputError("invalid-field", message, f"{path}.fingerprint")
+
+
+def require_delta(record: RecordWrite, limit: int, path: str) -> None:
+    """Raise InvalidInputError for a delta that gives no value. What it is made on is the store's to say."""
+    if record.delta is None:
+        if record.base is not None or record.size is not None:
+            raise InvalidInputError("missing-field", "base and size go with a delta", f"{path}.delta")
+        return
+    if record.value or record.base is None or record.size is None or not 1 <= record.base <= INT_MAX:
+        raise InvalidInputError("invalid-field", "a delta goes with a base and a size, not with a value", path)
+    if not 0 < record.size <= limit:
+        message = f"the value of {record.key!r} has {record.size} bytes; the limit is {limit}"
+        raise TooLargeError("record-too-large", message, f"{path}.size")
+    try:
+        loaded(record.delta)
+    except ValueError as error:
+        raise InvalidInputError("invalid-field", str(error), f"{path}.delta") from error
 
 
 def require_write_id(write_id: str, path: str) -> None:

@@ -154,10 +154,12 @@ class PodApi:
         size = 0
         for index, record in enumerate(asked.records):
             checks.require_record(record, f"$.records[{index}]")
-            await require_value(record.value, limit, "record-too-large", f"the value of {record.key!r}")
+            checks.require_delta(record, limit, f"$.records[{index}]")
+            text = record.value if record.delta is None else record.delta
+            await require_value(text, limit, "record-too-large", f"the value of {record.key!r}")
             if record.types is not None:
                 await require_value(record.types, limit, "record-too-large", f"the types of {record.key!r}")
-            size += len(record.value)
+            size += len(text)
         seqs = await self._append.submit((session, asked), records=len(asked.records), size=len(body))
         for record in asked.records:
             self._metrics.records.labels(record.kind).inc()
@@ -166,9 +168,9 @@ class PodApi:
 
     async def records(self, request: Request) -> Response:
         session, fence = session_of(request), _fence(request)
-        after = _integer(request, "after", "0")
+        after, newest = _integer(request, "after", "0"), request.query_params.get("newest") == "true"
         await self._store.check_fence(session, fence)
-        lines = _chunks(self._store.records(fence, after))
+        lines = _chunks(self._store.records(fence, after, newest=newest))
         first = await anext(lines, b"")  # errors before the first line are still told as such
         return StreamingResponse(_rest(first, lines), media_type="application/x-ndjson")
 

@@ -17,6 +17,7 @@ from milepost_operator.domain.errors import (
     MilepostError,
     NotFoundError,
     OverloadedError,
+    RunLimitError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -73,7 +74,10 @@ def described(error: Exception) -> tuple[int, dict[str, object], dict[str, str]]
     elif isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     path = error.path if isinstance(error, InvalidInputError) else None
-    return status, _body(status, error.code, str(error), path), headers
+    body = _body(status, error.code, str(error), path)
+    if isinstance(error, RunLimitError):
+        body |= {"limit": error.limit, "most": error.most, "key": error.key}
+    return status, body, headers
 
 
 def status_of(error: Exception) -> int:

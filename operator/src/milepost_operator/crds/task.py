@@ -92,6 +92,15 @@ class Retention(Model):
     """Records of runs that ended otherwise; 2592000 (30 days)."""
 
 
+class RecordLimits(Model):
+    """What one run may record; what is not set is as the installation says. More is refused, which fails the run."""
+
+    max_count: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Records (steps, and versions of checkpoints); 20000."""
+    max_bytes: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] | None = None
+    """Bytes of what is kept of them: of a value that grows, its first version and what came to it; 268435456."""
+
+
 class TaskSpec(Model):
     """Exactly one of image and source says what code there is; entrypoint or command says what of it runs."""
 
@@ -142,6 +151,8 @@ class TaskSpec(Model):
     on_change: Literal["fail", "hold", "accept"] | None = None
     """What becomes of a run whose code does not fit its records any more: it fails, it is held for a decision through
     the API, or it goes on with records found by their keys alone; fail."""
+    records: RecordLimits | None = None
+    """What one run may record; taken anew by each attempt."""
     versioning: Literal["pinned", "latest"] | None = None
     """Which version the next attempts of a run take after this Task changed: the one that the run began with, or the
     latest; pinned."""

@@ -58,6 +58,24 @@ class BusyError(MilepostError):
     code = "busy"
 
 
+class DamagedError(MilepostError):
+    """What is kept of a record does not give what was written: a bug, or a sidecar that lied."""
+
+    code = "record-damaged"
+
+
+class RunLimitError(TooLargeError):
+    """A run would have more records than its Task allows. `limit`: records.maxCount or records.maxBytes, and `most` of
+    it; `key`: of what most of it is.
+    """
+
+    def __init__(self, limit: str, most: int, key: str, message: str) -> None:
+        super().__init__("run-limit", message)
+        self.limit = limit
+        self.most = most
+        self.key = key
+
+
 class UnavailableError(MilepostError):
     """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
 

@@ -76,3 +76,8 @@ def breaker_policy(spec: QueueSpec) -> breaker.Policy | None:
 def retention_of(spec: TaskSpec) -> dict[str, int]:
     """What it says of retention, by the names of crds.task.Retention."""
     return spec.retention.model_dump(exclude_none=True) if spec.retention else {}
+
+
+def record_limits_of(spec: TaskSpec) -> dict[str, int]:
+    """What it says of a run's records, by the names of crds.task.RecordLimits."""
+    return spec.records.model_dump(exclude_none=True) if spec.records else {}

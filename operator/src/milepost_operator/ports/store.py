@@ -127,8 +127,10 @@ class PodStore(Protocol):
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
         """ForbiddenError for another pod's attempt, ConflictError `fenced`/`settled`."""
 
-    def records(self, fence: Fence, after: int) -> AsyncIterator[Record]:
-        """Stream the records with seq > after in commit order, without holding them all."""
+    def records(self, fence: Fence, after: int, *, newest: bool = False) -> AsyncIterator[Record]:
+        """Stream the records with seq > after in commit order, without holding them all. `newest`: of a checkpoint
+        only the newest version.
+        """
 
     async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
         """The newest version of a checkpoint, or a step's record."""
@@ -136,7 +138,9 @@ class PodStore(Protocol):
     async def append(
         self, requests: Sequence[tuple[PodSession, RecordsRequest]]
     ) -> Sequence[list[int] | MilepostError]:
-        """Commit many sidecars' records in one statement; per request its seqs or why not."""
+        """Commit many sidecars' records in one statement; per request its seqs or why not: ForbiddenError,
+        ConflictError `fenced`, `settled`, `step-exists`, `unknown-base`, or RunLimitError.
+        """
 
     async def beat(
         self,

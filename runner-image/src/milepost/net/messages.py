@@ -2,6 +2,7 @@
 
 import json
 import os
+from binascii import b2a_base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -106,5 +107,5 @@ def jitter() -> float:
 
 
 def unique_id() -> str:
-    """Return a string no other writer uses."""
-    return os.urandom(12).hex()
+    """Return a string no other writer to the same run uses. Short: it is kept with each record."""
+    return b2a_base64(os.urandom(9), newline=False).decode()

@@ -10,6 +10,7 @@ from milepost.errors import (
     NotRecordableError,
     ProtocolError,
     RecordTooLargeError,
+    RunLimitError,
     SettledError,
     SidecarLostError,
     StreamFullError,
@@ -72,6 +73,9 @@ def refusal(reply: Reply) -> MilepostError:
         return FencedError(detail)
     if code == "settled":
         return SettledError(detail, str(problem.get("state", "")))
+    if code == "run-limit":
+        most, named = problem.get("most"), [str(problem.get(name, "")) for name in ("limit", "key")]
+        return RunLimitError(detail, named[0], most if isinstance(most, int) else 0, named[1])
     if code == "stream-full":
         return StreamFullError(detail)
     if reply.status == 413:  # noqa: PLR2004

@@ -7,6 +7,7 @@ import signal
 from typing import Final
 
 from milepost.net.server import Budget, ServerConnection
+from milepost.sidecar.bases import Bases
 from milepost.sidecar.decode import BadAnswerError, build_start
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
@@ -35,9 +36,10 @@ class Sidecar:
         self._settings = settings
         self.state = AttemptState()
         self._api = Api(settings, self.state.stopped)
-        self._forwarder = Forwarder(self._api, self.state)
+        bases = Bases()
+        self._forwarder = Forwarder(self._api, self.state, bases)
         self._settler = Settler(self._api, self.state, self._forwarder)
-        self._routes = Routes(self.state, self._forwarder, Reader(self._api, self.state), self._settler)
+        self._routes = Routes(self.state, self._forwarder, Reader(self._api, self.state, bases), self._settler)
         self._budget = Budget(SPOOL_BYTES)
 
     async def run(self, leave: asyncio.Event) -> None:

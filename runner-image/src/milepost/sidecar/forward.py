@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Final
 
 from milepost.net.messages import ProblemError, Reply, compact
+from milepost.sidecar.bases import Bases
 from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
 from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
@@ -19,6 +20,7 @@ BATCH_BYTES: Final = 1024 * 1024
 OK: Final = 200
 FENCED_CODES: Final = frozenset({"fenced", "settled"})
 _MEMBERS: Final = tuple(f.name for f in fields(RecordWrite))
+_WHOLE: Final = tuple(name for name in _MEMBERS if name not in {"delta", "base", "size"})
 
 
 @dataclass(slots=True)
@@ -36,9 +38,10 @@ class Waiting:
 class Forwarder:
     """One request at a time, so that records commit in the order in which they came."""
 
-    def __init__(self, api: Api, state: AttemptState) -> None:
+    def __init__(self, api: Api, state: AttemptState, bases: Bases) -> None:
         self._api = api
         self._state = state
+        self._bases = bases
         self._queue: deque[Waiting] = deque()
         self._by_id: dict[str, Waiting] = {}
         self._more = asyncio.Event()
@@ -99,10 +102,11 @@ class Forwarder:
 
     async def _forward(self, batch: list[Waiting]) -> None:
         error: ProblemError
+        sent = [self._as_sent(waiting.write) for waiting in batch]
         try:
-            reply = await self._send(batch)
+            reply = await self._send(sent)
             if reply.status == OK:
-                self._committed(batch, build(RecordsAnswer, reply.json()).seqs)
+                self._committed(batch, sent, build(RecordsAnswer, reply.json()).seqs)
                 return
             error = await refusal(reply, self._state)
         except (StoppedError, SessionRefusedError) as stop:
@@ -111,6 +115,11 @@ class Forwarder:
         except (BadAnswerError, ValueError) as bad:
             log("bad-answer", route="/records", error=str(bad))
             error = ProblemError(502, "bad-answer", f"the api answered against the protocol: {bad}")
+        if error.code != "fenced" and any(write.delta is not None for write in sent):
+            for waiting in batch:  # perhaps it can't be put together there: once more, in full
+                self._bases.forget(waiting.write)
+            await self._forward(batch)
+            return
         if len(batch) > 1 and error.code != "fenced":
             for waiting in batch:  # the fault of one is not that of the others
                 await self._forward([waiting])
@@ -118,16 +127,22 @@ class Forwarder:
         for waiting in batch:
             self._fail(waiting, error)
 
-    async def _send(self, batch: list[Waiting]) -> Reply:
+    def _as_sent(self, write: RecordWrite) -> RecordWrite:
+        return self._bases.shortened(write) if self._state.running().deltas else write
+
+    async def _send(self, sent: list[RecordWrite]) -> Reply:
         if self._state.stopped.is_set():
             raise StoppedError
-        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(w.write) for w in batch]}
+        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(write) for write in sent]}
         return await self._api.call("POST", "/records", compact(body))
 
-    def _committed(self, batch: list[Waiting], seqs: list[int]) -> None:
+    def _committed(self, batch: list[Waiting], sent: list[RecordWrite], seqs: list[int]) -> None:
         if len(seqs) != len(batch):
             raise BadAnswerError(f"{len(seqs)} sequence numbers for {len(batch)} records")
-        for waiting, seq in zip(batch, seqs, strict=True):
+        start = self._state.running()
+        for waiting, write, seq in zip(batch, sent, seqs, strict=True):
+            if start.deltas:
+                self._bases.committed(waiting.write, write, seq, start.last_seq)
             self._by_id.pop(waiting.write.write_id, None)
             for answer in waiting.open():
                 answer.set_result(seq)
@@ -139,7 +154,9 @@ class Forwarder:
 
 
 def _members(write: RecordWrite) -> dict[str, JSON]:
-    return {name: getattr(write, name) for name in _MEMBERS}
+    if write.delta is None:
+        return {name: getattr(write, name) for name in _WHOLE}
+    return {name: getattr(write, name) for name in _MEMBERS if name != "value"}
 
 
 async def refusal(reply: Reply, state: AttemptState) -> ProblemError:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from milepost.net.messages import ProblemError, Reply, Response, TransportError, compact, jitter
+from milepost.sidecar.bases import Bases
 from milepost.sidecar.forward import refusal
 from milepost.sidecar.log import log
 from milepost.sidecar.session import LAST_BACKOFF, PASSING, Api
@@ -25,9 +26,10 @@ LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 class Reader:
     """Answers the reads of the local protocol from the api."""
 
-    def __init__(self, api: Api, state: AttemptState) -> None:
+    def __init__(self, api: Api, state: AttemptState, bases: Bases) -> None:
         self._api = api
         self._state = state
+        self._bases = bases
 
     async def newest(self, kind: RecordKind, key: str) -> Response:
         """Give the newest record of a key: its value as the body. Raises ProblemError 404 if there is none."""
@@ -37,10 +39,16 @@ class Reader:
             raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
         if reply.status != OK:
             raise await refusal(reply, self._state)
-        return newest_response(json.loads(reply.body))
+        record = json.loads(reply.body)
+        self._remember(record)
+        return newest_response(record)
+
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        if self._state.running().deltas:
+            self._bases.read(record)
 
     async def all_after(self, after: int) -> Response:
-        """Give all records after a commit sequence, as a stream of lines."""
+        """Give all records after a commit sequence, of checkpoints the newest version, as a stream of lines."""
         reply, chunks = await self._open(after)
         if reply.status != OK:
             body = b"".join([chunk async for chunk in chunks])
@@ -48,7 +56,7 @@ class Reader:
         return Response(OK, content_type="application/x-ndjson", stream=self._lines(after, chunks))
 
     async def _open(self, after: int) -> tuple[Reply, AsyncIterator[bytes]]:
-        query = urlencode({**asdict(self._state.fence), "after": after})
+        query = urlencode({**asdict(self._state.fence), "after": after, "newest": "true"})
         pause = RETRY_SECONDS
         while True:
             self._state.check_open()
@@ -70,9 +78,11 @@ class Reader:
         while True:
             try:
                 async for line in _split(chunks):
-                    seq, text = local_line(line)
-                    yield text
-                    after = seq
+                    # the value is put in as the text it is: decoding it would cost memory and change how it is written
+                    record = json.loads(line)
+                    self._remember(record)
+                    yield local_line(record)
+                    after = int(record["seq"])
             except TransportError as error:
                 log("records-broke-off", after=after, error=str(error))
             else:
@@ -108,9 +118,7 @@ async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(rest)
 
 
-def local_line(line: bytes) -> tuple[int, bytes]:
-    """Make a line of the api one of ours; its commit sequence comes first."""
-    # the value is put in as the text it is: decoding it would cost memory and change how it is written
-    record = json.loads(line)
-    value = record.pop("value").translate(LINE_BREAKS)
-    return int(record["seq"]), b'%b,"value":%b}\n' % (compact(record)[:-1], value.encode())
+def local_line(record: Mapping[str, Any]) -> bytes:
+    """Make a record of the api a line of ours: what its value is made of is not the task's to know."""
+    told = {name: part for name, part in record.items() if name not in {"value", "depth"}}
+    return b'%b,"value":%b}\n' % (compact(told)[:-1], record["value"].translate(LINE_BREAKS).encode())

@@ -1,11 +1,13 @@
 """The sidecar and what stands behind it, in memory: the routes are the sidecar's own, the rows are a list."""
 
-from collections.abc import Callable, Coroutine
+import re
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
-from milepost.net.messages import Headers, ProblemError, Reply, Request, Response, compact
+from milepost.net.messages import Headers, ProblemError, Reply, Request, Response
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.records import Reader, local_line, newest_response
 from milepost.sidecar.routes import Routes
@@ -89,11 +91,12 @@ class MemorySidecar:
         """Keep a record; its commit sequence. Raises ProblemError."""
         self.check_live()
         for old in self._rows.records:
-            if old.write.write_id == write.write_id:
+            if _again(write, old.write):
                 return old.seq
             if write.kind == old.write.kind == "step" and old.key == write.key:
                 detail = f"step {write.key!r} is recorded already: the first record counts"
                 raise ProblemError(409, "step-exists", detail)
+        self._check_limits(write)
         self.numbers += 1
         record = StoredRecord(len(self._rows.records) + 1, self.state.running().attempt, write)
         if self._tell_before is not None:
@@ -102,6 +105,13 @@ class MemorySidecar:
         if self._tell_after is not None:
             self._tell_after(self.numbers, record)
         return record.seq
+
+    def _check_limits(self, write: RecordWrite) -> None:
+        start, kept = self.state.running(), [*(record.write for record in self._rows.records), write]
+        if start.max_records and len(kept) > start.max_records:
+            raise _over("maxCount", "records", start.max_records, kept)
+        if start.max_records_bytes and sum(_size(one) for one in kept) > start.max_records_bytes:
+            raise _over("maxBytes", "bytes of records", start.max_records_bytes, kept)
 
     def tell(self, write: ChunkWrite) -> int:
         """Keep a part of the stream; its position. Raises ProblemError."""
@@ -147,7 +157,12 @@ class _Reader(Reader):
 
     async def all_after(self, after: int) -> Response:
         self._sidecar.check_live()
-        lines = b"".join(local_line(compact(_told(record)))[1] for record in self._rows.records if record.seq > after)
+        newest = {record.key: record.seq for record in self._rows.records if record.write.kind == "checkpoint"}
+        lines = b"".join(
+            local_line(_told(record))
+            for record in self._rows.records
+            if record.seq > after and (record.write.kind == "step" or newest[record.key] == record.seq)
+        )
         return Response(200, lines, content_type="application/x-ndjson")
 
 
@@ -170,9 +185,30 @@ class _Settler(Settler):
         return state
 
 
+def _again(write: RecordWrite, old: RecordWrite) -> bool:
+    """Whether the write is that one, sent again. The versions of a checkpoint are told apart by this alone."""
+    same = write.write_id == old.write_id and write.kind == old.kind
+    return same and (write.kind == "checkpoint" or write.key == old.key)
+
+
+def _size(write: RecordWrite) -> int:
+    return len(write.value.encode())
+
+
+def _over(limit: str, what: str, most: int, writes: Sequence[RecordWrite]) -> ProblemError:
+    sizes: Counter[str] = Counter()
+    for write in writes:
+        sizes[re.sub("#[0-9]+$", "", write.key)] += 1 if limit == "maxCount" else _size(write)
+    ((key, size),) = sizes.most_common(1)
+    detail = f"a run of this Task may have {most} {what} (records.{limit}); most of them are of {key!r}: {size}"
+    members: dict[str, JSON] = {"limit": f"records.{limit}", "most": most, "key": key}
+    return ProblemError(413, "run-limit", detail, members=members)
+
+
 def _told(record: StoredRecord) -> dict[str, JSON]:
     """The record as the api tells it."""
-    return asdict(record.write) | {"seq": record.seq, "attempt": record.attempt}
+    told = {name: part for name, part in asdict(record.write).items() if name not in {"delta", "base", "size"}}
+    return told | {"seq": record.seq, "attempt": record.attempt}
 
 
 def _now(work: Coroutine[object, object, T]) -> T:

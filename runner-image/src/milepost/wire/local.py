@@ -5,7 +5,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | route | body | answer |
 |---|---|---|
 | GET /v1/attempt | – | 200 Start less `token`, as JSON, `input` a JSON value; waits until the attempt has started |
-| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value |
+| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value; of a checkpoint the newest version |
 | GET /v1/checkpoints/KEY | – | 200 the newest value, header Milepost-Seq; 404 none |
 | PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
 | GET /v1/steps/KEY | – | 200 the recorded value; 404 none |

@@ -8,16 +8,19 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 |---|---|---|
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
 | POST /start | – | Start, the same again for a restarted sidecar |
-| GET /records?run_id&attempt&token&after | – | NDJSON of Record in commit order |
+| GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
 | POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
+`newest=true` leaves out the versions of a checkpoint that have a newer one.
+
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
-`code`: `fenced`, `settled`, `step-exists`), 410 the pod's row is closed, 413 too large, 422 not a value we can keep
-(members `code`, `path`), 503 with Retry-After when Postgres cannot commit.
+`code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
+more than the run may record; members `limit`, `most`, `key`), 422 not a value we can keep (members `code`, `path`), 503
+with Retry-After when Postgres cannot commit.
 """
 
 from dataclasses import dataclass, field
@@ -81,6 +84,7 @@ class Start:
     its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
     held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
     of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
+    `deltas`: the api takes them. `max_records`, `max_records_bytes`: what the run may record in all; 0: no limit told.
     """
 
     run_id: str
@@ -113,6 +117,9 @@ class Start:
     origin: str = "api"
     key_run: str | None = None
     attempts_counted: int = 0
+    deltas: bool = False
+    max_records: int = 0
+    max_records_bytes: int = 0
     accepted: bool = False
 
 
@@ -120,7 +127,8 @@ class Start:
 class Record:
     """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None.
 
-    `failed`: a step that failed for good, whose error the task caught; `value` is then the error.
+    `failed`: a step that failed for good, whose error the task caught; `value` is then the error. `depth`: of how many
+    deltas it is kept.
     """
 
     seq: int
@@ -131,19 +139,28 @@ class Record:
     fingerprint: str | None = None
     attempt: int = 0
     failed: bool = False
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RecordWrite:
-    """`write_id` (any unique string of the writer) makes a retransmission harmless. `failed`: as of Record."""
+    """`write_id` (any unique string of the writer) makes a retransmission harmless. `failed`: as of Record.
+
+    Instead of the value (which is left out then), `delta` (wire.delta, as JSON text) tells how it differs from that of
+    the record `base` of the same run; `size`: bytes of the whole value. An api that can't put it together refuses it:
+    then the value is sent.
+    """
 
     write_id: str
     kind: RecordKind
     key: str
-    value: str
+    value: str = ""
     types: str | None = None
     fingerprint: str | None = None
     failed: bool = False
+    delta: str | None = None
+    base: int | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class PostgresIntake:
                 shape.get("inputSchema"),
                 task.versioning,
             )
-            await connection.execute(Q["set_retention"], *key, to_json(dict(task.retention)))
+            kept = (to_json(dict(task.retention)), to_json(dict(task.record_limits)))
+            await connection.execute(Q["set_keeping"], *key, *kept)
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version

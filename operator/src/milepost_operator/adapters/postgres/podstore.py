@@ -20,7 +20,15 @@ from milepost_operator.adapters.postgres.database import Database, Row, seconds
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.settles import explain_fence, fenced, settle_attempts
 from milepost_operator.adapters.postgres.starts import start_attempts
-from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
+from milepost_operator.adapters.postgres.values import Values
+from milepost_operator.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    MilepostError,
+    NotFoundError,
+    RunLimitError,
+)
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests.names import is_pod_of
@@ -57,19 +65,21 @@ class PostgresPodStore:
         if error:
             raise error
 
-    async def records(self, fence: Fence, after: int) -> AsyncIterator[Record]:
+    async def records(self, fence: Fence, after: int, *, newest: bool = False) -> AsyncIterator[Record]:
+        values = Values(self._db, UUID(fence.run_id))
         while True:
-            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after)
+            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after, newest)
             for row in rows:
-                yield _record(row)
+                yield await values.record(row)
             if not rows:
                 return
             after = rows[-1]["seq"]
 
     async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
         query = Q["newest_checkpoint"] if kind == "checkpoint" else Q["step_record"]
-        row = await self._db.fetchrow(query, UUID(fence.run_id), key)
-        return _record(row) if row else None
+        run_id = UUID(fence.run_id)
+        row = await self._db.fetchrow(query, run_id, key)
+        return await Values(self._db, run_id).record(row) if row else None
 
     async def append(
         self, requests: Sequence[tuple[PodSession, RecordsRequest]]
@@ -86,12 +96,15 @@ class PostgresPodStore:
             [w.write_id for *_, w in flat],
             [w.kind for *_, w in flat],
             [w.key for *_, w in flat],
-            [w.value for *_, w in flat],
+            [w.value if w.delta is None else None for *_, w in flat],
             [w.types for *_, w in flat],
             [w.fingerprint for *_, w in flat],
             [_size(w) for *_, w in flat],
             list(range(len(flat))),
             [w.failed for *_, w in flat],
+            [w.delta for *_, w in flat],
+            [w.base for *_, w in flat],
+            [_kept(w) for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -117,11 +130,14 @@ class PostgresPodStore:
                 write.write_id,
                 write.kind,
                 write.key,
-                write.value,
+                write.value if write.delta is None else None,
                 write.types,
                 write.fingerprint,
                 _size(write),
                 write.failed,
+                write.delta,
+                write.base,
+                _kept(write),
             )
         except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
             return None
@@ -165,24 +181,35 @@ class PostgresPodStore:
             return int(row["seq"])
         if not row["held"]:
             return await explain_fence(self._db, session, fence) or fenced(fence)
-        known = await self._db.fetchrow(Q["record_by_write"], UUID(fence.run_id), write.write_id)
-        if known:
-            return int(known["seq"])
-        return ConflictError("step-exists", f"step {write.key!r} is recorded already: the first write wins")
+        run_id = UUID(fence.run_id)
+        known = await self._db.fetchrow(Q["record_by_write"], run_id, write.write_id, write.key, write.kind)
+        return int(known["seq"]) if known else await self._left_out(run_id, write)
+
+    async def _left_out(self, run_id: UUID, write: RecordWrite) -> MilepostError:
+        """Why a record was not taken, though its attempt may write."""
+        why = await self._db.fetchrow(Q["explain_record"], run_id, write.key, write.kind, write.base)
+        if why is None or why["known"]:
+            return ConflictError("step-exists", f"step {write.key!r} is recorded already: the first write wins")
+        if not why["based"]:
+            return ConflictError(
+                "unknown-base", f"{write.key!r} is told as a delta on what is not there: send it whole"
+            )
+        big = await self._db.fetchrow(Q["biggest_key"], run_id, why["full"])
+        key, records, size = (big["key"], big["records"], big["bytes"]) if big else (write.key, 1, _kept(write))
+        limit, most = ("maxCount", why["max_records"]) if why["full"] else ("maxBytes", why["max_records_bytes"])
+        message = (
+            f"a run of this Task may have {most} {'records' if why['full'] else 'bytes of records'} (records.{limit});"
+            f" most of them are of {key!r}: {records} records, {size} bytes"
+        )
+        return RunLimitError(f"records.{limit}", most, key, message)
 
 
 def _size(write: RecordWrite) -> int:
-    return len(write.value) if write.value.isascii() else len(write.value.encode())
+    """Bytes of the value."""
+    return _kept(write) if write.size is None else write.size
 
 
-def _record(row: Row) -> Record:
-    return Record(
-        row["seq"],
-        row["kind"],
-        row["key"],
-        row["value"],
-        row["types"],
-        row["fingerprint"],
-        row["attempt"],
-        row["failed"],
-    )
+def _kept(write: RecordWrite) -> int:
+    """Bytes of what is kept of it."""
+    text = write.value if write.delta is None else write.delta
+    return len(text) if text.isascii() else len(text.encode())

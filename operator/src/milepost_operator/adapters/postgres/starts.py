@@ -39,6 +39,7 @@ async def start_attempts(
     if not starting:
         return [answer for answer in answers if isinstance(answer, MilepostError)]
     timeouts = {row["run_id"]: Timeouts(**orjson.loads(row["timeouts"])) for row in starting}
+    limits = [_record_limits(db, row) for row in starting]
     await connection.execute(
         Q["start_attempts"],
         [row["run_id"] for row in starting],
@@ -46,6 +47,8 @@ async def start_attempts(
         [float(timeouts[row["run_id"]].attempt_seconds) for row in starting],
         [float(timeouts[row["run_id"]].run_seconds) for row in starting],
         seconds(db.settings.lease_seconds),
+        [most for most, _ in limits],
+        [most_bytes for _, most_bytes in limits],
     )
     resumed = [row["run_id"] for row in starting if row["attempt"] > 1]
     waits = await resolved_waits(connection, resumed) if resumed else {}
@@ -76,9 +79,17 @@ def _its_attempt(pod: Row, runs: Mapping[UUID, Row], facts: Mapping[UUID, Row]) 
     return found
 
 
+def _record_limits(db: Database, facts: Row) -> tuple[int, int]:
+    """Records that the run may have, and their bytes: as its Task says now."""
+    told = orjson.loads(facts["record_limits"] or "{}")
+    settings = db.settings
+    return told.get("max_count", settings.max_run_records), told.get("max_bytes", settings.max_run_records_bytes)
+
+
 def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWait]) -> Start:
     settings = db.settings
     shape = orjson.loads(facts["shape"])
+    max_records, max_records_bytes = _record_limits(db, facts)
     command = [*shape.get("command", ()), *shape.get("args", ())]
     return Start(
         run_id=str(facts["run_id"]),
@@ -111,5 +122,8 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         origin=facts["origin"],
         key_run=str(facts["key_run"] or facts["run_id"]),
         attempts_counted=facts["attempts_counted"],
+        deltas=True,
+        max_records=max_records,
+        max_records_bytes=max_records_bytes,
         accepted=facts["accepted"] and facts["on_change"] == "hold",
     )

@@ -98,9 +98,9 @@ where r.cluster = $1 and r.state in ('running', 'cancelling')
   and p.seen_at > clock_timestamp() - interval '3 seconds';
 
 -- name: records_whole
--- 6: the head counts exactly the records that are there.
+-- 6: the head counts exactly the records that are there, and no two have one number.
 select count(*) from run_heads h join runs r on r.run_id = h.run_id
-where r.cluster = $1 and h.records <> (select count(*) from records c where c.run_id = h.run_id);
+where r.cluster = $1 and h.records <> (select count(distinct c.seq) from records c where c.run_id = h.run_id);
 
 -- name: terminal_is_final
 -- 7: an ended run has exactly one terminal event, a live one none.

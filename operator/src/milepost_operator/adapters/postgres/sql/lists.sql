@@ -34,4 +34,5 @@ order by page.place
 ) run;
 
 -- name: last_records
-select seq, kind, key, bytes, created_at from records where run_id = $1 order by seq desc limit $2;
+select seq, kind, key, bytes, created_at from records
+where run_id = $1 order by seq >> 4 desc, seq desc limit $2;

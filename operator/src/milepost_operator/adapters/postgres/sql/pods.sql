@@ -15,7 +15,8 @@ select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluste
 -- Of locked runs. Heads in the order of the runs, as records lock them.
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
        r.attempts_counted, v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records, r.origin, r.key_run,
-       coalesce(t.on_change, 'fail') as on_change, coalesce(r.accepted_version = r.version, false) as accepted
+       coalesce(t.on_change, 'fail') as on_change, coalesce(r.accepted_version = r.version, false) as accepted,
+       t.record_limits
 from runs r
 join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
 join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
@@ -28,9 +29,12 @@ for no key update of h;
 -- name: start_attempts
 -- The lease begins, also anew for a sidecar that asks again; what is told is told once.
 with starting as (
-    select * from unnest($1::uuid[], $2::int[], $3::float8[], $4::float8[]) as s (run_id, attempt, attempt_seconds, run_seconds)
+    select * from unnest($1::uuid[], $2::int[], $3::float8[], $4::float8[], $6::int[], $7::bigint[])
+        as s (run_id, attempt, attempt_seconds, run_seconds, max_records, max_records_bytes)
 ), leased as (
-    update run_heads h set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $5
+    update run_heads h
+    set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $5, max_records = s.max_records,
+        max_records_bytes = s.max_records_bytes
     from starting s where h.run_id = s.run_id
     returning h.run_id, h.last_seq, h.last_key, h.records
 ), begun as (
@@ -61,53 +65,81 @@ from attempts a join run_heads h on h.run_id = a.run_id
 where a.run_id = $1 and a.attempt = $2;
 
 -- name: records_page
--- At most 500 records and about 1 MiB of values a page.
-select seq, kind, key, value, types, fingerprint, attempt, failed from (
+-- At most 500 records and about 1 MiB of values a page. $3: of a checkpoint only the newest version.
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from (
     select r.*, sum(bytes) over (order by seq) - bytes as before
-    from (select * from records where run_id = $1 and seq > $2 order by seq limit 500) r
+    from (
+        select * from records r
+        where run_id = $1 and seq >> 4 >= $2::bigint >> 4 and seq > $2
+          and (not $3 or kind = 'step' or seq = (
+              select n.seq from records n where n.run_id = $1 and n.key = r.key and n.kind = 'checkpoint'
+              order by n.seq desc limit 1))
+        order by seq >> 4, seq limit 500
+    ) r
 ) page
 where before < 1048576
 order by seq;
 
 -- name: newest_checkpoint
-select seq, kind, key, value, types, fingerprint, attempt, failed from records
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from records
 where run_id = $1 and key = $2 and kind = 'checkpoint' order by seq desc limit 1;
 
 -- name: step_record
-select seq, kind, key, value, types, fingerprint, attempt, failed from records where run_id = $1 and key = $2 and kind = 'step';
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from records
+where run_id = $1 and key = $2 and kind = 'step';
+
+-- name: record_chain
+-- What a record's value is made of: the full value, then the deltas on it in their order.
+with recursive chain as (
+    select seq, base, value, delta, bytes from records
+    where run_id = $1 and seq >> 4 = $2::bigint >> 4 and seq = $2
+    union all
+    select r.seq, r.base, r.value, r.delta, r.bytes from chain c
+    join records r on r.run_id = $1 and r.seq >> 4 = c.base >> 4 and r.seq = c.base
+)
+select value, delta, bytes from chain order by seq;
 
 -- name: append
 -- Many sidecars' records at once. Heads are locked in the order of their run, so that two batches can't deadlock;
--- the fence is checked on the locked rows. A retransmission, or a step that is recorded, is left out.
+-- the fence is checked on the locked rows. A retransmission, or a step that is recorded, is left out; so is a delta on
+-- what can't be put together, and what is above the limits of its run.
 with incoming as (
     select * from unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::json[],
-                         $9::json[], $10::text[], $11::int[], $12::int[], $13::bool[])
-        as i (run_id, attempt, token, pod_id, write_id, kind, key, value, types, fingerprint, bytes, ord, failed)
+                         $9::json[], $10::text[], $11::int[], $12::int[], $13::bool[], $14::json[], $15::bigint[], $16::int[])
+        as i (run_id, attempt, token, pod_id, write_id, kind, key, value, types, fingerprint, bytes, ord, failed, delta,
+              base, kept)
 ), fences as (
     select distinct run_id, attempt, token, pod_id from incoming
 ), locked as materialized (
-    select h.run_id, h.attempt, h.token, h.pod_id, h.last_seq
+    select h.run_id, h.attempt, h.token, h.pod_id, h.last_seq, h.max_records - h.records as room,
+           h.max_records_bytes - h.records_bytes as room_bytes
     from run_heads h
     join fences f on f.run_id = h.run_id and f.attempt = h.attempt and f.token = h.token and f.pod_id = h.pod_id
     order by h.run_id
     for no key update of h
 ), numbered as (
-    select i.*, l.last_seq + row_number() over (partition by i.run_id order by i.ord) as seq
+    select i.*, l.last_seq + row_number() over w as seq, row_number() over w as nth, sum(i.kept) over w as upto,
+           coalesce(b.depth + 1, 0) as depth, l.room, l.room_bytes
     from incoming i
     join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token and l.pod_id = i.pod_id
-    where not exists (select 1 from records r where r.run_id = i.run_id and r.write_id = i.write_id)
+    left join records b on b.run_id = i.run_id and b.seq >> 4 = i.base >> 4 and b.seq = i.base
+    where not exists (select 1 from records r
+                      where r.run_id = i.run_id and r.write_id = i.write_id and r.kind = 'checkpoint' and i.kind = 'checkpoint')
       and not exists (select 1 from records r where r.run_id = i.run_id and r.key = i.key and r.kind = 'step' and i.kind = 'step')
+      and (i.base is null or b.depth < 127)
+    window w as (partition by i.run_id order by i.ord)
 ), written as (
-    insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed)
-    select run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed from numbered
+    insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, depth, base, delta)
+    select run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, depth, base, delta
+    from numbered where nth <= room and upto <= room_bytes
     on conflict do nothing
-    returning run_id, seq, key, write_id, bytes
+    returning run_id, seq, key, write_id
 ), advanced as (
     update run_heads h
-    set last_seq = w.last_seq, last_key = w.last_key, records = h.records + w.n, records_bytes = h.records_bytes + w.bytes
-    from (select run_id, max(seq) as last_seq, (array_agg(key order by seq desc))[1] as last_key,
-                 count(*)::int as n, sum(bytes) as bytes
-          from written group by run_id) w
+    set last_seq = w.last_seq, last_key = w.last_key, records = h.records + w.n, records_bytes = h.records_bytes + w.kept
+    from (select d.run_id, max(d.seq) as last_seq, (array_agg(d.key order by d.seq desc))[1] as last_key,
+                 count(*)::int as n, sum(n.kept) as kept
+          from written d join numbered n on n.run_id = d.run_id and n.seq = d.seq group by d.run_id) w
     where h.run_id = w.run_id
 )
 select i.ord, l.run_id is not null as held, w.seq
@@ -116,22 +148,45 @@ left join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token 
 left join written w on w.run_id = i.run_id and w.write_id = i.write_id and w.key = i.key;
 
 -- name: append_one
--- A lone record at half the price. The head is the fence and gives the number; nothing comes back when the fence is lost
--- or the record is there, and a race for the same record ends in a unique violation: `append` tells which it was.
+-- A lone record at half the price. The head is the fence and gives the number; nothing comes back when the fence is lost,
+-- the record is there or can't be taken, and a race for the same record ends in a unique violation: `append` tells which
+-- it was.
 with head as (
     update run_heads h
-    set last_seq = h.last_seq + 1, last_key = $7, records = h.records + 1, records_bytes = h.records_bytes + $11
+    set last_seq = h.last_seq + 1, last_key = $7, records = h.records + 1, records_bytes = h.records_bytes + $15
     where h.run_id = $1 and h.attempt = $2 and h.token = $3 and h.pod_id = $4
-      and not exists (select 1 from records r where r.run_id = $1 and r.write_id = $5)
+      and h.records < h.max_records and h.records_bytes + $15 <= h.max_records_bytes
+      and not exists (select 1 from records r
+                      where r.run_id = $1 and r.write_id = $5 and r.kind = 'checkpoint' and $6 = 'checkpoint')
       and not exists (select 1 from records r where r.run_id = $1 and r.key = $7 and r.kind = 'step' and $6 = 'step')
+      and ($14::bigint is null or exists (
+          select 1 from records b where b.run_id = $1 and b.seq >> 4 = $14 >> 4 and b.seq = $14 and b.depth < 127))
     returning h.last_seq
 )
-insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed)
-select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11, $12 from head
+insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, depth, base, delta)
+select $1, last_seq, $6, $7, $2, $5, $8, $9, $10, $11, $12,
+       coalesce((select b.depth + 1 from records b where b.run_id = $1 and b.seq >> 4 = $14 >> 4 and b.seq = $14), 0), $14, $13
+from head
 returning seq;
 
 -- name: record_by_write
-select seq from records where run_id = $1 and write_id = $2;
+select seq from records where run_id = $1 and kind = 'step' and key = $3 and write_id = $2 and $4 = 'step'
+union all
+select seq from records where run_id = $1 and kind = 'checkpoint' and write_id = $2 and $4 = 'checkpoint';
+
+-- name: explain_record
+-- Why one was left out: the step is there, or its base is not, else it is above a limit of its run.
+select exists (select 1 from records where run_id = $1 and kind = 'step' and key = $2 and $3 = 'step') as known,
+       $4::bigint is null or exists (
+           select 1 from records where run_id = $1 and seq >> 4 = $4 >> 4 and seq = $4 and depth < 127) as based,
+       h.records >= h.max_records as full, h.max_records, h.max_records_bytes
+from run_heads h where h.run_id = $1;
+
+-- name: biggest_key
+-- Calls of one step count together.
+select regexp_replace(key, '#[0-9]+$', '') as key, count(*)::int as records,
+       sum(octet_length(coalesce(value, delta)::text))::bigint as bytes
+from records where run_id = $1 group by 1 order by case when $2 then count(*) end desc, bytes desc, 1 limit 1;
 
 -- name: beat
 -- Losing a heartbeat in a crash of Postgres only delays a lease's end: it need not wait for the disk.

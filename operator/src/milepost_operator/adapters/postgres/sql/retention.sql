@@ -1,5 +1,5 @@
--- name: set_retention
-update tasks set retention = $4 where cluster = $1 and namespace = $2 and name = $3;
+-- name: set_keeping
+update tasks set retention = $4, record_limits = $5 where cluster = $1 and namespace = $2 and name = $3;
 
 -- name: prunable
 -- Tasks (found by hops through the index, one probe each) with ended runs past their time, and what of them is due.
