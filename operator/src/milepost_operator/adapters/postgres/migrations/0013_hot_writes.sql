@@ -1,8 +1,8 @@
 -- What each attempt, event and record cost beyond itself.
 
--- A reference to the run made each of these insertions look the run up and lock it once more: two fifths of what a claim
--- writes, and as much again of a record. They are inserted by statements that hold the run's row or its head, so that
--- none can come after the run has gone; those that there are go with it.
+-- A reference to the run made each of these insertions look the run up and lock it once more: a sixth of the pages that a
+-- claim touches. They are inserted by statements that hold the run's row or its head, so that none can come after the run
+-- has gone; those that there are go with it.
 alter table attempts drop constraint attempts_run_id_fkey;
 alter table run_events drop constraint run_events_run_id_fkey;
 alter table records drop constraint records_run_id_fkey;
