@@ -5,6 +5,7 @@ from typing import Final
 
 ENGINE: Final = "operator/src/milepost_operator"
 SQL: Final = f"{ENGINE}/adapters/postgres/sql/*.sql"
+RECORDS_SQL: Final = f"{ENGINE}/adapters/postgres/sql/pods.sql"
 MIGRATIONS: Final = f"{ENGINE}/adapters/postgres/migrations/*.sql"
 STORE_CODE: Final = f"{ENGINE}/adapters/postgres/*.py"
 STORE: Final = "tests/integration/test_store.py"
@@ -41,20 +42,20 @@ MUTANTS: Final = (
         "records of an attempt that was replaced are taken",
         (
             Edit(
-                SQL,
+                RECORDS_SQL,
                 "join fences f on f.run_id = h.run_id and f.attempt = h.attempt and f.token = h.token"
                 " and f.pod_id = h.pod_id",
                 "join fences f on f.run_id = h.run_id",
             ),
             Edit(
-                SQL,
+                RECORDS_SQL,
                 "join locked l on l.run_id = i.run_id and l.attempt = i.attempt and l.token = i.token"
                 " and l.pod_id = i.pod_id",
                 "join locked l on l.run_id = i.run_id",
                 2,
             ),
             Edit(
-                SQL,
+                RECORDS_SQL,
                 "    where h.run_id = $1 and h.attempt = $2 and h.token = $3 and h.pod_id = $4\n",
                 "    where h.run_id = $1 and ($2::int, $3::bigint, $4::text) is not null\n",
             ),
@@ -301,7 +302,7 @@ MUTANTS: Final = (
         (
             Edit(
                 SQL,
-                "and (not j.bare or j.input_schema is not distinct from i.checked_schema)",
+                "and (not j.bare or i.origin_run is not null or j.input_schema is not distinct from i.checked_schema)",
                 "",
             ),
         ),
