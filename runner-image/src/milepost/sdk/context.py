@@ -11,7 +11,7 @@ from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local, parallel
 from milepost.sdk.base import BaseContext
 from milepost.sdk.client import AsyncSidecar, step_exists
-from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.journal import Journal, StepCall, layout_key, own_key
 from milepost.sdk.local import whole_number
 from milepost.sdk.parallel import Settled
 from milepost.sdk.progress import ProgressSender
@@ -60,7 +60,7 @@ class Context(BaseContext):
     async def arrive(self, layout: int, migrate: "Migrate | None") -> None:
         """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
         if self._journal.arrive(layout, migrate):
-            target = local.checkpoint_target(LAYOUT)
+            target = local.checkpoint_target(layout_key())
             await self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
 
     @overload

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.errors import ChangedCodeError, NotAwaitedError, StepKeyError, ValueMismatchError
+from milepost.net.messages import unique_id
 from milepost.sdk import fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
 from milepost.sdk.retried import TRIES, Retried, retried, tries_key
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from milepost.sdk.layout import Migrate
 
 RESERVED: Final = "~"
-LAYOUT: Final = "~layout"
-"""The checkpoint under this key tells the layout of the records after it."""
+LAYOUT: Final = "~layout/"
+"""A checkpoint under such a key tells the layout of the records after it."""
 FIRST_LAYOUT: Final = 1
 logger: Final = logging.getLogger("milepost.task")
 
@@ -58,9 +59,10 @@ class Journal:
             return
         record = json.loads(line)
         if record["kind"] != "step":
-            self._checkpoints[record["key"]] = line
-            if record["key"] == LAYOUT:
+            if record["key"].startswith(LAYOUT):
                 self._begin_layout(record["value"])
+            else:
+                self._checkpoints[record["key"]] = line
             return
         key, told = self._key_of(record["key"]), record.get("fingerprint")
         if self.attempt.replay and record["attempt"] == 0:
@@ -71,7 +73,6 @@ class Journal:
 
     def _begin_layout(self, layout: int) -> None:
         """What was recorded up to here is of the layout before."""
-        del self._checkpoints[LAYOUT]
         if layout != self.layout:
             self._older.append((self.layout, self._steps, self._checkpoints))
             self._taken.update(self._steps)
@@ -269,11 +270,15 @@ class Journal:
 
 def own_key(key: str) -> str:
     """Check the key of a task's own checkpoint. Raises StepKeyError."""
-    if key.startswith(TRIES):
-        raise StepKeyError(f"a checkpoint's key can't begin with {TRIES!r}: {key[:80]!r}")
-    if key == LAYOUT:
-        raise StepKeyError(f"a checkpoint's key can't be {LAYOUT!r}: that is Milepost's own")
+    for ours in (TRIES, LAYOUT):
+        if key.startswith(ours):
+            raise StepKeyError(f"a checkpoint's key can't begin with {ours!r}: {key[:80]!r}")
     return checked(key)
+
+
+def layout_key() -> str:
+    """Give the key of a checkpoint that tells a layout: a new one, for of one key only the newest version is read."""
+    return LAYOUT + unique_id()
 
 
 def line_of(value: str, types: str | None, *, failed: bool = False) -> bytes:

@@ -12,7 +12,7 @@ from milepost.net.messages import Reply, compact
 from milepost.sdk import chance, local
 from milepost.sdk.base import BaseContext
 from milepost.sdk.client import BlockingSidecar, step_exists
-from milepost.sdk.journal import LAYOUT, Journal, StepCall, own_key
+from milepost.sdk.journal import Journal, StepCall, layout_key, own_key
 from milepost.sdk.local import whole_number
 from milepost.sdk.run import MISSING, Missing
 from milepost.sdk.scope import Scope, scope
@@ -54,7 +54,7 @@ class SyncContext(BaseContext):
     def arrive(self, layout: int, migrate: "Migrate | None") -> None:
         """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
         if self._journal.arrive(layout, migrate):
-            target = local.checkpoint_target(LAYOUT)
+            target = local.checkpoint_target(layout_key())
             self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
 
     def cancel(self) -> None:

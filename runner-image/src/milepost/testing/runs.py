@@ -91,7 +91,7 @@ class _Run:
         """Every version of each checkpoint, oldest first."""
         found: dict[str, list[object]] = {}
         for one in self._kept("checkpoint"):
-            if one.key == LAYOUT:
+            if one.key.startswith(LAYOUT):
                 continue
             found.setdefault(one.key, []).append(_value(one))
         return found
