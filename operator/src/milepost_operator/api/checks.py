@@ -39,6 +39,12 @@ def require_fence(fence: Fence, path: str = "$.fence") -> None:
         raise InvalidInputError("invalid-field", "token is a 64-bit number", f"{path}.token")
 
 
+def require_count(found: int, what: str) -> None:
+    """Raise InvalidInputError for a request with none of what it is for, or too many. `what`: the member with it."""
+    if not 1 <= found <= MAX_RECORDS:
+        raise InvalidInputError("invalid-field", f"a request has 1 to {MAX_RECORDS} {what}", f"$.{what}")
+
+
 def require_record(record: RecordWrite, path: str) -> None:
     """Raise InvalidInputError for a key, write id or fingerprint that can't be kept."""
     require_text(record.key, f"{path}.key")

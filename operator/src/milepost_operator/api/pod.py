@@ -148,9 +148,7 @@ class PodApi:
         body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a record may have {limit}")
         asked = parse_wire(_RECORDS, body)
         checks.require_fence(asked.fence)
-        if not 1 <= len(asked.records) <= checks.MAX_RECORDS:
-            message = f"a request has 1 to {checks.MAX_RECORDS} records"
-            raise InvalidInputError("invalid-field", message, "$.records")
+        checks.require_count(len(asked.records), "records")
         size = 0
         for index, record in enumerate(asked.records):
             checks.require_record(record, f"$.records[{index}]")

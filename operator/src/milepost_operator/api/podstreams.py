@@ -15,7 +15,6 @@ from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import json_response, parse_wire, read_body
 from milepost_operator.api.pod import ENVELOPE, ESCAPING, Limits, batch_observer
 from milepost_operator.api.values import require_value
-from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.streams import Streams
@@ -42,9 +41,7 @@ class PodStreams:
         body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a chunk may have {limit}")
         asked = parse_wire(_STREAM, body)
         checks.require_fence(asked.fence)
-        if not 1 <= len(asked.chunks) <= checks.MAX_RECORDS:
-            message = f"a request has 1 to {checks.MAX_RECORDS} chunks"
-            raise InvalidInputError("invalid-field", message, "$.chunks")
+        checks.require_count(len(asked.chunks), "chunks")
         for index, chunk in enumerate(asked.chunks):
             checks.require_write_id(chunk.write_id, f"$.chunks[{index}]")
             await require_value(chunk.value, limit, "chunk-too-large", "the chunk")

@@ -49,8 +49,10 @@ class StoredChunk:
 
 @dataclass
 class Rows:
-    """What a run keeps from attempt to attempt. `live`: the attempt that may write."""
+    """What a run keeps from attempt to attempt, and how much of it it may (0: no limit). `live`: what may write."""
 
+    max_records: int = 0
+    max_bytes: int = 0
     records: list[StoredRecord] = field(default_factory=list)
     chunks: list[StoredChunk] = field(default_factory=list)
     live: int = 0
@@ -107,11 +109,14 @@ class MemorySidecar:
         return record.seq
 
     def _check_limits(self, write: RecordWrite) -> None:
-        start, kept = self.state.running(), [*(record.write for record in self._rows.records), write]
-        if start.max_records and len(kept) > start.max_records:
-            raise _over("maxCount", "records", start.max_records, kept)
-        if start.max_records_bytes and sum(_size(one) for one in kept) > start.max_records_bytes:
-            raise _over("maxBytes", "bytes of records", start.max_records_bytes, kept)
+        rows = self._rows
+        if not (rows.max_records or rows.max_bytes):
+            return
+        kept = [*(record.write for record in rows.records), write]
+        if rows.max_records and len(kept) > rows.max_records:
+            raise _over("maxCount", "records", rows.max_records, kept)
+        if rows.max_bytes and sum(_size(one) for one in kept) > rows.max_bytes:
+            raise _over("maxBytes", "bytes of records", rows.max_bytes, kept)
 
     def tell(self, write: ChunkWrite) -> int:
         """Keep a part of the stream; its position. Raises ProblemError."""

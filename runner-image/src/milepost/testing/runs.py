@@ -61,10 +61,9 @@ class _Run:
         self.executions: Counter[str] = Counter()
         self._input = pack(input).text
         self._max_attempts, self._max_bytes, self._tags = max_attempts, max_bytes, list(tags)
-        self._limits = (max_records, max_records_bytes)
         self._world = World(now or datetime.now(UTC), Random(seed))  # noqa: S311  (no secret)
         self._created_at = self._world.now.isoformat()
-        self._rows = Rows()
+        self._rows = Rows(max_records, max_records_bytes)
 
     @property
     def result(self) -> JSON:
@@ -164,8 +163,7 @@ class _Run:
             attempt_seconds=3600, lease_seconds=30.0, beat_seconds=5.0, max_record_bytes=self._max_bytes,
             max_result_bytes=self._max_bytes, grace_seconds=30, on_partition="continue",
             records=len(self._rows.records), last_seq=last.seq if last else 0, last_key=last.key if last else None,
-            created_at=self._created_at, attempts_counted=self._failed(), max_records=self._limits[0],
-            max_records_bytes=self._limits[1],
+            created_at=self._created_at, attempts_counted=self._failed(),
         )  # fmt: skip
 
     def _outcome(self) -> JSON:

@@ -8,7 +8,7 @@ The SQL function `spliced` is `spliced` here.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 Edit = tuple[int, int, str]
@@ -104,37 +104,27 @@ def _meet(old: str, at: int, new: str, to: int, tail: int) -> tuple[int, int]:
 
 def _same(old: str, i: int, new: str, j: int, most: int) -> int:
     """How many characters agree from there on, at most so many."""
-    done, step = 0, BLOCK
-    while done < most:
-        step = min(step, most - done)
-        if old[i + done : i + done + step] != new[j + done : j + done + step]:
-            low, high = 0, step  # the first `low` agree, not all of `high`
-            while high - low > 1:
-                middle = (low + high) // 2
-                if old[i + done + low : i + done + middle] == new[j + done + low : j + done + middle]:
-                    low = middle
-                else:
-                    high = middle
-            return done + low
-        done += step
-        step *= 2
-    return done
+    return _agreeing(lambda a, b: old[i + a : i + b] == new[j + a : j + b], most)
 
 
 def _same_back(old: str, i: int, new: str, j: int, most: int) -> int:
     """How many characters agree before there, at most so many."""
+    return _agreeing(lambda a, b: old[i - b : i - a] == new[j - b : j - a], most)
+
+
+def _agreeing(agree: Callable[[int, int], bool], most: int) -> int:
+    """How far from 0, at most so far, all agree: by steps that double, and halves of the one in which they differ."""
     done, step = 0, BLOCK
     while done < most:
-        step = min(step, most - done)
-        if old[i - done - step : i - done] != new[j - done - step : j - done]:
-            low, high = 0, step
-            while high - low > 1:
-                middle = (low + high) // 2
-                if old[i - done - middle : i - done - low] == new[j - done - middle : j - done - low]:
-                    low = middle
+        end = min(done + step, most)
+        if not agree(done, end):
+            while end - done > 1:
+                middle = (done + end) // 2
+                if agree(done, middle):
+                    done = middle
                 else:
-                    high = middle
-            return done + low
-        done += step
+                    end = middle
+            return done
+        done = end
         step *= 2
     return done

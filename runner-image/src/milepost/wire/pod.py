@@ -84,7 +84,7 @@ class Start:
     its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
     held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
     of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
-    `deltas`: the api takes them. `max_records`, `max_records_bytes`: what the run may record in all; 0: no limit told.
+    `deltas`: the api takes them.
     """
 
     run_id: str
@@ -118,8 +118,6 @@ class Start:
     key_run: str | None = None
     attempts_counted: int = 0
     deltas: bool = False
-    max_records: int = 0
-    max_records_bytes: int = 0
     accepted: bool = False
 
 

@@ -17,8 +17,9 @@ from milepost.wire.pod import (
     Start,
 )
 from milepost_operator.adapters.postgres.database import Database, Row, seconds
+from milepost_operator.adapters.postgres.fences import columns, explain_fence, fenced
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.adapters.postgres.settles import explain_fence, fenced, settle_attempts
+from milepost_operator.adapters.postgres.settles import settle_attempts
 from milepost_operator.adapters.postgres.starts import start_attempts
 from milepost_operator.adapters.postgres.values import Values
 from milepost_operator.domain.errors import (
@@ -89,10 +90,7 @@ class PostgresPodStore:
             return [[seq]]
         rows = await self._db.lane.fetch(
             Q["append"],
-            [UUID(f.run_id) for _, _, f, _ in flat],
-            [f.attempt for _, _, f, _ in flat],
-            [f.token for _, _, f, _ in flat],
-            [s.pod_id for _, s, _, _ in flat],
+            *columns([(session, fence) for _, session, fence, _ in flat]),
             [w.write_id for *_, w in flat],
             [w.kind for *_, w in flat],
             [w.key for *_, w in flat],
@@ -148,10 +146,7 @@ class PostgresPodStore:
     ) -> Sequence[HeartbeatAnswer | MilepostError]:
         rows = await self._db.fetch(
             Q["beat"],
-            [UUID(q.fence.run_id) for _, q in requests],
-            [q.fence.attempt for _, q in requests],
-            [q.fence.token for _, q in requests],
-            [s.pod_id for s, _ in requests],
+            *columns([(session, request.fence) for session, request in requests]),
             [q.progress for _, q in requests],
             [q.progress_message for _, q in requests],
             list(range(len(requests))),

@@ -9,28 +9,14 @@ from uuid import UUID
 from milepost.wire.pod import Fence, SettleRequest
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.endings import Ended, end_attempts, lock_runs
+from milepost_operator.adapters.postgres.fences import fenced
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import suspend
-from milepost_operator.domain.errors import ConflictError, ForbiddenError, MilepostError
+from milepost_operator.domain.errors import ForbiddenError, MilepostError
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.settlement import ending_of
 
 Settling = tuple[PodSession, SettleRequest]
-
-
-def fenced(fence: Fence) -> ConflictError:
-    """What an attempt is told that is not the run's any more."""
-    return ConflictError("fenced", f"attempt {fence.attempt} of run {fence.run_id} may no longer write")
-
-
-async def explain_fence(db: Database, session: PodSession, fence: Fence) -> MilepostError | None:
-    """Why a pod may not write for this attempt; None: it may."""
-    row = await db.fetchrow(Q["explain_fence"], UUID(fence.run_id), fence.attempt, fence.token)
-    if row is None or row["pod_id"] != session.pod_id:
-        return ForbiddenError(f"attempt {fence.attempt} of run {fence.run_id} is not of this pod")
-    if row["settled"]:
-        return ConflictError("settled", f"attempt {fence.attempt} is settled: nothing more can be written")
-    return None if row["current"] else fenced(fence)
 
 
 async def settle_attempts(

@@ -89,7 +89,6 @@ def _record_limits(db: Database, facts: Row) -> tuple[int, int]:
 def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWait]) -> Start:
     settings = db.settings
     shape = orjson.loads(facts["shape"])
-    max_records, max_records_bytes = _record_limits(db, facts)
     command = [*shape.get("command", ()), *shape.get("args", ())]
     return Start(
         run_id=str(facts["run_id"]),
@@ -123,7 +122,5 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         key_run=str(facts["key_run"] or facts["run_id"]),
         attempts_counted=facts["attempts_counted"],
         deltas=True,
-        max_records=max_records,
-        max_records_bytes=max_records_bytes,
         accepted=facts["accepted"] and facts["on_change"] == "hold",
     )

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from milepost.wire.pod import StreamRequest
 from milepost_operator.adapters.postgres.database import Database
+from milepost_operator.adapters.postgres.fences import columns, explain_fence, fenced
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.adapters.postgres.settles import explain_fence, fenced
 from milepost_operator.domain.errors import MilepostError, TooLargeError
 from milepost_operator.domain.runs import Chunk, PodSession
 
@@ -23,10 +23,7 @@ class PostgresStreams:
         flat = [(i, s, q.fence, c) for i, (s, q) in enumerate(requests) for c in q.chunks]
         rows = await self._db.fetch(
             Q["append_chunks"],
-            [UUID(f.run_id) for _, _, f, _ in flat],
-            [f.attempt for _, _, f, _ in flat],
-            [f.token for _, _, f, _ in flat],
-            [s.pod_id for _, s, _, _ in flat],
+            *columns([(session, fence) for _, session, fence, _ in flat]),
             [c.write_id for *_, c in flat],
             [c.value for *_, c in flat],
             [len(c.value.encode()) for *_, c in flat],
