@@ -18,7 +18,8 @@ from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.domain.errors import UnauthenticatedError, UnavailableError
 from milepost_operator.domain.runs import NewRun
 from milepost_operator.obs.metrics import Metrics
-from tests.fakes.memory_store import FakePod, MemoryStore
+from tests.fakes.memory_rows import FakePod
+from tests.fakes.memory_store import MemoryStore
 
 TEAM_TOKEN = "team-token-0123456789"
 ROOT_TOKEN = "root-token-0123456789"

@@ -9,7 +9,7 @@ from milepost_operator.domain.breaker import Phase, Policy
 from milepost_operator.domain.queues import MAX_DEPTH_COUNTED, BreakerView, QueueView
 from milepost_operator.domain.states import RunState
 from milepost_operator.domain.why import Pause, RateUse
-from tests.fakes.memory_store import EPOCH
+from tests.fakes.memory_rows import EPOCH
 from tests.unit.api.conftest import Bench
 from tests.unit.api.test_runs import trigger
 

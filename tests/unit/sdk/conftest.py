@@ -61,6 +61,15 @@ class Pod:
         await end(self.sidecar)
         return code
 
+    async def cancelled(self) -> int:
+        """Run both, with a cancel after the first record; the runner's exit code."""
+        await self.start_sidecar()
+        runner = await self.start_runner()
+        await self.api.wait_until(lambda: bool(self.api.records))
+        self.api.cancel = True
+        async with asyncio.timeout(20):
+            return await runner.wait()
+
     def source(self, text: str) -> None:
         """Give the task inline."""
         self.api.start["source"] = text
@@ -115,3 +124,11 @@ async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
         finally:
             if made.log.exists():
                 sys.stdout.write(made.log.read_text())
+
+
+@pytest.fixture
+def kept():
+    """The records of a run in memory."""
+    from tests.unit.sdk.changing import Kept  # noqa: PLC0415  it imports this module
+
+    return Kept()

@@ -103,12 +103,7 @@ async def test_a_cancel_reaches_a_task_that_was_imported_anew(pod: Pod):
             await asyncio.sleep(60)
         """
     module(pod, text)
-    await pod.start_sidecar()
-    runner = await pod.start_runner()
-    await pod.api.wait_until(lambda: bool(pod.api.records))
-    pod.api.cancel = True
-    async with asyncio.timeout(20):
-        assert await runner.wait() == EXIT_FAILED
+    assert await pod.cancelled() == EXIT_FAILED
     assert pod.api.settlements[0]["failure"]["kind"] == "cancelled"
 
 
@@ -162,12 +157,7 @@ async def test_a_task_that_swallows_each_cancellation_is_killed_after_its_grace(
                     await ctx.checkpoint("swallowed", type(error).__name__)
         """
     module(pod, text)
-    await pod.start_sidecar()
-    runner = await pod.start_runner()
-    await pod.api.wait_until(lambda: bool(pod.api.records))
-    pod.api.cancel = True
-    async with asyncio.timeout(20):
-        assert await runner.wait() == EXIT_FAILED
+    assert await pod.cancelled() == EXIT_FAILED
     settled = pod.api.settlements[0]
     assert (settled["failure"]["kind"], settled["evidence"]["signal"]) == ("cancelled", signal.SIGKILL)
     assert pod.api.values("checkpoint") == {"swallowed": "CancelledError"}

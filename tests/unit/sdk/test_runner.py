@@ -164,12 +164,7 @@ async def test_cancel_raises_at_the_next_await(pod: Pod):
                 await ctx.checkpoint("cleaned", True)
     """)
     )
-    await pod.start_sidecar()
-    runner = await pod.start_runner()
-    await pod.api.wait_until(lambda: bool(pod.api.records))
-    pod.api.cancel = True
-    async with asyncio.timeout(20):
-        assert await runner.wait() == EXIT_FAILED
+    assert await pod.cancelled() == EXIT_FAILED
     assert pod.api.settlements[0]["failure"]["kind"] == "cancelled"
     assert pod.api.values("checkpoint") == {"cleaned": True}
 
@@ -185,12 +180,7 @@ async def test_a_task_that_ignores_cancel_is_killed_after_its_grace(pod: Pod):
             time.sleep(60)
     """)
     )
-    await pod.start_sidecar()
-    runner = await pod.start_runner()
-    await pod.api.wait_until(lambda: bool(pod.api.records))
-    pod.api.cancel = True
-    async with asyncio.timeout(20):
-        assert await runner.wait() == EXIT_FAILED
+    assert await pod.cancelled() == EXIT_FAILED
     settled = pod.api.settlements[0]
     assert settled["failure"]["kind"] == "cancelled"
     assert settled["evidence"]["signal"] == signal.SIGKILL
