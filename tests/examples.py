@@ -12,7 +12,11 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
+import tzdata
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+ZONES = Path(tzdata.__file__).parent / "zoneinfo"
+"""The files that the ETL loads, of the package that the control plane depends on: no machine is without them."""
 QUESTION = "Where are my orders A-1001, A-1002, A-1003 and A-1004? And X-0000?"
 ANSWER = (
     "A-1001 is on its way. The parcel of A-1002 is lost: 9.50 were refunded (R-1). A-1003 is being packed. "

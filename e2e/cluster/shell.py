@@ -68,13 +68,13 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def beside(argv: Sequence[str | Path], *, quiet: bool = False) -> Iterator[None]:
+def beside(argv: Sequence[str | Path]) -> Iterator[None]:
     """Have a program at work meanwhile, and wait for its end; interrupt it when what it runs beside fails.
 
-    What it could not do is found out by whoever needs it: it is a head start, nothing else.
+    It is a head start, nothing else, and says nothing: what it could not do is found out by whoever needs it.
     """
-    sink = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen([str(word) for word in argv], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([str(word) for word in argv], stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         yield
     except BaseException:

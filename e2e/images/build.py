@@ -70,7 +70,7 @@ def building_beside(builder: str) -> Iterator[None]:
 
     It says nothing. What it could not build, `build_all` tries again, and says why it can't be.
     """
-    with beside([sys.executable, "-m", "e2e.images", "build", "--builder", builder], quiet=True):
+    with beside([sys.executable, "-m", "e2e.images", "build", "--builder", builder]):
         yield
 
 

@@ -8,15 +8,11 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pytest
-
 from milepost_operator.adapters.postgres.store import PostgresStore
-from tests.examples import ANSWER, EXAMPLES, QUESTION, services
+from tests.examples import ANSWER, EXAMPLES, QUESTION, ZONES, services
 from tests.integration.engine import NS, apply_task, trigger
 from tests.integration.test_pod_processes import pod_of, port  # noqa: F401  # a fixture
 from tests.unit.sdk.conftest import Pod, end
-
-ZONES = Path("/usr/share/zoneinfo/zone1970.tab")
 
 
 async def killed(pod: Pod, ready: Callable[[], Awaitable[bool]]) -> None:
@@ -85,10 +81,10 @@ async def test_support_agent(store: PostgresStore, port: int, tmp_path: Path):  
         assert len(running.model.answered) - len(set(running.model.answered)) <= 1
 
 
-@pytest.mark.skipif(not ZONES.exists(), reason="this machine has no time zones as text")
 async def test_timezone_etl(store: PostgresStore, port: int, tmp_path: Path):  # noqa: F811
-    given = {"warehouse": str(tmp_path / "zones.db"), "batch": 40}
+    given = {"source": str(ZONES), "warehouse": str(tmp_path / "zones.db"), "batch": 40}
     result = await disturbed(store, port, tmp_path, "timezone-etl", given, 3)
-    lines = [line for line in ZONES.read_text().splitlines() if line and not line.startswith("#")]  # noqa: ASYNC240
+    text = (ZONES / "zone1970.tab").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert (result["zones"], result["rejected"]) == (len(lines), 0)
     assert result["changes"] > 10 * len(lines)
