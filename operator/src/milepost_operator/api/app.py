@@ -110,7 +110,7 @@ def build_app(
         metrics=metrics,
         poke=poke,
     )
-    streams = StreamsApi(store, store, named=runs.named, waiters=listeners)
+    streams = StreamsApi(store, named=runs.named, ended=store.ended, waiters=listeners)
     inside = [*pod.routes(), *chunks.routes()]
     app.router.routes.extend(inside)
     queues = QueuesApi(store, store, store, poke=poke)

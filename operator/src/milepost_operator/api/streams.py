@@ -18,8 +18,6 @@ from milepost_operator.api.runs import GetQuery
 from milepost_operator.api.waiting import Waiters
 from milepost_operator.domain.errors import InvalidInputError, MilepostError
 from milepost_operator.domain.runs import Chunk, RunView
-from milepost_operator.domain.states import TERMINAL
-from milepost_operator.ports.store import Reads
 from milepost_operator.ports.streams import Streams
 
 MAX_CHUNKS: Final = 1_000
@@ -40,19 +38,21 @@ class StreamQuery(GetQuery):
 
 
 class StreamsApi:
-    """`named`: the run of a request's path, in a namespace. `waiters` know when a run told more."""
+    """`named`: the run of a request's path, in a namespace. `ended`: which runs tell no more. `waiters` know when a run
+    told more.
+    """
 
     def __init__(
         self,
         streams: Streams,
-        reads: Reads,
         *,
         named: Callable[[Request, str | None], Awaitable[RunView]],
+        ended: Callable[[Sequence[UUID]], Awaitable[Sequence[UUID]]],
         waiters: Waiters[Mark],
     ) -> None:
         self._streams = streams
-        self._reads = reads
         self._named = named
+        self._ended = ended
         self._waiters = waiters
 
     def router(self) -> APIRouter:
@@ -69,35 +69,35 @@ class StreamsApi:
         come as events as they are told; `Last-Event-ID` counts for `after`, and the event `end` is the last.
         """
         query = parse_query(StreamQuery, request)
-        run = await self._named(request, query.namespace)
+        run_id = (await self._named(request, query.namespace)).run_id  # all of it may be large, and many wait here
         if EVENTS in request.headers.get("accept", ""):
-            events = self._events(run, _last_seen(request, query.after), query.limit)
+            events = self._events(run_id, _last_seen(request, query.after), query.limit)
             return StreamingResponse(events, media_type=EVENTS, headers={"Cache-Control": "no-cache"})
-        chunks, ended = await self._page(run, query.after, query.limit)
+        chunks, ended = await self._page(run_id, query.after, query.limit)
         if query.wait and not chunks and not ended:
-            await self._waiters.wait((run.run_id, query.after), query.wait)
-            chunks, ended = await self._page(run, query.after, query.limit)
+            await self._waiters.wait((run_id, query.after), query.wait)
+            chunks, ended = await self._page(run_id, query.after, query.limit)
         following = chunks[-1].position if chunks else query.after
         return json_response({"items": [_item(chunk) for chunk in chunks], "next": following, "ended": ended})
 
-    async def _page(self, run: RunView, after: int, limit: int) -> tuple[Sequence[Chunk], bool]:
+    async def _page(self, run_id: UUID, after: int, limit: int) -> tuple[Sequence[Chunk], bool]:
         """The run first: once it has ended nobody tells more, so an empty page is the end."""
-        now = await self._reads.get_run(run.namespace, str(run.run_id))
-        chunks = await self._streams.chunks(run.run_id, after, limit)
-        return chunks, now.state in TERMINAL and not chunks
+        ended = await self._ended([run_id])
+        chunks = await self._streams.chunks(run_id, after, limit)
+        return chunks, bool(ended) and not chunks
 
-    async def _events(self, run: RunView, after: int, limit: int) -> AsyncIterator[bytes]:
+    async def _events(self, run_id: UUID, after: int, limit: int) -> AsyncIterator[bytes]:
         try:
             for _ in range(MAX_IDLE):
-                chunks, ended = await self._page(run, after, limit)
+                chunks, ended = await self._page(run_id, after, limit)
                 while chunks:
                     yield b"".join(_event(chunk) for chunk in chunks)
                     after = chunks[-1].position
-                    chunks, ended = await self._page(run, after, limit)
+                    chunks, ended = await self._page(run_id, after, limit)
                 if ended:
                     yield b"event: end\ndata: {}\n\n"
                     return
-                if not await self._waiters.wait((run.run_id, after), IDLE_SECONDS):
+                if not await self._waiters.wait((run_id, after), IDLE_SECONDS):
                     yield b": waiting\n\n"
         except MilepostError as error:  # too late for another status: readers of events ask again by themselves
             yield f": {error.code}\n\n".encode()
