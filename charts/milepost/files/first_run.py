@@ -67,7 +67,8 @@ def remove() -> None:
 
 def main() -> int:
     try:
-        create("Task", "tasks", {"source": {"inline": SOURCE}})
+        # no pod may stay when the test is over
+        create("Task", "tasks", {"source": {"inline": SOURCE}, "warm": {"seconds": 0}})
         create("Run", "runs", {"task": NAME, "input": {"a": 40, "b": 2}})
         started, seen = time.monotonic(), ""
         status: dict[str, Any] = {}

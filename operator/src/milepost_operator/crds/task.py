@@ -101,6 +101,22 @@ class RecordLimits(Model):
     """Bytes of what is kept of them: of a value that grows, its first version and what came to it; 268435456."""
 
 
+class Warm(Model):
+    """Pods that stay after a run and take the next one of the version; what is not set is as the installation says."""
+
+    seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    """A pod waits so long for the next run, then it ends; 0: no pod stays; 60."""
+    max: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Pods of this Task that wait at once; 5."""
+    reuse: Literal["task", "key", "never"] | None = None
+    """Which runs a pod may take: all of this Task, those with the concurrency key of its last one, or none; task. A pod
+    with a volume of the Task's that can be written, or a writable root, stays only where this is set."""
+    max_runs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Runs that one pod takes at most; 100."""
+    max_age_seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
+    """A pod older than this takes no more runs, so that its environment is read anew from Secrets; 3600."""
+
+
 class TaskSpec(Model):
     """Exactly one of image and source says what code there is; entrypoint or command says what of it runs."""
 
@@ -160,6 +176,23 @@ class TaskSpec(Model):
     """How long what is left of ended runs is kept."""
     schedules: Schedules | None = None
     """Runs by the clock."""
+    warm: Warm | None = None
+    """Pods that stay for the next run. No part of the version: a change of it replaces no pod."""
+
+
+class WarmStatus(Model):
+    """The Task's pods, and how its attempts started."""
+
+    idle: Count | None = None
+    """Pods that wait for a run."""
+    busy: Count | None = None
+    """Pods at work, or on their way to it."""
+    hits: Count | None = None
+    """Attempts that a waiting pod took, of its newest 200 runs of the last hour."""
+    misses: Count | None = None
+    """Attempts of the same runs that needed a new pod."""
+    cold_reason: Word | None = None
+    """Why the newest of these did: first, busy, version, template, off, key, late or returned."""
 
 
 class TaskStatus(Model):
@@ -175,12 +208,14 @@ class TaskStatus(Model):
     """Earliest next slot of its schedules."""
     schedules: ScheduleStatuses | None = None
     """Its schedules, those that come next first."""
+    warm: WarmStatus | None = None
+    """Pods that wait for its next runs."""
     conditions: Conditions | None = None
     """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
 
 
 class Task(Model):
-    """Code that runs durably: each attempt in a pod of its own, resumed after its last checkpoint."""
+    """Code that runs durably: each attempt in a fresh process of a pod, resumed after its last checkpoint."""
 
     spec: TaskSpec
     """What to run."""

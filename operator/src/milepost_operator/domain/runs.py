@@ -58,10 +58,10 @@ class Semaphore:
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
-    `retention`, `record_limits`: what it says of them, by the names of crds.task.Retention and crds.task.RecordLimits;
-    for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any more.
-    `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas are
-    JSON text, checked.
+    `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
+    Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
+    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas
+    are JSON text, checked.
     """
 
     namespace: str
@@ -78,6 +78,7 @@ class TaskIntake:
     record_limits: Mapping[str, int] = field(default_factory=dict)
     on_change: OnChange = "fail"
     versioning: Literal["pinned", "latest"] = "pinned"
+    warm: Mapping[str, int | str] = field(default_factory=dict)
     input_schema: str | None = None
     output_schema: str | None = None
 

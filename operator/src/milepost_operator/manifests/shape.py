@@ -81,3 +81,8 @@ def retention_of(spec: TaskSpec) -> dict[str, int]:
 def record_limits_of(spec: TaskSpec) -> dict[str, int]:
     """What it says of a run's records, by the names of crds.task.RecordLimits."""
     return spec.records.model_dump(exclude_none=True) if spec.records else {}
+
+
+def warm_of(spec: TaskSpec) -> dict[str, int | str]:
+    """What it says of pods that stay, by the names of crds.task.Warm."""
+    return spec.warm.model_dump(exclude_none=True) if spec.warm else {}

@@ -31,7 +31,14 @@ from milepost_operator.manifests import quantity, raw, run_cr
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.run_spec import new_run, shared
 from milepost_operator.manifests.schemas import read_schema, schema_text
-from milepost_operator.manifests.shape import breaker_policy, policy_of, record_limits_of, retention_of, shape_of
+from milepost_operator.manifests.shape import (
+    breaker_policy,
+    policy_of,
+    record_limits_of,
+    retention_of,
+    shape_of,
+    warm_of,
+)
 from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.schedules import ScheduleIntake
 from milepost_operator.ports.store import Intake
@@ -263,6 +270,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         semaphores=[Semaphore(s.name, s.limit, s.units or 1) for s in spec.semaphores or ()],
         retention=retention_of(spec),
         record_limits=record_limits_of(spec),
+        warm=warm_of(spec),
         on_change=spec.on_change or "fail",
         versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),
