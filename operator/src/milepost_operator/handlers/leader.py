@@ -24,6 +24,7 @@ from milepost_operator.reconcile.project import Bucket, Projector
 from milepost_operator.reconcile.queues import QueueStatus
 from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
+from milepost_operator.reconcile.warm_status import TaskWarmStatus
 from milepost_operator.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -102,7 +103,7 @@ class Leader:
             raise DeposedError(f"leading ended: {ended.exceptions[0]}") from ended
         finally:
             self.loops, self._by_name, self._backlog = (), {}, None
-            self._metrics.forget_queues()
+            self._metrics.forget()
 
     def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
@@ -131,6 +132,9 @@ class Leader:
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)
         queues = QueueStatus(store, cluster, bucket, clock=now, on_views=metrics.show_queues)
         schedules = TaskScheduleStatus(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND))
+        warm = TaskWarmStatus(
+            store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_states=metrics.show_pods
+        )
         history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
@@ -141,6 +145,7 @@ class Leader:
             by_project,
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
+            Loop("warm-status", warm.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),

@@ -26,6 +26,10 @@ class ProcessMetrics:
 class Metrics(ProcessMetrics):
     """The api's."""
 
+    def started(self, cold_reason: str | None) -> None:
+        """An attempt started; None: a pod that waited took it."""
+        self.pod_starts.labels(*(("warm", "") if cold_reason is None else ("cold", cold_reason))).inc()
+
     def __init__(self) -> None:
         super().__init__()
         registry = self.registry
@@ -82,6 +86,12 @@ class Metrics(ProcessMetrics):
             "milepost_attempts_settled",
             "Attempts that settled themselves, by the run's state after it and the reason given.",
             ("state", "reason"),
+            registry=registry,
+        )
+        self.pod_starts = Counter(
+            "milepost_pod_starts",
+            "Attempts that started: warm, in a pod that waited, or cold, in a new one, with the reason of that.",
+            ("start", "reason"),
             registry=registry,
         )
         self.pod_sessions = Counter(

@@ -1,13 +1,16 @@
 """The operator's metrics. Seconds; labels have few values: never a run or a pod."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from prometheus_client import Counter, Gauge
 
 from milepost_operator.domain.queues import QueueView
 from milepost_operator.obs.metrics import ProcessMetrics
+
+OPEN_STATES: Final = ("wanted", "creating", "created", "bound", "resting", "idle", "offered", "closing")
 
 
 class OperatorMetrics(ProcessMetrics):
@@ -43,6 +46,12 @@ class OperatorMetrics(ProcessMetrics):
             ("reason",),
             registry=registry,
         )
+        self.pods = Gauge(
+            "milepost_pods",
+            "Pods of tasks by the state of their rows: idle ones wait for work; told by the leader.",
+            ("state",),
+            registry=registry,
+        )
         self.queue_depth = self._of_queue(
             "depth", "Runs that wait for a slot of the queue, counted up to 10,000; told by the leader."
         )
@@ -56,7 +65,7 @@ class OperatorMetrics(ProcessMetrics):
 
     def show_queues(self, views: Sequence[QueueView]) -> None:
         """The queues as they are now; those that are gone are told no more."""
-        self.forget_queues()
+        self._forget_queues()
         now = datetime.now(UTC)
         for view in views:
             of = (view.namespace, view.name)
@@ -67,7 +76,16 @@ class OperatorMetrics(ProcessMetrics):
             self.queue_oldest.labels(*of).set(max(0.0, waits))
             self.queue_paused.labels(*of).set(view.pause is not None)
 
-    def forget_queues(self) -> None:
-        """Only the leader tells of queues."""
+    def show_pods(self, states: Mapping[str, int]) -> None:
+        """How many pods there are in each state."""
+        for state in OPEN_STATES:
+            self.pods.labels(state).set(states.get(state, 0))
+
+    def forget(self) -> None:
+        """Only the leader tells of queues and pods."""
+        self._forget_queues()
+        self.pods.clear()
+
+    def _forget_queues(self) -> None:
         for gauge in (self.queue_depth, self.queue_running, self.queue_limit, self.queue_oldest, self.queue_paused):
             gauge.clear()
