@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from e2e.harness import programs
 from e2e.harness.counter import URL, Counter
-from e2e.harness.kubectl import Kubectl, Object, as_object, dig
+from e2e.harness.kubectl import Kubectl, KubectlError, Object, as_object, dig
 from e2e.harness.platform import Platform
 from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.release import Release
@@ -20,11 +20,15 @@ API_VERSION = "milepost.dev/v1beta1"
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled", "TimedOut", "Expired"})
 SMALL = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
 QUICK_RETRY = {"maxAttempts": 3, "minSeconds": 0.5, "maxSeconds": 1}
+COLD = {"seconds": 0}
+"""`warm` of a Task whose every attempt gets a new pod."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as its row tells it. `pod` is None until its sidecar has come forward."""
+    """One attempt as its row tells it. `pod` is None until its sidecar has come forward. `cold`: why it needed a new
+    pod; None where a waiting one took it.
+    """
 
     number: int
     cause: str
@@ -37,6 +41,7 @@ class Attempt:
     pod_id: str
     pod: str | None
     evidence: Mapping[str, object]
+    cold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,15 @@ class Lab:
         ask = self.kubectl.attempt
         parts = [ask("get", "tasks,runs,queues,jobs,pods", "-n", self.namespace, "-o", "wide")]
         parts += [ask("get", "events", "-n", self.namespace, "--sort-by=.lastTimestamp")[-4000:]]
+        parts += [self._pods()]
         return "\n".join([*parts, self.release.diagnose()])
+
+    def _pods(self) -> str:
+        try:
+            rows = self.sql.rows(f"select * from pods where namespace = {literal(self.namespace)} order by created_at")
+        except KubectlError as error:
+            return f"({error})"
+        return "\n".join(json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -117,10 +130,12 @@ class Run:
     def attempts(self) -> list[Attempt]:
         """Its attempts, oldest first."""
         columns = "a.attempt number, a.cause, a.state, a.reason, a.message, a.counted, a.infra, a.resumed_after, "
-        query = f"select {columns} a.pod_id, p.pod_name pod, a.evidence from attempts a join pods p using (pod_id)"
-        rows = self.lab.sql.rows(
-            f"{query} where a.run_id = (select run_id from runs where {self._where()}) order by a.attempt"
+        # a pod that served several runs may have lost its row with an older one of them
+        joined = (
+            "a.pod_id, p.pod_name pod, a.evidence, a.cold_reason cold from attempts a left join pods p using (pod_id)"
         )
+        own = f"a.run_id = (select run_id from runs where {self._where()})"
+        rows = self.lab.sql.rows(f"select {columns} {joined} where {own} order by a.attempt")
         return [Attempt(**row) for row in rows]  # type: ignore[arg-type]  # the columns are named as the fields
 
     def records(self) -> dict[str, int]:

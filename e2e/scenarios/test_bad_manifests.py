@@ -31,6 +31,8 @@ TASKS: dict[str, tuple[Spec, str]] = {
     "host-path": ({"pod": {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}}, "hostPath"),
     "host-network": ({"pod": {"hostNetwork": True}}, "hostNetwork"),
     "bad-queue-name": ({"queue": "Not A Name"}, "queue"),
+    "warm-before-it-began": ({"warm": {"seconds": -1}}, "warm.seconds"),
+    "warm-for-whom": ({"warm": {"reuse": "tenant"}}, "warm.reuse"),
 }
 
 

@@ -69,6 +69,7 @@ def test_out_of_memory(lab: Lab) -> None:
     attempts = succeeded(run)
     resumed(attempts, 5)
     assert attempts[0].reason == "OOMKilled", attempts[0]
+    assert attempts[1].pod_id != attempts[0].pod_id, "a pod that was out of memory takes nothing more"
     assert attempts[0].counted
     assert not attempts[0].infra
     assert attempts[1].cause == "retry"
