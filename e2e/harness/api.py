@@ -4,8 +4,12 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+KEPT_SECONDS = 2.0
+"""A silent connection is trusted for this long."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,32 @@ class _Connection(http.client.HTTPSConnection):
 
 
 @dataclass
+class Line:
+    """One connection, made with its first request and again when it has been silent for longer than servers keep it."""
+
+    _connection: _Connection
+    _bearer: str
+    _used: float = 0.0
+
+    def call(self, method: str, path: str, body: object = None) -> Answer:
+        """Send one request; `body` is sent as JSON, bytes as they are."""
+        headers = {"Content-Type": "application/json"}
+        if self._bearer:
+            headers["Authorization"] = f"Bearer {self._bearer}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if time.monotonic() - self._used > KEPT_SECONDS:
+            self.close()
+        self._connection.request(method, path, data, headers)
+        answer = self._connection.getresponse()
+        read = Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        self._used = time.monotonic()
+        return read
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@dataclass
 class Api:
     """`address`: host:port that this machine can connect to; `name`: what the certificate is for."""
 
@@ -67,16 +97,16 @@ class Api:
             token: bearer token; None: the public API's; "": no Authorization header at all.
             timeout: seconds for connecting and for each read.
         """
-        connection = _Connection(self.address, self.name, self._context, timeout)
-        bearer = self.token if token is None else token
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        line = self.line(token=token, timeout=timeout)
         try:
-            connection.request(method, path, data, headers)
-            answer = connection.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            return line.call(method, path, body)
         finally:
-            connection.close()
+            line.close()
+
+    def line(self, *, token: str | None = None, timeout: float = 15) -> "Line":
+        """A connection for many requests, one after the other; the arguments are as those of `call`."""
+        bearer = self.token if token is None else token
+        return Line(_Connection(self.address, self.name, self._context, timeout), bearer)
 
     def alive(self) -> bool:
         """Whether a request is answered at all, by this API and not by its absence."""

@@ -73,6 +73,22 @@ async def main(ctx: Context, seconds: float = 0.2) -> str:
 '''
 )
 
+PLACE = '''
+import os
+import time
+
+from milepost import Context, task
+
+IMPORTED = time.time()
+
+
+@task(id="place")
+async def main(ctx: Context, seconds: float = 0.0) -> dict[str, str | int | float]:
+    """Tell where this ran: the pod, the process, and when its module was imported."""
+    time.sleep(seconds)
+    return {"pod": os.uname().nodename, "process": os.getpid(), "imported": IMPORTED}
+'''
+
 BAD_VALUES = '''
 """Hand the SDK what no JSON can hold, and tell what it says of it; the good checkpoint before must stay."""
 import math
