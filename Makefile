@@ -47,6 +47,9 @@ lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nod
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench
 
+bench-start: venv ## how attempts start and end: warm, cold, many at once, after a death (with the bars)
+	$(PY) -m e2e.bench warm_start cold_start many_starts death idle_pod
+
 bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
 	@$(PY) -m tests.benchmarks.engine
 
@@ -74,4 +77,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-engine bench-sdk up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-start bench-engine bench-sdk up down images programs venv lock fmt

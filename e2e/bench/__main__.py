@@ -1,4 +1,7 @@
-"""`make bench`: all benchmarks, or those named: install footprint cold_start step recover etcd_writes burst."""
+"""`make bench`: all benchmarks, or those named: install footprint cold_start step recover etcd_writes burst.
+
+`make bench-start` names those of starts and ends: warm_start cold_start many_starts death idle_pod.
+"""
 
 import argparse
 import json
@@ -6,7 +9,19 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 
-from e2e.bench import burst, cold_start, etcd_writes, footprint, install, recover, step
+from e2e.bench import (
+    burst,
+    cold_start,
+    death,
+    etcd_writes,
+    footprint,
+    idle_pod,
+    install,
+    many_starts,
+    recover,
+    step,
+    warm_start,
+)
 from e2e.bench.bars import Bar, machine, show
 from e2e.harness.counter import Counter
 from e2e.harness.kubectl import dig
@@ -25,12 +40,23 @@ ALL: dict[str, Benchmark] = {
     "etcd_writes": etcd_writes.measure,
     "burst": burst.measure,
 }
+MORE: dict[str, Benchmark] = {
+    "warm_start": warm_start.measure,
+    "many_starts": many_starts.measure,
+    "death": death.measure,
+    "idle_pod": idle_pod.measure,
+}
+"""Those that only run when they are named."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e.bench", description="Measure Milepost on the real cluster.")
     parser.add_argument(
-        "names", nargs="*", choices=[*ALL, []], metavar="NAME", help=f"of {', '.join(ALL)}; all if none"
+        "names",
+        nargs="*",
+        choices=[*ALL, *MORE, []],
+        metavar="NAME",
+        help=f"of {', '.join([*ALL, *MORE])}; those before {next(iter(MORE))} if none",
     )
     names = parser.parse_args().names or list(ALL)
     platform = Platform.bring_up()
@@ -45,7 +71,7 @@ def main() -> int:
     for name in names:
         print(f"\n== {name}", flush=True)
         lab = Lab.open(platform, release, counter, f"bench-{name.replace('_', '-')}-{uuid.uuid4().hex[:5]}")
-        good = show(ALL[name](lab)) and good
+        good = show((ALL | MORE)[name](lab)) and good
         # its end takes CPU too, which is not to be the next one's
         lab.kubectl.run("delete", "namespace", lab.namespace, "--wait=true", timeout=REMOVAL_SECONDS)
     return 0 if good else 1

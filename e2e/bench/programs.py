@@ -14,6 +14,39 @@ async def main(ctx: Context) -> float:
     return BEGAN
 '''
 
+NOOP = '''
+import asyncio
+import time
+
+from milepost import Context, task
+
+
+@task(id="noop")
+async def main(ctx: Context, seconds: float = 0.0) -> float:
+    """Tell when the first line of the task ran: its module may have been imported long before."""
+    began = time.time()
+    if seconds:
+        await asyncio.sleep(seconds)
+    return began
+'''
+
+FRAGILE = '''
+import asyncio
+
+from milepost import Context, task
+
+
+@task(id="fragile")
+async def main(ctx: Context, fragile: bool = False) -> str:
+    """Wait to be killed, unless somebody was already; without `fragile` only hold the pod for a moment."""
+    await ctx.step("progress", int)
+    if fragile and ctx.run.attempt == 1:
+        await asyncio.sleep(600)
+    if not fragile:
+        await asyncio.sleep(2)
+    return "done"
+'''
+
 STEPS = '''
 import time
 
