@@ -40,6 +40,7 @@ FULL: Body = {
     "queue": "etl",
     "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False},
     "timeouts": {"attemptSeconds": 600, "runSeconds": 7200},
+    "warm": {"seconds": 300, "max": 2, "reuse": "key", "maxRuns": 50, "maxAgeSeconds": 900},
     "pod": {
         "serviceAccountName": "etl",
         "imagePullSecrets": [{"name": "registry"}],
@@ -220,6 +221,9 @@ BAD: dict[str, tuple[Body, str]] = {
     "label-reserved": (_pod(labels={"milepost.dev/pod": "x"}), "are reserved"),
     "annotation-reserved": (_pod(annotations={"milepost.dev/cluster": "x"}), "are reserved"),
     "grace": (_pod(terminationGracePeriodSeconds=0), "spec.pod.terminationGracePeriodSeconds"),
+    "warm-seconds": (task(ENTRY | {"warm": {"seconds": -1}}), "spec.warm.seconds"),
+    "warm-reuse": (task(ENTRY | {"warm": {"reuse": "always"}}), "spec.warm.reuse"),
+    "warm-runs": (task(ENTRY | {"warm": {"maxRuns": 0}}), "spec.warm.maxRuns"),
     "queue-0": (queue({"concurrency": 0}), "spec.concurrency"),
     "queue-rate-period": (queue({"rate": {"limit": 1, "periodSeconds": 0}}), "spec.rate.periodSeconds"),
     "queue-rate-negative": (queue({"rate": {"limit": -1, "periodSeconds": 1}}), "spec.rate.limit"),

@@ -25,6 +25,8 @@ class FakeStore:
         self.queues: list[Any] = []
         self.taken: list[str] = []
         self.scheduled: list[Any] = []
+        self.warm: list[Any] = []
+        self.states: dict[str, int] = {}
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -33,6 +35,12 @@ class FakeStore:
 
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [one[1:] for one in self.told if one[0] == what]
+
+    async def warm_view(self, namespace):
+        return list(self.warm)
+
+    async def pods_by_state(self):
+        return dict(self.states)
 
     async def take_wanted(self, epoch, limit):
         if self.deposed:

@@ -43,6 +43,7 @@ async def test_a_task_becomes_a_version_and_says_so(intake, store, cluster):
     assert taken.timeouts.attempt_seconds == 600
     assert taken.shape["resources"]["limits"] == {"cpu": "1", "memory": "512Mi", "example.com/gpu": "1"}
     assert set(taken.shape) == {"image", "entrypoint", "resources", "env", "envFrom", "pod"}
+    assert taken.warm == {"seconds": 300, "max": 2, "reuse": "key", "max_runs": 50, "max_age_seconds": 900}
     (shown,) = cluster.of("tasks")
     assert shown["status"]["version"] == 7
     assert conditions(cluster, "tasks") == {"Accepted": ("True", "Accepted"), "QueueFound": ("False", "QueueNotFound")}
