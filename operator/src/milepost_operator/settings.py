@@ -68,6 +68,13 @@ class Settings(BaseSettings):
     """A run that is held for a missing Task or Queue expires after this."""
     idempotency_seconds: int = Field(default=86400, ge=1)
 
+    warm_seconds: int = Field(default=60, ge=0)
+    """A pod that has nothing to do waits so long for another run of its Task, where that says nothing; 0: it ends."""
+    warm_max: int = Field(default=5, ge=0)
+    """Pods of one Task that wait, at most, where it says nothing."""
+    warm_total: int = Field(default=50, ge=0)
+    """Pods that wait in all, at most; 0: no pod waits, whatever its Task says."""
+
     retention_successful_runs: int = Field(default=10, ge=0, le=1000)
     """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""
     retention_failed_runs: int = Field(default=20, ge=0, le=1000)

@@ -58,10 +58,10 @@ class Semaphore:
 class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
-    `retention`, `record_limits`: what it says of them, by the names of crds.task.Retention and crds.task.RecordLimits;
-    for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any more.
-    `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas are
-    JSON text, checked.
+    `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
+    Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
+    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas
+    are JSON text, checked.
     """
 
     namespace: str
@@ -78,6 +78,7 @@ class TaskIntake:
     record_limits: Mapping[str, int] = field(default_factory=dict)
     on_change: OnChange = "fail"
     versioning: Literal["pinned", "latest"] = "pinned"
+    warm: Mapping[str, int | str] = field(default_factory=dict)
     input_schema: str | None = None
     output_schema: str | None = None
 
@@ -186,7 +187,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows.
+
+    `cold_reason`: why no warm pod took its attempt (domain.warm).
+    """
 
     pod_id: str
     namespace: str
@@ -195,11 +199,12 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    cold_reason: str = "first"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """A pods row that is not closed. `state`: wanted, creating, created, bound, closing.
+    """A pods row that is not closed. `state`: wanted, creating, created, bound, resting, idle, offered, closing.
 
     `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
     """

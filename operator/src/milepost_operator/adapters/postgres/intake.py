@@ -71,8 +71,8 @@ class PostgresIntake:
                 shape.get("inputSchema"),
                 task.versioning,
             )
-            kept = (to_json(dict(task.retention)), to_json(dict(task.record_limits)))
-            await connection.execute(Q["set_keeping"], *key, *kept)
+            limits = [to_json(dict(told)) for told in (task.retention, task.record_limits, task.warm)]
+            await connection.execute(Q["set_limits"], *key, *limits)
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version

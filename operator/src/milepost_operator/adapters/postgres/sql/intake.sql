@@ -24,6 +24,10 @@ set uid = excluded.uid, generation = excluded.generation, present = true, versio
     updated_at = clock_timestamp()
 where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
 
+-- name: set_limits
+-- As the manifest has them: what it leaves out is for the settings to say, at the time.
+update tasks set retention = $4, record_limits = $5, warm = $6 where cluster = $1 and namespace = $2 and name = $3;
+
 -- name: to_unpin
 select not unpinned and versioning = 'latest' from tasks where cluster = $1 and namespace = $2 and name = $3;
 

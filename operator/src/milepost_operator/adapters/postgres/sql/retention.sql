@@ -1,6 +1,3 @@
--- name: set_keeping
-update tasks set retention = $4, record_limits = $5 where cluster = $1 and namespace = $2 and name = $3;
-
 -- name: prunable
 -- Tasks (found by hops through the index, one probe each) with ended runs past their time, and what of them is due.
 -- $2, $3: seconds for rows; $4, $5: for records; each for success and failure. Records never outlive their row's time.
