@@ -14,6 +14,7 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.api.app import ApiSettings, build_app
 from milepost_operator.api.duties import Duties
 from milepost_operator.api.health import Health
+from milepost_operator.api.next import offers_of
 from milepost_operator.api.server import Listener
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
@@ -62,7 +63,8 @@ def _serve(settings: dict[str, object], token_file: str, port: int, duties: bool
 async def _run(settings: Settings, token_file: Path, port: int, with_duties: bool) -> None:
     metrics = Metrics()
     async with PostgresStore.open(settings) as store:
-        duties = Duties(store, metrics)
+        offers = offers_of(store)
+        duties = Duties(store, metrics, offers=offers)
         app = build_app(
             store,
             _nobody,
@@ -72,6 +74,7 @@ async def _run(settings: Settings, token_file: Path, port: int, with_duties: boo
             metrics=metrics,
             health=Health(store.ready, duties.ages),
             poke=duties.poke,
+            offers=offers,
         )
         running = asyncio.create_task(duties.run()) if with_duties else None
         await Listener(app, port).serve()

@@ -21,6 +21,12 @@ RELEASED = {
     "0006_control": "d33995a44ee196356b84f50f71c5becbc6342c93b40c6f478ed289ccc80b7cdc",
     "0007_lifecycle": "e8286dbb36569027bbdf093eec29047eb236c443e4a2cd6b85336677526bacd1",
     "0008_suspension": "3371515a3a1be2946bcfe14244a32a5b9f6279643b195d0c0cc382c152663157",
+    "0009_changed": "53a63de2d6c6f19b27eac9f79ae7034a576c6bdf4378107820194d0407f506ef",
+    "0010_schemas": "d33f9088ed973b213fadfc51a7de29c10a2a726e2b38094f8aba941b9a844d6d",
+    "0011_backlogs": "4cb905e121ca0062bb9e01dbe3cc15a04cac39be78e2781e7af2842174e68ed4",
+    "0012_versions_streams": "0aa5f22e5b86a662802d86e06b1b071e971f04b8b96d0c0f69510bc2a97a713c",
+    "0013_hot_writes": "5043e2fd5b52884f80cee0a64ff773ba8486b5fd34d894fd0628e43f08bff05d",
+    "0014_values": "c866ce4712726793994f454b55490a502a43fabf0028bde45233a3a59128ef89",
 }
 """SHA-256 of each. A database that has one with another text refuses the upgrade: what changes is a migration more."""
 

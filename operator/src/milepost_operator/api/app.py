@@ -17,6 +17,7 @@ from milepost_operator.api.direct import direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
+from milepost_operator.api.next import NextApi, offers_of
 from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.podstreams import PodStreams
@@ -38,10 +39,23 @@ from milepost_operator.ports.store import Intake, PodStore, Reads
 from milepost_operator.ports.streams import Streams
 from milepost_operator.ports.suspension import Signals
 from milepost_operator.ports.triggers import Triggers
+from milepost_operator.ports.warm import WarmPods
 
 
 class ApiStore(
-    Intake, Triggers, PodStore, Reads, Lists, Lifecycle, Control, QueueReads, ScheduleApi, Signals, Streams, Protocol
+    Intake,
+    Triggers,
+    PodStore,
+    WarmPods,
+    Reads,
+    Lists,
+    Lifecycle,
+    Control,
+    QueueReads,
+    ScheduleApi,
+    Signals,
+    Streams,
+    Protocol,
 ):
     """The store as the routes need it."""
 
@@ -79,8 +93,11 @@ def build_app(
     metrics: Metrics,
     health: Health,
     poke: Callable[[], None],
+    offers: Waiters[str] | None = None,
 ) -> Api:
-    """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted."""
+    """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted. `offers`:
+    where pods wait for work (`offers_of`), for whoever gives them some.
+    """
     app = Api(
         title="Milepost",
         version="v1",
@@ -111,7 +128,8 @@ def build_app(
         poke=poke,
     )
     streams = StreamsApi(store, named=runs.named, ended=store.ended, waiters=listeners)
-    inside = [*pod.routes(), *chunks.routes()]
+    following = NextApi(store, offers=offers or offers_of(store), metrics=metrics)
+    inside = [*pod.routes(), *chunks.routes(), *following.routes()]
     app.router.routes.extend(inside)
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)

@@ -6,7 +6,7 @@ Any number of replicas run them: the store claims the work by row locks.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 from milepost_operator.ports.suspension import Wakes
 from milepost_operator.ports.triggers import Triggers
+from milepost_operator.ports.warm import WarmDuties
 
 TURN_SECONDS: Final = 20.0
 """A turn that takes longer is given up: a lost connection must not stop a duty."""
@@ -35,16 +36,30 @@ QUICK_SECONDS: Final = 1.0
 JUDGING_SHARE: Final = 20
 """The invariants read whole tables: where that takes longer, it is done in a 20th of the time at most."""
 MIN_GAP_SECONDS: Final = 0.005
+WARM_SECONDS: Final = 0.5
+"""An attempt whose warm pod is silent goes elsewhere within this of the time that the pod had."""
+MISSED_SECONDS: Final = (0.005, 0.01, 0.02)
+"""Before another try to give warm pods what somebody had locked a moment ago."""
 MAX_BACKOFF_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
         """Hints that there is work, by name; may lose some, or end."""
+
+
+class Offers(Protocol):
+    """Pods that wait for work in this process."""
+
+    def tell(self, keys: Sequence[str], /) -> None:
+        """These have some."""
+
+    def nudge(self) -> None:
+        """Some may have."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,12 +75,21 @@ class _Loop:
 
 
 class Duties:
-    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds."""
+    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds. `offers`: where pods wait here."""
 
-    def __init__(self, store: DutyStore, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: DutyStore,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        offers: Offers | None = None,
+    ) -> None:
         self._store = store
         self._metrics = metrics
+        self._offers = offers
         self._clock = clock
+        self._warm_now = asyncio.Event()
         self._admit_now = asyncio.Event()
         self._wake_now = asyncio.Event()
         now = clock()
@@ -73,6 +97,7 @@ class Duties:
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("wake", 1.0, self._wake, now, self._wake_now),
+            _Loop("warm", WARM_SECONDS, self._warm, now, self._warm_now),
             _Loop("reap", REAP_SECONDS, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
@@ -138,15 +163,24 @@ class Duties:
         failures = 0
         while True:
             try:
-                async for _ in self._store.wakeups({"admit"}):
+                async for name in self._store.wakeups({"admit", "offer", "warm"}):
                     failures = 0
-                    self.poke()
+                    self._heard(name)
             except (UnavailableError, OSError) as error:
                 _log.warning("wakeups_unavailable", error=str(error))
             except Exception:  # noqa: BLE001 (a hint only: the loop polls too)
                 _log.exception("wakeups_failed")
             failures += 1
             await asyncio.sleep(_backoff(failures))
+
+    def _heard(self, name: str) -> None:
+        if name == "offer":
+            if self._offers is not None:
+                self._offers.nudge()
+        elif name == "warm":
+            self._warm_now.set()
+        else:
+            self.poke()
 
     async def _pulse(self) -> bool:
         await self._store.pulse()
@@ -159,6 +193,8 @@ class Duties:
         promoted = await self._store.promote(BATCH)
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
+        if admitted:
+            await self._hand_over()
         return promoted >= BATCH or admitted >= BATCH
 
     async def _wake(self) -> bool:
@@ -166,6 +202,21 @@ class Duties:
         if woken:
             self._admit_now.set()
         return woken >= BATCH
+
+    async def _warm(self) -> bool:
+        await self._store.keep_warm()
+        await self._hand_over()
+        return False
+
+    async def _hand_over(self) -> None:
+        """What was admitted goes to the pods that wait for it, before anybody launches new ones."""
+        for pause in (*MISSED_SECONDS, None):
+            handed = await self._store.hand_over()
+            if self._offers is not None:
+                self._offers.tell(handed.pods)
+            if not handed.missed or pause is None:
+                return
+            await asyncio.sleep(pause)
 
     async def _expire(self) -> bool:
         return await self._store.expire_queued(BATCH) >= BATCH

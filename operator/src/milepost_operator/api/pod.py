@@ -120,14 +120,15 @@ class PodApi:
         asked = parse_wire(_SESSION, await read_body(request, _SMALL_BODY, "it only names the pod"))
         renewal = token.startswith(TOKEN_PREFIX)
         try:
-            answer = await self._open(token, asked.pod_id, renewal=renewal)
+            answer = await self._open(token, asked, renewal=renewal)
         except MilepostError as error:
             self._metrics.pod_sessions.labels(error.code).inc()
             raise
         self._metrics.pod_sessions.labels("renewed" if renewal else "granted").inc()
         return json_response(answer)
 
-    async def _open(self, token: str, pod_id: str, *, renewal: bool) -> Session:
+    async def _open(self, token: str, asked: SessionRequest, *, renewal: bool) -> Session:
+        pod_id = asked.pod_id
         if renewal:
             claims = self._sessions.verify(token)
             namespace, pod_uid, pod_name = claims.session.namespace, claims.session.pod_uid, claims.pod_name
@@ -136,7 +137,7 @@ class PodApi:
             namespace, pod_uid, pod_name = identity.namespace, identity.pod_uid, identity.pod_name
         if not is_pod_of(pod_name, pod_id):
             raise ForbiddenError("this token is of another pod")
-        session = await self._store.open_session(pod_id, namespace, pod_uid, pod_name)
+        session = await self._store.open_session(pod_id, namespace, pod_uid, pod_name, reusable=asked.reusable)
         return Session(self._sessions.sign(session, pod_name), TTL_SECONDS)
 
     async def start(self, request: Request) -> Response:

@@ -24,6 +24,7 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.api.app import ApiSettings, build_app
 from milepost_operator.api.duties import Duties
 from milepost_operator.api.health import Health
+from milepost_operator.api.next import offers_of
 from milepost_operator.api.sessions import KeyFileError, Sessions, read_session_key
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.api.transport import Protocol
@@ -50,7 +51,8 @@ async def run_api(settings: Settings) -> None:
     tokens = ApiTokens(settings.api_token_file)
     metrics = Metrics()
     async with PostgresStore.open_when_up(settings) as store, KubeClient(user_agent="milepost-api") as kube:
-        duties = Duties(store, metrics)
+        offers = offers_of(store)
+        duties = Duties(store, metrics, offers=offers)
         health = Health(store.ready, duties.ages)
         app = build_app(
             store,
@@ -66,6 +68,7 @@ async def run_api(settings: Settings) -> None:
             metrics=metrics,
             health=health,
             poke=duties.poke,
+            offers=offers,
         )
         main = Listener(app, settings.listen_port, settings.tls_cert_file, settings.tls_key_file)
         side = Listener(metrics_app(metrics, health), settings.metrics_port)

@@ -22,10 +22,22 @@ _log = get_logger(__name__)
 
 
 class Waiters(Generic[Key]):
-    """`come` tells for which of some keys (runs, say) what they wait for has come. Nobody waits: it is not asked."""
+    """`come` tells for which of some keys (runs, say) what they wait for has come. Nobody waits: it is not asked.
 
-    def __init__(self, come: Callable[[Sequence[Key]], Awaitable[Sequence[Key]]]) -> None:
+    `look_seconds`: between two looks that nobody asked for. Where they are far apart, `anew` looks for each that comes
+    to wait, since what it waits for may have come a moment before.
+    """
+
+    def __init__(
+        self,
+        come: Callable[[Sequence[Key]], Awaitable[Sequence[Key]]],
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        anew: bool = False,
+    ) -> None:
         self._come = come
+        self._look_seconds = look_seconds
+        self._anew = anew
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
         self._count = 0
         self._nudged = asyncio.Event()
@@ -36,6 +48,13 @@ class Waiters(Generic[Key]):
         if self._waiting:
             self._nudged.set()
 
+    def tell(self, keys: Sequence[Key]) -> None:
+        """It has come for these."""
+        for key in keys:
+            for future in self._waiting.pop(key, ()):
+                if not future.done():
+                    future.set_result(None)
+
     async def wait(self, key: Key, seconds: float) -> bool:
         """True once it has come; False after `seconds`. OverloadedError when too many wait here."""
         if self._count >= MAX_WAITING:
@@ -45,6 +64,8 @@ class Waiters(Generic[Key]):
         self._count += 1
         if self._work is None:
             self._work = asyncio.create_task(self._look_for_ever(), name="waiters")
+        elif self._anew:
+            self._nudged.set()
         try:
             async with asyncio.timeout(seconds):
                 await future
@@ -69,7 +90,7 @@ class Waiters(Generic[Key]):
             while self._waiting:
                 self._nudged.clear()
                 began = time.monotonic()
-                pause = LOOK_SECONDS + len(self._waiting) / 10_000
+                pause = self._look_seconds + len(self._waiting) / 10_000
                 try:
                     await self._look()
                 except MilepostError as error:
@@ -87,7 +108,4 @@ class Waiters(Generic[Key]):
     async def _look(self) -> None:
         asked = list(self._waiting)
         for begin in range(0, len(asked), CHUNK):
-            for key in await self._come(asked[begin : begin + CHUNK]):
-                for future in self._waiting.pop(key, ()):
-                    if not future.done():
-                        future.set_result(None)
+            self.tell(await self._come(asked[begin : begin + CHUNK]))

@@ -187,7 +187,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows.
+
+    `cold_reason`: why no warm pod took its attempt (domain.warm).
+    """
 
     pod_id: str
     namespace: str
@@ -196,11 +199,12 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    cold_reason: str = "first"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """A pods row that is not closed. `state`: wanted, creating, created, bound, closing.
+    """A pods row that is not closed. `state`: wanted, creating, created, bound, resting, idle, offered, closing.
 
     `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
     """

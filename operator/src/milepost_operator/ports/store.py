@@ -68,11 +68,15 @@ class Intake(Protocol):
 class Launches(Protocol):
     """The operator's leader: pods rows become Jobs, and pods' ends become rows."""
 
-    async def take_epoch(self, holder: str) -> int:
-        """Begin a new epoch; every launch of an older one is refused from now on."""
+    async def take_epoch(self, holder: str, template_hash: str = "") -> int:
+        """Begin a new epoch; every launch of an older one is refused from now on. `template_hash`: of what its pods
+        look like beside what their Tasks say; warm pods of another one take no more work.
+        """
 
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
-        """Pods to launch now, marked `creating` by this epoch. DeposedError when the epoch is over."""
+        """Pods to launch now, marked `creating` by this epoch; those that warm pods can take are left to these for a
+        moment. DeposedError when the epoch is over.
+        """
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
         """The Job exists (created or adopted). False: the row was closed meanwhile, delete the Job.
@@ -116,8 +120,12 @@ class Projections(Protocol):
 class PodStore(Protocol):
     """What sidecars do, fenced."""
 
-    async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
-        """Bind the pod's uid to its row (compare-and-set). ForbiddenError, GoneError, NotFoundError."""
+    async def open_session(
+        self, pod_id: str, namespace: str, pod_uid: str, pod_name: str, *, reusable: bool = False
+    ) -> PodSession:
+        """Bind the pod's uid to its row (compare-and-set). `reusable`: its sidecar asks for another attempt by itself.
+        ForbiddenError, GoneError, NotFoundError.
+        """
 
     async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
         """Start the reserved attempts, or give them again to the same pods. Per pod: GoneError, ForbiddenError; not

@@ -11,7 +11,7 @@ from milepost_operator.domain.errors import MilepostError, NotFoundError, Unavai
 from milepost_operator.domain.warm_views import WarmView
 from milepost_operator.manifests.raw import Manifest
 from milepost_operator.ports.kube import Objects
-from milepost_operator.ports.warm import WarmReads
+from milepost_operator.ports.warm_views import WarmReads
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.project import AT_ONCE, Bucket
 

@@ -16,6 +16,7 @@ from milepost_operator.domain.errors import BusyError
 from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.settlement import Next, RunFacts, decide, verdict_of
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
+from milepost_operator.domain.warm import PodFacts, WarmPolicy, policy_of, retires
 
 _FINISHED_EVENT = {
     RunState.SUCCEEDED: "RunSucceeded",
@@ -69,7 +70,8 @@ async def finish_waiting(connection: Connection, run: Row, state: RunState, reas
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The live attempt of a locked run that ends, with its rows. `settled`: by the pod's own word, with its `result`.
+    """The live attempt of a locked run that ends, with its rows. `settled`: by the pod's own word, with its `result`;
+    then the attempt's row is one of `attempts_for_ending`, which says whether the pod stays.
 
     `last_seq`: of the run's newest record.
     """
@@ -94,7 +96,10 @@ async def end_attempt(
 async def end_attempts(db: Database, connection: Connection, ended: Sequence[Ended]) -> list[Next]:
     """End live attempts of locked runs and move the runs on; what follows for each."""
     followings = [_decide(db, one) for one in ended]
-    rows = [_row(one, following) for one, following in zip(ended, followings, strict=True)]
+    rows = [
+        (*_row(one, following), _retired(db, one) if one.settled else "lost")
+        for one, following in zip(ended, followings, strict=True)
+    ]
     await connection.execute(Q["end_attempts"], *(list(column) for column in zip(*rows, strict=True)))
     return followings
 
@@ -111,8 +116,29 @@ def _decide(db: Database, one: Ended) -> Next:
     return decide(facts, one.ending, random.random())  # noqa: S311  jitter, not a secret
 
 
+def _retired(db: Database, one: Ended) -> str | None:
+    """Why the pod of a settled attempt ends with it; None: it stays."""
+    row = one.attempt
+    facts = PodFacts(
+        asks=bool(row["reusable"]),
+        runs=(row["pod_runs"] or 0) + 1,
+        age_seconds=row["pod_age"] or 0.0,
+        current=row["current"],
+        keeps=row["keeps"],
+    )
+    return retires(warm_policy(db, row["warm"]), facts, one.ending)
+
+
+def warm_policy(db: Database, told: str | None) -> WarmPolicy:
+    """What becomes of the pods of a Task whose column `warm` is `told`."""
+    settings = db.settings
+    return policy_of(
+        orjson.loads(told or "{}"), seconds=settings.warm_seconds, most=settings.warm_max, total=settings.warm_total
+    )
+
+
 def _row(one: Ended, following: Next) -> tuple[object, ...]:
-    """The arguments of `end_attempts` for one attempt, in their order."""
+    """The arguments of `end_attempts` for one attempt, in their order, but the last."""
     ending, succeeded = one.ending, following.state is RunState.SUCCEEDED
     cancelled = one.run["cancel_requested_at"] is not None
     return (

@@ -1,14 +1,19 @@
 """Port `Launches`: pods rows become Jobs, and pods' ends become rows. Every launch is checked against the epoch."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import orjson
 
-from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid
+from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid, seconds
 from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.errors import DeposedError
+from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
+from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
+from milepost_operator.domain.warm import PREFERENCE_SECONDS, least_used
+
+_LOOKS: Final = 5
 
 
 class PostgresLaunches:
@@ -17,8 +22,8 @@ class PostgresLaunches:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def take_epoch(self, holder: str) -> int:
-        row = await self._db.fetchrow(Q["take_epoch"], self._db.cluster, holder)
+    async def take_epoch(self, holder: str, template_hash: str = "") -> int:
+        row = await self._db.fetchrow(Q["take_epoch"], self._db.cluster, holder, template_hash)
         if row is None:
             raise AssertionError("an upsert returns its row")
         return int(row["epoch"])
@@ -26,7 +31,17 @@ class PostgresLaunches:
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
         async def work(connection: Connection) -> Sequence[PodOrder]:
             await self._check(connection, epoch)
-            rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit)
+            told = self._db.settings
+            rows = await connection.fetch(
+                Q["take_wanted"],
+                self._db.cluster,
+                epoch,
+                limit,
+                seconds(PREFERENCE_SECONDS),
+                told.warm_total,
+                told.warm_seconds,
+                told.warm_max,
+            )
             return [
                 PodOrder(
                     r["pod_id"],
@@ -36,6 +51,7 @@ class PostgresLaunches:
                     r["template_hash"] or "",
                     orjson.loads(r["shape"]),
                     r["image_digest"],
+                    r["cold_reason"],
                 )
                 for r in rows
             ]
@@ -78,18 +94,50 @@ class PostgresLaunches:
     async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
         async def work(connection: Connection) -> None:
             await self._check(connection, epoch)
-            pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
-            if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
-                return
-            if pod["run_id"] is not None:
-                run = await lock_run(connection, pod["run_id"])
-                attempt = run and await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], pod["attempt"])
-                if run and attempt and attempt["state"] != "ended":
-                    await end_attempt(self._db, connection, run, attempt, ending, settled=False)
-            await connection.execute(Q["pod_to_closing"], pod_id)
+            for _ in range(_LOOKS):
+                if await self._end(connection, pod_id, pod_uid, ending):
+                    return
+            raise UnavailableError(f"pod {pod_id} is given and taken faster than it can be ended")
 
         await self._db.transaction(work)
         self._db.wake("admit", "launch", "project")
+
+    async def _end(self, connection: Connection, pod_id: str, pod_uid: str | None, ending: Ending) -> bool:
+        """End the pod with what it has. False: it was given something else meanwhile."""
+        pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
+        if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
+            return True
+        if pod["run_id"] is None:
+            return bool(await connection.fetch(Q["end_pod"], pod_id, None, None))
+        run = await lock_run(connection, pod["run_id"])
+        if await take_back(self._db, connection, [pod_id], "lost"):
+            return True
+        if not await connection.fetch(Q["end_pod"], pod_id, pod["run_id"], pod["attempt"]):
+            return False
+        attempt = run and await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], pod["attempt"])
+        if run and attempt and attempt["state"] != "ended" and attempt["pod_id"] == pod_id:
+            await end_attempt(self._db, connection, run, attempt, ending, settled=False)
+        return True
+
+    async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:
+        async def work(connection: Connection) -> None:
+            await self._check(connection, epoch)
+            await retire(self._db, connection, pod_id, why)
+
+        await self._db.transaction(work)
+        self._db.wake("offer", "launch")
+
+    async def make_room(self, epoch: int, namespace: str | None) -> bool:
+        async def work(connection: Connection) -> bool:
+            await self._check(connection, epoch)
+            gone = least_used(await idle_pods(self._db, connection, namespace), 1)
+            told = (self._db.cluster, gone, ["room"] * len(gone))
+            return bool(gone and await connection.fetch(Q["close_warm"], *told))
+
+        made = await self._db.transaction(work)
+        if made:
+            self._db.wake("offer")
+        return made
 
     async def close_pod(self, pod_id: str) -> None:
         await self._db.fetch(Q["close_pod"], self._db.cluster, pod_id)

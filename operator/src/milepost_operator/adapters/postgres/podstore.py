@@ -41,7 +41,9 @@ class PostgresPodStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
+    async def open_session(
+        self, pod_id: str, namespace: str, pod_uid: str, pod_name: str, *, reusable: bool = False
+    ) -> PodSession:
         row = await self._db.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
         if row is None:
             raise NotFoundError(f"no pod {pod_id}: it is not one of ours")
@@ -49,7 +51,7 @@ class PostgresPodStore:
             raise ForbiddenError(f"the token is of pod {namespace}/{pod_name}, not of pod {pod_id}")
         if row["state"] in {"closing", "closed"}:
             raise GoneError(f"pod {pod_id} has no more work: it should end")
-        if not await self._db.fetchrow(Q["bind_pod"], self._db.cluster, pod_id, pod_uid, pod_name):
+        if not await self._db.fetchrow(Q["bind_pod"], self._db.cluster, pod_id, pod_uid, pod_name, reusable):
             row = await self._db.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
             if row is None or row["state"] in {"closing", "closed"}:
                 raise GoneError(f"pod {pod_id} has no more work: it should end")

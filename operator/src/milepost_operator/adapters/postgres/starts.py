@@ -49,6 +49,7 @@ async def start_attempts(
         seconds(db.settings.lease_seconds),
         [most for most, _ in limits],
         [most_bytes for _, most_bytes in limits],
+        [row["pod_id"] for row in starting],
     )
     resumed = [row["run_id"] for row in starting if row["attempt"] > 1]
     waits = await resolved_waits(connection, resumed) if resumed else {}
@@ -63,8 +64,10 @@ def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:
     """The pod's row if the session is its own and there is work for it; else why not."""
     if pod is None or pod["state"] in {"closing", "closed"}:
         return GoneError(f"pod {session.pod_id} has no more work: it should end")
-    if pod["pod_uid"] != session.pod_uid or pod["run_id"] is None:
+    if pod["pod_uid"] != session.pod_uid:
         return ForbiddenError(f"pod {session.pod_id} is bound to another pod uid")
+    if pod["run_id"] is None:
+        return GoneError(f"pod {session.pod_id} has no attempt now: ask for the next one")
     return pod
 
 
@@ -74,6 +77,8 @@ def _its_attempt(pod: Row, runs: Mapping[UUID, Row], facts: Mapping[UUID, Row]) 
     if run is None or run["attempt"] != pod["attempt"]:
         return GoneError(f"the attempt of pod {pod['pod_id']} is over")
     found = facts[pod["run_id"]]
+    if found["pod_id"] != pod["pod_id"]:  # since it was offered here
+        return GoneError(f"attempt {pod['attempt']} of run {run['name']} went to another pod")
     if found["attempt_state"] == "ended":
         return GoneError(f"attempt {pod['attempt']} of run {run['name']} has ended")
     return found

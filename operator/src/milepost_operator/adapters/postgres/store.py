@@ -25,6 +25,7 @@ from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
 from milepost_operator.adapters.postgres.wakes import listen
+from milepost_operator.adapters.postgres.warm import PostgresWarm
 from milepost_operator.adapters.postgres.warm_views import PostgresWarmReads
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
@@ -55,6 +56,7 @@ class PostgresStore(
     PostgresRetention,
     PostgresSuspension,
     PostgresStreams,
+    PostgresWarm,
     PostgresWarmReads,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""

@@ -42,7 +42,8 @@ select count(*) from runs r left join run_heads h on h.run_id = r.run_id
 where r.cluster = $1 and r.state = 'suspended'
   and (h.token is not null
        or exists (select 1 from attempts a join pods p on p.pod_id = a.pod_id
-                  where a.run_id = r.run_id and (a.state <> 'ended' or p.state not in ('closing', 'closed'))));
+                  where a.run_id = r.run_id
+                    and (a.state <> 'ended' or p.run_id = r.run_id and p.state not in ('closing', 'closed'))));
 
 -- name: waits_resolve_once
 -- 11: a signal that was taken resolved the one wait that took it, and a wait that a signal resolved took one.

@@ -3,7 +3,7 @@ select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluste
 
 -- name: bind_pod
 update pods
-set pod_uid = $3, pod_name = $4, bound_at = coalesce(bound_at, clock_timestamp()),
+set pod_uid = $3, pod_name = $4, bound_at = coalesce(bound_at, clock_timestamp()), reusable = $5,
     state = case when state in ('wanted', 'creating', 'created') then 'bound' else state end
 where cluster = $1 and pod_id = $2 and state not in ('closing', 'closed') and (pod_uid is null or pod_uid = $3)
 returning namespace;
@@ -14,7 +14,7 @@ select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluste
 -- name: start_facts
 -- Of locked runs. Heads in the order of the runs, as records lock them.
 select r.run_id, r.name, r.namespace, r.task, r.version, r.attempt, r.tags, r.input, r.retry, r.timeouts, r.created_at,
-       r.attempts_counted, v.shape, a.cause, a.token, a.state as attempt_state, h.last_seq, h.last_key, h.records, r.origin, r.key_run,
+       r.attempts_counted, v.shape, a.cause, a.token, a.pod_id, a.state as attempt_state, h.last_seq, h.last_key, h.records, r.origin, r.key_run,
        coalesce(t.on_change, 'fail') as on_change, coalesce(r.accepted_version = r.version, false) as accepted,
        t.record_limits
 from runs r
@@ -29,19 +29,24 @@ for no key update of h;
 -- name: start_attempts
 -- The lease begins, also anew for a sidecar that asks again; what is told is told once.
 with starting as (
-    select * from unnest($1::uuid[], $2::int[], $3::float8[], $4::float8[], $6::int[], $7::bigint[])
-        as s (run_id, attempt, attempt_seconds, run_seconds, max_records, max_records_bytes)
+    select * from unnest($1::uuid[], $2::int[], $3::float8[], $4::float8[], $6::int[], $7::bigint[], $8::text[])
+        as s (run_id, attempt, attempt_seconds, run_seconds, max_records, max_records_bytes, pod_id)
 ), leased as (
     update run_heads h
     set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $5, max_records = s.max_records,
         max_records_bytes = s.max_records_bytes
     from starting s where h.run_id = s.run_id
     returning h.run_id, h.last_seq, h.last_key, h.records
+), taken as (
+    -- what was offered to a warm pod is its own from here on
+    update pods p set state = 'bound' from starting s
+    where p.pod_id = s.pod_id and p.state = 'offered' and p.run_id = s.run_id and p.attempt = s.attempt
 ), begun as (
     update attempts a
     set state = 'running', started_at = clock_timestamp(), resumed_after = l.last_seq,
-        deadline_at = clock_timestamp() + make_interval(secs => s.attempt_seconds)
-    from starting s join leased l on l.run_id = s.run_id
+        deadline_at = clock_timestamp() + make_interval(secs => s.attempt_seconds),
+        cold_reason = case when p.state <> 'offered' then coalesce(p.cold_reason, 'first') end
+    from starting s join leased l on l.run_id = s.run_id join pods p on p.pod_id = s.pod_id
     where a.run_id = s.run_id and a.attempt = s.attempt and a.state = 'reserved'
     returning a.run_id, a.attempt, s.run_seconds, l.last_seq, l.last_key, l.records
 ), running as (

@@ -22,11 +22,16 @@ update runs set cancel_requested_at = clock_timestamp(), cancel_requested_by = $
 select * from attempts where run_id = $1 and attempt = $2 for no key update;
 
 -- name: attempts_for_ending
--- Of locked runs, with what their heads say. In the order of the runs: two batches can't deadlock.
-select a.*, h.last_seq
+-- Of locked runs, with what their heads say, and with what says whether the pod stays. In the order of the runs: two
+-- batches can't deadlock.
+select a.*, h.last_seq, p.reusable, p.runs as pod_runs, t.warm, v.keeps, coalesce(t.present and t.version = p.version, false) as current,
+       extract(epoch from clock_timestamp() - p.created_at)::float8 as pod_age
 from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
 join attempts a on a.run_id = e.run_id and a.attempt = e.attempt
 join run_heads h on h.run_id = e.run_id
+left join pods p on p.pod_id = a.pod_id
+left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
+left join task_versions v on v.cluster = p.cluster and v.namespace = p.namespace and v.task = p.task and v.version = p.version
 order by a.run_id
 for no key update of a, h;
 
@@ -35,26 +40,33 @@ select last_seq from run_heads where run_id = $1 for no key update;
 
 -- name: end_attempts
 -- Attempts end, their fences fall (from here nobody can write for these runs until the next attempt is admitted), their
--- pods close and their runs move on. A run that a pause put back keeps its time; what it waits for is shown when that
+-- pods close, or rest if they stay, and their runs move on. A run that a pause put back keeps its time; what it waits for is shown when that
 -- has held. One that will resume keeps its place. A queue's circuit breaker, if there is one, judges the verdicts later: here its lock would be out of order.
 with ending as (
     select * from unnest($1::uuid[], $2::int[], $3::bool[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::json[], $9::text[],
                          $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::bool[], $16::text[],
-                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[])
+                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[], $24::text[])
         as e (run_id, attempt, settled, reason, message, counted, infra, evidence, verdict,
               run_state, run_reason, run_message, attempts_counted, infra_streak, dead_lettered, next_cause,
-              result, error, delay, event, event_message, warning, terminal)
+              result, error, delay, event, event_message, warning, terminal, retired)
 ), ended as (
     update attempts a
     set state = 'ended', settled = e.settled, reason = e.reason, message = left(e.message, 4000), counted = e.counted,
         infra = e.infra, evidence = e.evidence, ended_at = clock_timestamp()
     from ending e where a.run_id = e.run_id and a.attempt = e.attempt and a.state <> 'ended'
-    returning a.run_id, a.pod_id, a.reserved_at, e.verdict
+    returning a.run_id, a.pod_id, a.reserved_at, e.verdict, e.retired
 ), fenced as (
     update run_heads h set token = null, pod_id = null, lease_until = null from ending e where h.run_id = e.run_id
 ), closing as (
-    update pods p set state = 'closing', closing_at = clock_timestamp()
+    update pods p set state = 'closing', closing_at = clock_timestamp(), retired = e.retired
     from ended e where p.pod_id = e.pod_id and p.state not in ('closing', 'closed')
+      and (e.retired is not null or p.state not in ('bound', 'offered'))
+), resting as (
+    update pods p
+    set state = 'resting', rested_at = clock_timestamp(), runs = p.runs + 1, reuse_key = r.concurrency_key,
+        run_id = null, attempt = null, offered_at = null
+    from ended e join runs r on r.run_id = e.run_id
+    where p.pod_id = e.pod_id and p.state in ('bound', 'offered') and e.retired is null
 ), moved as (
     update runs r
     set state = e.run_state, reason = nullif(e.run_reason, 'Paused'),
@@ -85,6 +97,3 @@ from ended e
 join moved m on m.run_id = e.run_id
 join queues q on q.cluster = m.cluster and q.namespace = m.namespace and q.name = m.queue
 where q.breaker is not null and e.verdict <> 'neutral';
-
--- name: pod_to_closing
-update pods set state = 'closing', closing_at = clock_timestamp() where pod_id = $1 and state not in ('closing', 'closed');

@@ -1,0 +1,169 @@
+"""Warm pods: which pod stays after an attempt, which ones go when there are too many, and why a start was cold."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from milepost_operator.domain.runs import Ending
+from milepost_operator.domain.states import Reason
+
+Reuse = Literal["task", "key", "never"]
+ColdReason = Literal["first", "busy", "version", "template", "off", "key", "late", "returned"]
+"""Why an attempt needed a new pod: none of its key was there, all were at work, there were only pods of another version
+or of another template, its Task wants none, none had its concurrency key, the one that was to come did not in time, an
+offered one did not answer.
+"""
+
+OFFER_SECONDS: Final = 2.0
+"""A pod that does not start what it was offered within this is given up."""
+RESTING_SECONDS: Final = 15.0
+"""A pod that does not come back for work within this after its attempt is given up."""
+PREFERENCE_SECONDS: Final = 1.0
+"""An attempt waits so long for a warm pod that is there before a new pod is made."""
+
+_RETIRES: Final = frozenset({Reason.OOM, Reason.CRASHED, Reason.LOST_RESULT, Reason.CONFIG})
+"""After these nobody knows what is left of the attempt in its container."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmPolicy:
+    """What becomes of a Task's pods. `seconds`: how long one may wait for work; `max`: how many of them may.
+
+    `reuse`: for which runs: any of the Task, those with the concurrency key of the pod's last one, none. `written`: the
+    Task says so itself, which includes pods that can keep files of a run.
+    """
+
+    seconds: int
+    max: int
+    reuse: Reuse = "task"
+    max_runs: int = 100
+    max_age_seconds: int = 3600
+    written: bool = False
+
+    @property
+    def off(self) -> bool:
+        """No pod ever stays."""
+        return self.seconds <= 0 or self.max <= 0 or self.reuse == "never"
+
+
+def policy_of(told: Mapping[str, object], *, seconds: int, most: int, total: int) -> WarmPolicy:
+    """The policy of a Task that says `told` (by the names of crds.task.Warm); for the rest the installation's count.
+
+    No pod waits where `total`, which all Tasks share, is 0.
+    """
+    base = WarmPolicy(seconds, most)
+    return WarmPolicy(
+        seconds=_number(told, "seconds", base.seconds) if total > 0 else 0,
+        max=_number(told, "max", base.max),
+        reuse=cast("Reuse", told.get("reuse", base.reuse)),
+        max_runs=_number(told, "max_runs", base.max_runs),
+        max_age_seconds=_number(told, "max_age_seconds", base.max_age_seconds),
+        written="reuse" in told,
+    )
+
+
+def _number(told: Mapping[str, object], name: str, default: int) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) else default
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod whose attempt is settled. `asks`: its sidecar can ask for another one. `runs`: attempts it had, this one
+    included. `keeps`: how it differs from a pod that is the same after each run: `command`, `volumes`, `root`.
+    """
+
+    asks: bool
+    runs: int
+    age_seconds: float
+    current: bool
+    keeps: str | None
+
+
+def retires(policy: WarmPolicy, pod: PodFacts, ending: Ending) -> str | None:
+    """Why a pod ends with its settled attempt; None: it stays."""
+    if policy.off or not pod.asks:
+        return "off"
+    if pod.keeps == "command" or (pod.keeps and not policy.written):
+        return "off"
+    if ending.reason in _RETIRES or ending.evidence.get("oom_kills"):
+        return "oom" if ending.reason is Reason.OOM or ending.evidence.get("oom_kills") else "crash"
+    return worn(policy, runs=pod.runs, age_seconds=pod.age_seconds, current=pod.current)
+
+
+def worn(policy: WarmPolicy, *, runs: int, age_seconds: float, current: bool) -> str | None:
+    """Why a pod that may be used again takes no more work."""
+    if not current:
+        return "version"
+    if runs >= policy.max_runs:
+        return "runs"
+    return "age" if age_seconds >= policy.max_age_seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePod:
+    """A pod that waits for work. `task`: (namespace, name). `idle_seconds`: since when; `age_seconds`: of the pod."""
+
+    pod_id: str
+    task: tuple[str, str]
+    policy: WarmPolicy
+    runs: int
+    idle_seconds: float
+    age_seconds: float
+    current: bool
+    template: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """`pods`: those that were given an attempt. `missed`: something was in the way of others; try again soon."""
+
+    pods: Sequence[str]
+    missed: bool
+
+
+def lapsed(pods: Sequence[IdlePod]) -> dict[str, str]:
+    """Pods that wait for nothing any more, and why."""
+    found: dict[str, str] = {}
+    for pod in pods:
+        why = worn(pod.policy, runs=pod.runs, age_seconds=pod.age_seconds, current=pod.current)
+        if pod.policy.off:
+            why = "off"
+        elif not pod.template:
+            why = "template"
+        elif why is None and pod.idle_seconds >= pod.policy.seconds:
+            why = "idle"
+        if why is not None:
+            found[pod.pod_id] = why
+    return found
+
+
+def surplus(pods: Sequence[IdlePod], total: int) -> list[str]:
+    """Pods beyond what may wait: of each Task those that waited longest, then of all those of the Task that waits
+    longest for a run, where one that runs often counts as used later.
+    """
+    by_task: dict[tuple[str, str], list[IdlePod]] = {}
+    for pod in sorted(pods, key=lambda p: (p.idle_seconds, p.pod_id)):
+        by_task.setdefault(pod.task, []).append(pod)
+    gone: list[str] = []
+    for kept in by_task.values():
+        most = max(0, kept[0].policy.max)
+        gone += [pod.pod_id for pod in kept[most:]]
+        del kept[most:]
+    left = sum(len(kept) for kept in by_task.values())
+    while left > max(0, total):
+        last = max((kept for kept in by_task.values() if kept), key=lambda kept: (_disuse(kept), kept[0].task))
+        gone.append(last.pop().pod_id)
+        left -= 1
+    return gone
+
+
+def _disuse(pods: Sequence[IdlePod]) -> float:
+    """How long a Task has not run, made less by how often it did."""
+    return pods[0].idle_seconds / (1.0 + math.log2(1.0 + sum(pod.runs for pod in pods)))
+
+
+def least_used(pods: Sequence[IdlePod], count: int) -> list[str]:
+    """Pods that make room for others first."""
+    return surplus(pods, max(0, len(pods) - count))[-count:] if count > 0 else []
