@@ -62,3 +62,13 @@ async def test_what_a_task_says_is_kept_as_written(store: PostgresStore) -> None
     query = "select warm ->> 'seconds' as seconds, warm ->> 'reuse' as reuse from tasks"
     (row,) = await store._db.fetch(query)
     assert (row["seconds"], row["reuse"]) == ("5", "key")
+
+
+async def test_each_start_is_told_once(tasks: PostgresStore) -> None:
+    heard: list[str | None] = []
+    tasks.tell_starts(heard.append)
+    await trigger(tasks)
+    (session,) = await launch(tasks)
+    for _ in range(2):  # a restarted sidecar asks again
+        await started(tasks, session)
+    assert heard == ["first"]

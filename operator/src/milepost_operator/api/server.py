@@ -51,6 +51,7 @@ async def run_api(settings: Settings) -> None:
     tokens = ApiTokens(settings.api_token_file)
     metrics = Metrics()
     async with PostgresStore.open_when_up(settings) as store, KubeClient(user_agent="milepost-api") as kube:
+        store.tell_starts(metrics.started)
         offers = offers_of(store)
         duties = Duties(store, metrics, offers=offers)
         health = Health(store.ready, duties.ages)

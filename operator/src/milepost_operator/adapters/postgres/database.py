@@ -51,6 +51,8 @@ class Database:
         self._wakes = Wakes(pool, settings.cluster)
         self.lane = Lane(self)
         """For the records of sidecars."""
+        self.on_start: Callable[[str | None], object] = lambda _: None
+        """Told of each attempt that begins; see PostgresPodStore.tell_starts."""
 
     async def fetch(self, query: str, *args: object) -> Sequence[Row]:
         """One statement, one transaction."""

@@ -1,6 +1,6 @@
 """Port `PodStore`: what sidecars do, fenced in the statement that writes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -59,9 +59,15 @@ class PostgresPodStore:
         return PodSession(pod_id, namespace, pod_uid)
 
     async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
-        started = await self._db.transaction(lambda c: start_attempts(self._db, c, sessions, wait=wait))
+        started, begun = await self._db.transaction(lambda c: start_attempts(self._db, c, sessions, wait=wait))
         self._db.wake("project")
+        for cold_reason in begun:
+            self._db.on_start(cold_reason)
         return started
+
+    def tell_starts(self, on_start: Callable[[str | None], object]) -> None:
+        """Have each attempt that begins told, once it is committed: why it needed a new pod, None if it did not."""
+        self._db.on_start = on_start
 
     async def check_fence(self, session: PodSession, fence: Fence) -> None:
         error = await explain_fence(self._db, session, fence)

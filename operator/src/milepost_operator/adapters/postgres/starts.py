@@ -20,8 +20,11 @@ from milepost_operator.domain.runs import PodSession, Timeouts
 
 async def start_attempts(
     db: Database, connection: Connection, sessions: Sequence[PodSession], *, wait: bool = True
-) -> list[Start | MilepostError]:
-    """Start the attempts that these pods are for, or give them again; per pod its start or why not.
+) -> tuple[list[Start | MilepostError], list[str | None]]:
+    """Start the attempts that these pods are for, or give them again.
+
+    Returns per pod its start or why not; and of each attempt that begins now why it needed a new pod, None where it
+    did not.
 
     Not `wait`: a run that somebody has locked is BusyError.
     """
@@ -37,10 +40,10 @@ async def start_attempts(
     ]
     starting = [answer for answer in answers if not isinstance(answer, MilepostError)]
     if not starting:
-        return [answer for answer in answers if isinstance(answer, MilepostError)]
+        return [answer for answer in answers if isinstance(answer, MilepostError)], []
     timeouts = {row["run_id"]: Timeouts(**orjson.loads(row["timeouts"])) for row in starting}
     limits = [_record_limits(db, row) for row in starting]
-    await connection.execute(
+    begun = await connection.fetch(
         Q["start_attempts"],
         [row["run_id"] for row in starting],
         [row["attempt"] for row in starting],
@@ -53,11 +56,12 @@ async def start_attempts(
     )
     resumed = [row["run_id"] for row in starting if row["attempt"] > 1]
     waits = await resolved_waits(connection, resumed) if resumed else {}
-    return [
+    told = [
         answer if isinstance(answer, MilepostError)
         else _start(db, answer, timeouts[answer["run_id"]], waits.get(answer["run_id"], []))
         for answer in answers
     ]  # fmt: skip
+    return told, [row["cold_reason"] for row in begun]
 
 
 def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:

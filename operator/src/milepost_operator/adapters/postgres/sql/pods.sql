@@ -48,7 +48,7 @@ with starting as (
         cold_reason = case when p.state <> 'offered' then coalesce(p.cold_reason, 'first') end
     from starting s join leased l on l.run_id = s.run_id join pods p on p.pod_id = s.pod_id
     where a.run_id = s.run_id and a.attempt = s.attempt and a.state = 'reserved'
-    returning a.run_id, a.attempt, s.run_seconds, l.last_seq, l.last_key, l.records
+    returning a.run_id, a.attempt, s.run_seconds, l.last_seq, l.last_key, l.records, a.cold_reason
 ), running as (
     update runs r
     set state = case when r.state = 'admitted' then 'running' else r.state end,
@@ -57,12 +57,14 @@ with starting as (
         reason = null, message = null, event_count = r.event_count + 1, rev = r.rev + 1
     from begun b where r.run_id = b.run_id
     returning r.run_id, r.event_count
+), told as (
+    insert into run_events (run_id, seq, reason, message)
+    select r.run_id, r.event_count, case when b.last_seq > 0 then 'AttemptResumed' else 'AttemptStarted' end,
+           left(case when b.last_seq > 0 then format('attempt %s resumed after checkpoint %s (%s)', b.attempt, b.records, b.last_key)
+                     else format('attempt %s started', b.attempt) end, 900)
+    from running r join begun b on b.run_id = r.run_id
 )
-insert into run_events (run_id, seq, reason, message)
-select r.run_id, r.event_count, case when b.last_seq > 0 then 'AttemptResumed' else 'AttemptStarted' end,
-       left(case when b.last_seq > 0 then format('attempt %s resumed after checkpoint %s (%s)', b.attempt, b.records, b.last_key)
-                 else format('attempt %s started', b.attempt) end, 900)
-from running r join begun b on b.run_id = r.run_id;
+select cold_reason from begun;
 
 -- name: explain_fence
 select a.pod_id, a.state, a.settled, h.token is not distinct from $3 as current
