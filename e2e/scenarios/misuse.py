@@ -41,6 +41,16 @@ def wait_for_sidecar() -> None:
         time.sleep(0.05)
 
 
+def too_early() -> list[object]:
+    """Ask for the next attempt before this one is settled, as only the runner does, and only after."""
+    connection = Sidecar("milepost")
+    connection.request("GET", "/v1/attempt")
+    attempt = json.loads(connection.getresponse().read())
+    connection.close()
+    asked = {"retire": None, "parent_bytes": 0, "run_id": attempt["run_id"], "attempt": attempt["attempt"]}
+    return ask("POST", "/v1/next", json.dumps(asked).encode())
+
+
 REQUESTS = {
     "not-json": ("PUT", "/v1/checkpoints/k", b"{nope"),
     "nan": ("PUT", "/v1/checkpoints/k", b'{"x": NaN}'),
@@ -65,7 +75,7 @@ REQUESTS = {
 def main() -> None:
     wait_for_sidecar()
     ask("PUT", "/v1/checkpoints/good", b'{"kept": true}')
-    said = {name: ask(*request) for name, request in REQUESTS.items()}
+    said = {name: ask(*request) for name, request in REQUESTS.items()} | {"next": too_early()}
     ask("PUT", "/v1/result", json.dumps(said).encode())
     # The first result stands, whatever is said after it.
     ask("PUT", "/v1/result", b'"another"')

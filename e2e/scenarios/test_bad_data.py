@@ -40,6 +40,7 @@ def test_local_protocol_misused(lab: Lab, images: Mapping[str, BuiltImage]) -> N
     assert 400 <= statuses["progress-of-two"] < 500
     assert statuses["first-step"] == 200
     assert said["second-step"] == [409, "step-exists"]
+    assert 400 <= statuses["next"] < 500
     assert statuses["restored"] == 200
     untouched(run, run.attempts())
 

@@ -15,7 +15,7 @@ from e2e.harness.programs import PLACE
 from e2e.harness.wait import eventually
 from e2e.scenarios.judge import untouched
 from e2e.scenarios.test_survive_pod import SIDECAR
-from e2e.scenarios.test_warm import place
+from e2e.scenarios.test_warm import ended, place
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -39,24 +39,35 @@ def closed(lab: Lab, slot: warm.Slot, timeout: float = 40) -> None:
     eventually(f"the end of {slot.pod}", look, timeout, 0.5, lab.diagnose)
 
 
-@pytest.mark.parametrize("seconds", [0, 3])
-def test_a_waiting_pod_is_lost(lab: Lab, seconds: float) -> None:
-    """The next run comes at once, or after the loss was seen: it starts in a new pod, and nothing is burnt."""
+def elsewhere(lab: Lab, slot: warm.Slot) -> None:
+    """A run that comes while its pod goes ends in another one. It costs no attempt, whatever the dying one began."""
+    run = lab.run("place")
+    told = ended(run)
+    assert told["pod"] != slot.pod
+    assert not any(attempt.counted for attempt in run.attempts()), run.attempts()
+    closed(lab, slot)
+
+
+def test_a_waiting_pod_is_lost(lab: Lab) -> None:
+    """The next run comes once the loss was seen: it starts in a new pod, as if there had been none."""
     slot, told = waiting(lab)
     lab.kubectl.delete("pod", str(slot.pod), lab.namespace, "--grace-period=0", "--force", "--wait=false")
-    time.sleep(seconds)
+    closed(lab, slot)
     again = place(lab)
     assert again["pod"] != told["pod"]
     assert again["cold"] is not None
-    closed(lab, slot)
 
 
-def test_a_waiting_pods_container_is_killed(lab: Lab, nodes: Nodes) -> None:
-    slot, told = waiting(lab)
+def test_a_run_comes_as_a_waiting_pod_is_lost(lab: Lab) -> None:
+    slot, _ = waiting(lab)
+    lab.kubectl.delete("pod", str(slot.pod), lab.namespace, "--grace-period=0", "--force", "--wait=false")
+    elsewhere(lab, slot)
+
+
+def test_a_run_comes_as_a_waiting_pods_container_is_killed(lab: Lab, nodes: Nodes) -> None:
+    slot, _ = waiting(lab)
     nodes.kill(lab.namespace, str(slot.pod), "task")
-    again = place(lab)
-    assert again["pod"] != told["pod"]
-    closed(lab, slot)
+    elsewhere(lab, slot)
 
 
 def test_a_waiting_pod_is_drained(lab: Lab) -> None:
