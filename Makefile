@@ -48,7 +48,7 @@ bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench
 
 bench-start: venv ## how attempts start and end: warm, cold, many at once, after a death (with the bars)
-	$(PY) -m e2e.bench warm_start cold_start many_starts death idle_pod
+	$(PY) -m e2e.bench warm_start cold_start many_starts death idle_pod warm_soak
 
 bench-engine: venv ## the engine beside its peers on one Postgres, with the bars (installs the peers apart)
 	@$(PY) -m tests.benchmarks.engine

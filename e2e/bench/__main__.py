@@ -1,6 +1,6 @@
 """`make bench`: all benchmarks, or those named: install footprint cold_start step recover etcd_writes burst.
 
-`make bench-start` names those of starts and ends: warm_start cold_start many_starts death idle_pod.
+`make bench-start` names those of starts and ends: warm_start cold_start many_starts death idle_pod warm_soak.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from e2e.bench import (
     many_starts,
     recover,
     step,
+    warm_soak,
     warm_start,
 )
 from e2e.bench.bars import Bar, machine, show
@@ -45,6 +46,7 @@ MORE: dict[str, Benchmark] = {
     "many_starts": many_starts.measure,
     "death": death.measure,
     "idle_pod": idle_pod.measure,
+    "warm_soak": warm_soak.measure,
 }
 """Those that only run when they are named."""
 

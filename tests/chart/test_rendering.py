@@ -68,6 +68,7 @@ def test_control_plane_environment() -> None:
         assert env["MILEPOST_DATABASE_URL_FILE"] == "/etc/milepost/database/url"
         assert "MILEPOST_DATABASE_URL" not in env
         assert env["MILEPOST_NAMESPACES"] == ""
+        assert [env[f"MILEPOST_WARM_{name}"] for name in ("SECONDS", "MAX", "TOTAL")] == ["60", "5", "50"]
 
 
 def test_both_processes_serve_the_same_namespaces() -> None:
@@ -274,6 +275,7 @@ def test_names_stay_within_bounds() -> None:
         ({"cluster": ""}, "/cluster"),
         ({"settings": {"leaseSeconds": "10s"}}, "at '/settings/leaseSeconds': got string, want integer"),
         ({"settings": {"beatSeconds": 6}}, "at most half of settings.leaseSeconds"),
+        ({"settings": {"warmTotal": -1}}, "at '/settings/warmTotal': minimum: got -1, want 0"),
         ({"postgres": {"external": {"url": "mysql://me@db/x"}}}, "/postgres/external/url"),
         (
             merged(helm.EXTERNAL, {"postgres": {"external": {"existingSecret": "s"}}}),

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from e2e.bench.arrivals import moments
 from e2e.bench.bars import Bar, percentile
 from e2e.harness.invariants import combined
 from e2e.harness.kubectl import dig, stream
@@ -27,6 +28,14 @@ def test_percentiles_are_values_that_were_measured():
     assert percentile([4.0], 50) == 4.0
     with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
+
+
+def test_arrivals_are_random_and_the_same_for_a_seed():
+    came = list(moments(20.0, 2000, seed=3))
+    assert came == list(moments(20.0, 2000, seed=3)) != list(moments(20.0, 2000, seed=4))
+    assert came[0] == 0.0
+    assert came == sorted(came)
+    assert 90 < came[-1] < 110, "20 a second"
 
 
 def test_invariants_become_one_query():
