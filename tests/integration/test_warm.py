@@ -7,7 +7,7 @@ import pytest
 from milepost.wire.pod import NextRequest, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import GoneError, MilepostError
-from milepost_operator.domain.runs import Created, Ending, PodSession
+from milepost_operator.domain.runs import Created, Ending, PodSession, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, Pod, apply_task, lose, next_pod, started, told, trigger
@@ -120,44 +120,44 @@ async def test_a_sidecar_that_says_nothing_of_reuse_has_its_pod_closed(store: Po
         await following(store, pod.session)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [("succeed", "resting"), ("user", "resting"), ("suspend", "resting"), ("oom", "closing"), ("crash", "closing")],
-)
-async def test_what_the_attempt_was_decides_whether_its_pod_stays(
-    store: PostgresStore, outcome: str, expected: str
-) -> None:
-    await apply_task(store)
-    pod = await warm_pod(store)
-    if outcome == "suspend":
-        await pod.suspend(Wait("w", "signal", name="go"))
-    else:
-        await (pod.succeed() if outcome == "succeed" else pod.fail(outcome))
-    assert await state(store, pod.session) == expected
+async def test_what_the_attempt_was_decides_whether_its_pod_stays(store: PostgresStore) -> None:
+    await apply_task(store, retry=Retry(max_attempts=1))
+    expected = {"succeed": "resting", "user": "resting", "suspend": "resting", "oom": "closing", "crash": "closing"}
+    found = {}
+    for outcome in expected:
+        pod = await warm_pod(store)
+        if outcome == "suspend":
+            await pod.suspend(Wait("w", "signal", name="go"))
+        else:
+            await (pod.succeed() if outcome == "succeed" else pod.fail(outcome))
+        found[outcome] = await state(store, pod.session)
+        await store._db.fetch("update pods set state = 'closing' where state = 'resting'")
+    assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("shape", "warm", "expected"),
-    [
-        ({"command": ["a"]}, {"reuse": "task"}, "closing"),
-        ({"entrypoint": "a:b", "pod": {"readOnlyRootFilesystem": False}}, {}, "closing"),
-        ({"entrypoint": "a:b", "pod": {"readOnlyRootFilesystem": False}}, {"reuse": "task"}, "resting"),
-        ({"entrypoint": "a:b", "pod": {"volumeMounts": [{"name": "v"}], "volumes": [{"name": "v", "emptyDir": {}}]}},
-         {}, "closing"),
-        ({"entrypoint": "a:b", "pod": {"volumeMounts": [{"name": "v"}], "volumes": [{"name": "v", "secret": {}}]}},
-         {}, "resting"),
-        ({"entrypoint": "a:b"}, {"seconds": 0}, "closing"),
-        ({"entrypoint": "a:b"}, {"reuse": "never"}, "closing"),
-        ({"entrypoint": "a:b"}, {"max_runs": 1}, "closing"),
-    ],
-)  # fmt: skip
-async def test_what_the_task_is_and_says_decides_too(
-    store: PostgresStore, shape: dict[str, object], warm: dict[str, object], expected: str
-) -> None:
-    await apply_task(store, shape=shape, warm=warm)
-    pod = await warm_pod(store)
-    await pod.succeed()
-    assert await state(store, pod.session) == expected
+ROOT = {"pod": {"readOnlyRootFilesystem": False}}
+TASKS: list[tuple[dict[str, object], dict[str, object], str]] = [
+    ({"command": ["a"]}, {"reuse": "task"}, "closing"),
+    (ROOT, {}, "closing"),
+    (ROOT, {"reuse": "task"}, "resting"),
+    ({"pod": {"volumeMounts": [{"name": "v"}], "volumes": [{"name": "v", "emptyDir": {}}]}}, {}, "closing"),
+    ({"pod": {"volumeMounts": [{"name": "v"}], "volumes": [{"name": "v", "secret": {}}]}}, {}, "resting"),
+    ({"pod": {"volumeMounts": [{"name": "v", "readOnly": True}]}}, {}, "resting"),
+    ({}, {"seconds": 0}, "closing"),
+    ({}, {"reuse": "never"}, "closing"),
+    ({}, {"max_runs": 1}, "closing"),
+]
+
+
+async def test_what_the_task_is_and_says_decides_too(store: PostgresStore) -> None:
+    found = []
+    for number, (shape, warm, _) in enumerate(TASKS):
+        entry = {} if "command" in shape else {"entrypoint": "a:b"}
+        await apply_task(store, f"t{number}", shape=entry | shape, warm=warm)
+        pod = await warm_pod(store, task=f"t{number}")
+        await pod.succeed()
+        found.append(await state(store, pod.session))
+    assert found == [expected for *_, expected in TASKS]
 
 
 async def test_an_offer_that_is_not_taken_up_goes_back_and_nothing_is_burnt(store: PostgresStore) -> None:
@@ -193,22 +193,24 @@ async def test_an_offered_pod_that_ends_gives_back_what_it_had(store: PostgresSt
     assert (await started(store, other)).run_id == str(run.run_id)
 
 
-@pytest.mark.parametrize("when", ["resting", "idle", "offered", "bound"])
-async def test_a_pod_that_is_retired_closes_unless_it_is_at_work(store: PostgresStore, when: str) -> None:
-    await apply_task(store)
-    pod = await warm_pod(store)
-    if when != "bound":
-        await pod.succeed()
-    if when in {"idle", "offered"}:
-        await following(store, pod.session)
-    if when == "offered":
-        await offered(store, pod.session)
-    assert await state(store, pod.session) == when
-    await store.retire_pod(await store.take_epoch("test", "template"), pod.session.pod_id, "deleted")
-    assert await state(store, pod.session) == ("bound" if when == "bound" else "closing")
-    await lose(store, pod.session.pod_id, Ending(Reason.POD_LOST, "gone", counted=False, infra=True))
-    assert await state(store, pod.session) == "closing"
-    await store.close_pod(pod.session.pod_id)
+async def test_a_pod_that_is_retired_closes_unless_it_is_at_work(store: PostgresStore) -> None:
+    for when in ("resting", "idle", "offered", "bound"):
+        await apply_task(store, when)
+        pod = await warm_pod(store, task=when)
+        if when != "bound":
+            await pod.succeed()
+        if when in {"idle", "offered"}:
+            await following(store, pod.session)
+        run = await offered(store, pod.session, task=when) if when == "offered" else None
+        assert await state(store, pod.session) == when
+        await store.retire_pod(await store.take_epoch("test", "template"), pod.session.pod_id, "deleted")
+        if run:
+            assert (await store.get_run(NS, run.name)).state == "admitted"
+            await store.cancel_run(run.run_id, "test")
+        assert await state(store, pod.session) == ("bound" if when == "bound" else "closing")
+        await lose(store, pod.session.pod_id, Ending(Reason.POD_LOST, "gone", counted=False, infra=True))
+        assert await state(store, pod.session) == "closing"
+        await store.close_pod(pod.session.pod_id)
 
 
 async def test_the_parent_retires_its_pod(store: PostgresStore) -> None:
@@ -340,6 +342,7 @@ async def test_each_cold_start_has_its_reason(store: PostgresStore) -> None:
     await store._db.fetch("update queues set concurrency = 10")
     assert await cold_reason(store, task="off") == "off"
     await apply_task(store, generation=2, shape={"entrypoint": "a:c"})
+    await store._db.fetch("update queues set concurrency = 10")
     assert await cold_reason(store) == "version"
 
 
