@@ -10,6 +10,7 @@ from milepost.wire.pod import (
     ChunkWrite,
     Failure,
     HeartbeatRequest,
+    NextRequest,
     RecordsRequest,
     RecordWrite,
     SettleRequest,
@@ -49,6 +50,14 @@ class World:
     async def pod(self, run: Created, number: int = 1) -> Pod:
         session = await self.admitted(run, number)
         return Pod(self.store, session, await started(self.store, session))  # type: ignore[arg-type]
+
+    async def handed(self, run: Created, idle: PodSession) -> None:
+        """The run's next attempt is offered to a pod that waits."""
+        if isinstance(self.store, MemoryStore):
+            self.store.offer(run.run_id, idle.pod_id)
+            return
+        await self.store.admit(10)
+        assert list((await self.store.hand_over()).pods) == [idle.pod_id]
 
     async def lose(self, pod: Pod) -> None:
         """Only the true store has losses; in memory the next launch stands for one."""
@@ -240,6 +249,35 @@ async def test_a_settle_counts_once_and_closes_the_pod(world: World) -> None:
     with pytest.raises(GoneError):
         await world.store.open_session(pod.session.pod_id, NS, pod.session.pod_uid, f"mp-{pod.session.pod_id}-abcde")
     assert [(a.state, a.reason) for a in await world.store.get_attempts(run.run_id)] == [("ended", "Succeeded")]
+
+
+async def test_a_pod_that_can_be_used_again_waits_and_takes_the_next_attempt(world: World) -> None:
+    first = await world.run()
+    pod = await world.pod(first)
+    session = pod.session
+    name = f"mp-{session.pod_id}-abcde"
+    await world.store.open_session(session.pod_id, NS, session.pod_uid, name, reusable=True)
+    assert await pod.succeed() == "succeeded"
+    with pytest.raises(GoneError):
+        await started(world.store, session)
+    assert await world.store.still_waiting([session.pod_id, "nobody"]) == [session.pod_id]
+    asking = [(session, NextRequest())]
+    assert await world.store.next_work(asking) == await world.store.next_work(asking) == [False]
+    run = await world.run()
+    await world.handed(run, session)
+    assert await world.store.still_waiting([session.pod_id]) == []
+    assert await world.store.next_work(asking) == [True]
+    warm = Pod(pod.store, session, await started(world.store, session))
+    assert warm.start.run_id == str(run.run_id)
+    assert await world.store.next_work(asking) == [True], "a restarted sidecar"
+    assert await warm.write("a") == [1]
+    refused(await pod.write("late"), "settled")
+    assert await pod.succeed() == "succeeded", "told again"
+    assert await warm.fail() == "backoff"
+    (gone,) = await world.store.next_work([(session, NextRequest("grew"))])
+    assert isinstance(gone, GoneError)
+    with pytest.raises(GoneError):
+        await world.store.open_session(session.pod_id, NS, session.pod_uid, name)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from milepost.wire.pod import (
     Fence,
     HeartbeatAnswer,
     HeartbeatRequest,
+    NextRequest,
     Record,
     RecordKind,
     RecordsRequest,
@@ -49,7 +50,36 @@ class MemoryPods(MemoryRows):
         pod = self.pods[pod_id] = FakePod(pod_id, run.view.namespace, run_id, run.view.attempt, run.token)
         return pod
 
-    async def open_session(self, pod_id: str, namespace: str, pod_uid: str, pod_name: str) -> PodSession:
+    def offer(self, run_id: UUID, pod_id: str) -> FakePod:
+        """What a hand-over would do: the next attempt is for an idle pod."""
+        before = self.pods[pod_id]
+        assert before.slot == "idle", before
+        self.past.append(before)
+        pod = self.launch(run_id, pod_id)
+        pod.pod_uid, pod.reusable, pod.runs, pod.slot = before.pod_uid, before.reusable, before.runs, "offered"
+        return pod
+
+    async def next_work(self, requests: Sequence[tuple[PodSession, NextRequest]]) -> Sequence[bool | MilepostError]:
+        await self._commit()
+        return [_answer(lambda s=session, r=request: self._next(s, r)) for session, request in requests]  # type: ignore[misc]
+
+    def _next(self, session: PodSession, request: NextRequest) -> bool:
+        pod = self.pods[session.pod_id]
+        if request.retire and pod.slot in {"resting", "idle"}:
+            pod.closed, pod.slot = True, None
+        if pod.closed:
+            raise GoneError("the pod's row is closed")
+        if pod.slot == "resting":
+            pod.slot = "idle"
+        return pod.slot != "idle"
+
+    async def still_waiting(self, pod_ids: Sequence[str]) -> Sequence[str]:
+        await self._commit()
+        return [i for i in pod_ids if i in self.pods and self.pods[i].slot in {"resting", "idle"}]
+
+    async def open_session(
+        self, pod_id: str, namespace: str, pod_uid: str, pod_name: str, *, reusable: bool = False
+    ) -> PodSession:
         await self._commit()
         pod = self.pods.get(pod_id)
         if pod is None:
@@ -60,7 +90,7 @@ class MemoryPods(MemoryRows):
             raise GoneError("the pod's row is closed")
         if pod.pod_uid not in {None, pod_uid}:
             raise ForbiddenError("bound to another pod uid")
-        pod.pod_uid = pod_uid
+        pod.pod_uid, pod.reusable = pod_uid, reusable
         return PodSession(pod_id, namespace, pod_uid)
 
     async def start(
@@ -76,7 +106,10 @@ class MemoryPods(MemoryRows):
         pod = self.pods[session.pod_id]
         if pod.closed:
             raise GoneError("the pod's row is closed")
+        if pod.slot in {"resting", "idle"}:
+            raise GoneError("the pod has no attempt now")
         run = self.runs[pod.run_id]
+        pod.slot = None
         if pod.state == "reserved":
             pod.state = "running"
             run.view = replace(run.view, state=RunState.RUNNING)
@@ -189,9 +222,9 @@ class MemoryPods(MemoryRows):
         return [_answer(lambda s=session, r=request: self._settle(s, r)) for session, request in requests]  # type: ignore[misc]
 
     def _settle(self, session: PodSession, request: SettleRequest) -> str:
-        pod = self.pods[session.pod_id]
         run = self.runs[UUID(request.fence.run_id)]
         fence = request.fence
+        pod = self._attempt(session, fence) or self.pods[session.pod_id]
         same = (str(pod.run_id), pod.attempt, pod.token) == (fence.run_id, fence.attempt, fence.token)
         if pod.settled and same:
             return run.view.state
@@ -214,9 +247,15 @@ class MemoryPods(MemoryRows):
         )
         return following.state
 
+    def _attempt(self, session: PodSession, fence: Fence) -> FakePod | None:
+        """The attempt of this fence, if the pod has or had it."""
+        wanted = (session.pod_id, UUID(fence.run_id), fence.attempt)
+        every = (*self.pods.values(), *self.past)
+        return next((p for p in every if (p.pod_id, p.run_id, p.attempt) == wanted), None)
+
     def _fence_error(self, session: PodSession, fence: Fence) -> MilepostError | None:
-        pod, run = self.pods.get(session.pod_id), self.runs.get(UUID(fence.run_id))
-        if pod is None or run is None or pod.run_id != run.view.run_id or pod.attempt != fence.attempt:
+        pod, run = self._attempt(session, fence), self.runs.get(UUID(fence.run_id))
+        if pod is None or run is None:
             return ForbiddenError("this attempt is not of this pod")
         if pod.settled:
             return ConflictError("settled", "the attempt is settled")

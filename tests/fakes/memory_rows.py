@@ -17,13 +17,17 @@ from milepost_operator.domain.errors import (
 )
 from milepost_operator.domain.queues import QueueView
 from milepost_operator.domain.runs import Chunk, Ending, RunView
+from milepost_operator.domain.warm import PodFacts, WarmPolicy, retires
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+WARM = WarmPolicy(60, 5)
 
 
 @dataclass
 class FakePod:
-    """A pods row with its reserved attempt; `closed` once that has ended."""
+    """A pods row with its reserved attempt; `closed` once that has ended, or else in a `slot` (resting, idle, offered)
+    between two attempts.
+    """
 
     pod_id: str
     namespace: str
@@ -36,10 +40,16 @@ class FakePod:
     state: str = "reserved"
     reason: str | None = None
     counted: bool = False
+    reusable: bool = False
+    slot: str | None = None
+    runs: int = 0
 
     def end(self, ending: Ending, *, settled: bool) -> None:
         self.state, self.reason, self.counted = "ended", ending.reason, ending.counted
         self.closed, self.settled = True, settled
+        facts = PodFacts(self.reusable, self.runs + 1, age_seconds=0.0, current=True, keeps=None)
+        if settled and retires(WARM, facts, ending) is None:
+            self.closed, self.slot, self.runs = False, "resting", self.runs + 1
 
 
 @dataclass
@@ -60,6 +70,8 @@ class MemoryRows:
     def __init__(self) -> None:
         self.runs: dict[UUID, FakeRun] = {}
         self.pods: dict[str, FakePod] = {}
+        self.past: list[FakePod] = []
+        """Earlier attempts of pods that have another one."""
         self.keys: dict[tuple[str, str, str], UUID] = {}
         self.beats: list[HeartbeatRequest] = []
         self.settles: list[SettleRequest] = []

@@ -91,7 +91,7 @@ class MemoryStore(MemoryPods):
         await self._commit()
         return [
             AttemptView(p.attempt, "first", p.state, p.reason, None, p.counted, p.pod_id, 0, EPOCH, None, {})
-            for p in self.pods.values()
+            for p in (*self.past, *self.pods.values())
             if p.run_id == run_id
         ]
 

@@ -13,8 +13,10 @@ from milepost.wire.pod import Fence
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.app import ApiSettings, ApiStore, build_app
 from milepost_operator.api.health import Health
+from milepost_operator.api.next import offers_of
 from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
+from milepost_operator.api.waiting import Waiters
 from milepost_operator.domain.errors import UnauthenticatedError, UnavailableError
 from milepost_operator.domain.runs import NewRun
 from milepost_operator.obs.metrics import Metrics
@@ -37,6 +39,7 @@ class Bench:
     metrics: Metrics
     clock: dict[str, float]
     kube: dict[str, bool]
+    offers: Waiters[str]
     pokes: list[None] = field(default_factory=list)
 
     async def pod(self, pod_id: str = "aaaa", namespace: str = "team") -> "Sidecar":
@@ -66,11 +69,10 @@ class Sidecar:
     def fence(self) -> dict[str, Any]:
         return asdict(Fence(str(self.row.run_id), self.row.attempt, self.row.token))
 
-    async def open(self, bearer: str | None = None) -> httpx2.Response:
+    async def open(self, bearer: str | None = None, **fields: object) -> httpx2.Response:
         token = bearer or f"sa:{self.row.namespace}:{self.row.pod_id}"
-        return await self.client.post(
-            "/pod/v1/session", json={"pod_id": self.row.pod_id}, headers={"Authorization": f"Bearer {token}"}
-        )
+        body = {"pod_id": self.row.pod_id} | fields
+        return await self.client.post("/pod/v1/session", json=body, headers={"Authorization": f"Bearer {token}"})
 
     async def post(self, route: str, body: object = None, **changes: Any) -> httpx2.Response:
         return await self.client.post(f"/pod/v1/{route}", json=body, headers=self.headers, **changes)
@@ -104,6 +106,7 @@ async def bench(token_file: Path) -> AsyncIterator[Bench]:
                 return PodIdentity(namespace, "default", f"mp-{pod_id}-x1y2z", f"uid-{pod_id}")
         raise UnauthenticatedError("unknown token")
 
+    offers = offers_of(store)
     checked: ApiStore = store  # type: ignore[assignment]  # the fake has what the api calls, and no more
     app = build_app(
         checked,
@@ -114,10 +117,11 @@ async def bench(token_file: Path) -> AsyncIterator[Bench]:
         metrics=metrics,
         health=Health(store.ready, lambda: {"pulse": 0.5}),
         poke=lambda: pokes.append(None),
+        offers=offers,
     )
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
-        yield Bench(store, app, client, sessions, metrics, clock, kube, pokes)
+        yield Bench(store, app, client, sessions, metrics, clock, kube, offers, pokes)
 
 
 @pytest.fixture

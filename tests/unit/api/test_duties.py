@@ -1,6 +1,6 @@
 # ruff: noqa: ARG002  (the arguments are the port's)
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -8,6 +8,7 @@ from milepost_operator.api.duties import Duties, DutyStore
 from milepost_operator.api.health import Health
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.domain.schedules import Fired
+from milepost_operator.domain.warm import HandedOver
 from milepost_operator.obs.metrics import Metrics
 
 
@@ -21,6 +22,7 @@ class Store:
         self.fired: list[Fired] = []
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
+        self.handed: list[HandedOver] = []
 
     def _turn(self, name: str) -> None:
         self.turns[name] = self.turns.get(name, 0) + 1
@@ -63,6 +65,14 @@ class Store:
 
     async def wake_runs(self, limit: int) -> int:
         self._turn("wake")
+        return 0
+
+    async def hand_over(self) -> HandedOver:
+        self._turn("hand over")
+        return self.handed.pop(0) if self.handed else HandedOver((), missed=False)
+
+    async def keep_warm(self) -> int:
+        self._turn("keep warm")
         return 0
 
     async def expire_queued(self, limit: int) -> int:
@@ -148,6 +158,42 @@ async def test_a_full_batch_is_followed_by_the_next_at_once(store: Store, duties
     await stop(task)
 
 
+class Pods:
+    """Where pods wait: what they were told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.nudged = 0
+
+    def tell(self, keys: Sequence[str], /) -> None:
+        self.told += keys
+
+    def nudge(self) -> None:
+        self.nudged += 1
+
+
+async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tried_again(store: Store) -> None:
+    pods = Pods()
+    duties = Duties(store, Metrics(), offers=pods)
+    store.admits = [2, 0]
+    store.handed = [HandedOver(["a"], missed=True), HandedOver(["b"], missed=False)]
+    await duties._admit()
+    assert (pods.told, store.turns["hand over"]) == (["a", "b"], 2)
+    await duties._admit()
+    assert store.turns["hand over"] == 2, "nothing was admitted"
+    store.handed = [HandedOver((), missed=True) for _ in range(9)]
+    await duties._warm()
+    assert store.turns["hand over"] == 6, "what stays locked is left to the next turn"
+    task = await running(duties)
+    await until(lambda: store.turns.get("warm", 0) + store.turns.get("listen", 0) >= 1)
+    store.hints.put_nowait("offer")
+    await until(lambda: pods.nudged == 1)
+    turns = store.turns["keep warm"]
+    store.hints.put_nowait("warm")
+    await until(lambda: store.turns["keep warm"] > turns)
+    await stop(task)
+
+
 @pytest.mark.parametrize("error", [UnavailableError("no database"), RuntimeError("a bug"), OSError("reset")])
 async def test_a_duty_survives_any_error_and_the_others_go_on(store: Store, duties: Duties, error: Exception) -> None:
     store.errors = {"admit": error, "listen": error}
@@ -206,7 +252,7 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake"]' in bytes(
+    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake","warm"]' in bytes(
         answer.body
     )
 

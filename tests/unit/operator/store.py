@@ -24,6 +24,7 @@ class FakeStore:
         self.created: Created | Exception = Created(RUN_ID, "r", RunState.QUEUED, duplicate=False)
         self.queues: list[Any] = []
         self.taken: list[str] = []
+        self.has_room = False
         self.scheduled: list[Any] = []
         self.warm: list[Any] = []
         self.states: dict[str, int] = {}
@@ -63,6 +64,13 @@ class FakeStore:
 
     async def pod_ended(self, epoch, pod_id, pod_uid, ending):
         self.told.append(("ended", pod_uid, ending))
+
+    async def retire_pod(self, epoch, pod_id, why):
+        self.told.append(("retired", pod_id, why))
+
+    async def make_room(self, epoch, namespace):
+        self.told.append(("room", namespace))
+        return self.has_room
 
     async def close_pod(self, pod_id):
         self.told.append(("closed", pod_id))

@@ -9,6 +9,7 @@ from milepost_operator.manifests.job import PodSettings
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.pods import Pods
+from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import FakeStore
 
@@ -28,8 +29,9 @@ class Clock:
 @pytest.fixture
 def world():
     store, cluster, clock = FakeStore(), FakeCluster(), Clock()
-    pods = Pods(store, cluster, cluster, 3, clock=lambda: datetime.now(UTC), config_grace_seconds=60)
-    launcher = Launcher(store, cluster, pods, SETTINGS, 3, config_grace_seconds=60, clock=clock)
+    room = Room(store, 3, clock)
+    pods = Pods(store, cluster, cluster, 3, clock=lambda: datetime.now(UTC), config_grace_seconds=60, room=room)
+    launcher = Launcher(store, cluster, pods, SETTINGS, 3, room=room, config_grace_seconds=60, clock=clock)
     store.wanted = [ORDER]
     store.rows[ID] = OpenPod(ID, "team", "creating", None, None, None, None, 0.0, 0)
     return store, cluster, launcher, clock
@@ -81,6 +83,17 @@ async def test_a_quota_is_told_once_and_waited_for(world):
     assert len(store.of("note")) == 1
     assert store.of("note")[0][0] == "PodCreationRefused"
     assert not store.of("ended")
+
+
+async def test_idle_pods_of_the_namespace_make_room_in_a_quota_one_at_a_time(world):
+    store, cluster, launcher, clock = world
+    store.has_room = True
+    cluster.fail["create_job"] = [ForbiddenError("exceeded quota: pods") for _ in range(3)]
+    for _ in range(10):
+        await launcher.turn()
+        clock.now += 0.5
+    assert store.of("room") == [("team",), ("team",)]
+    assert store.of("launched")
 
 
 async def test_a_refusal_is_final_after_its_grace(world):

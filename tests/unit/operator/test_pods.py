@@ -7,7 +7,10 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Confirm, Delete, End, Sight, decide
+from milepost_operator.reconcile.pods import Confirm, Delete, End, Pods, Retire, Sight, decide
+from milepost_operator.reconcile.room import Room
+from tests.fakes.kube import FakeCluster
+from tests.unit.operator.store import FakeStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -54,3 +57,31 @@ def test_nothing_is_concluded_of_a_living_pod_from_the_watches_alone() -> None:
     job = {"metadata": {"name": "mp-a", "uid": "job"}}
     assert [type(a) for a in decide(row, Sight(job, [pod]), NOW, 60.0)] == [Confirm]
     assert [type(a) for a in decide(row, Sight(job, [pod], fresh=True), NOW, 60.0)] == [End, Delete]
+
+
+@pytest.mark.parametrize("state", ["resting", "idle", "offered"])
+def test_a_warm_pod_that_goes_ends_no_attempt(state: str) -> None:
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    row = OpenPod("a", "team", state, "job", "u", None, None, 300.0, 0)
+    alive = running(300)
+    assert decide(row, Sight(job, [alive]), NOW, 60.0) == []
+    assert [type(a) for a in decide(row, Sight(job, []), NOW, 60.0)] == [Confirm]
+    assert decide(row, Sight(job, [], fresh=True), NOW, 60.0) == [Retire("vanished")]
+    going = alive | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert decide(row, Sight(job, [going]), NOW, 60.0) == [Retire("deleted")]
+    over = alive | {"status": {"phase": "Failed"}}
+    assert decide(row, Sight(job, [over]), NOW, 60.0) == [Retire("ended")]
+
+
+async def test_a_pod_that_finds_no_node_gets_the_room_of_one_that_waits() -> None:
+    store, cluster, now = FakeStore(), FakeCluster(), [0.0]
+    room = Room(store, 3, lambda: now[0])  # type: ignore[arg-type]
+    pods = Pods(store, cluster, cluster, 3, clock=lambda: NOW, config_grace_seconds=60, room=room)  # type: ignore[arg-type]
+    row = store.row()
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    pod = {"metadata": {"name": "p", "uid": "u"}, "status": {"phase": "Pending", "conditions": [scheduled]}}
+    sight = Sight({"metadata": {"name": "j", "uid": "j"}}, [pod])
+    for now[0] in (0.0, 1.0, 1.9, 2.1):
+        await pods.settle(row, sight)
+    assert store.of("room") == [(None,), (None,)]
+    assert len(store.of("note")) == 1

@@ -12,7 +12,7 @@ from milepost_operator.adapters.kube.watches import Watches
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.handlers.objects import watch_objects
-from milepost_operator.manifests.job import PodSettings
+from milepost_operator.manifests.job import PodSettings, template_hash
 from milepost_operator.obs.operator import OperatorMetrics
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.history import DELETES_PER_SECOND, HistoryLimits
@@ -22,6 +22,7 @@ from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector
 from milepost_operator.reconcile.queues import QueueStatus
+from milepost_operator.reconcile.room import Room
 from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
 from milepost_operator.reconcile.warm_status import TaskWarmStatus
@@ -82,7 +83,7 @@ class Leader:
 
     async def lead(self) -> None:
         """Lead until cancelled. DeposedError when another one leads."""
-        epoch = await self._store.take_epoch(self._identity)
+        epoch = await self._store.take_epoch(self._identity, template_hash(pod_settings(self._settings)))
         self._metrics.epoch.set(epoch)
         log.info("epoch_taken", epoch=epoch)
         intake = ObjectIntake(
@@ -108,6 +109,7 @@ class Leader:
     def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
         grace, bucket = settings.config_grace_seconds, Bucket()
+        room = Room(store, epoch)
         pods = Pods(
             store,
             cluster,
@@ -115,6 +117,7 @@ class Leader:
             epoch,
             clock=now,
             config_grace_seconds=grace,
+            room=room,
             on_ended=lambda reason: metrics.ended.labels(reason).inc(),
         )
         launcher = Launcher(
@@ -123,10 +126,11 @@ class Leader:
             pods,
             pod_settings(settings),
             epoch,
+            room=room,
             config_grace_seconds=grace,
             on_launched=metrics.launched.inc,
         )
-        pod_sweep = PodSweep(store, cluster, self._watches, pods, epoch, config_grace_seconds=grace)
+        pod_sweep = PodSweep(store, cluster, self._watches, pods, epoch, room=room, config_grace_seconds=grace)
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)

@@ -3,6 +3,8 @@
 Nothing here is about a run: input, fencing token and command of an attempt travel through the sidecar.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -89,6 +91,12 @@ def build_job(order: PodOrder, settings: PodSettings) -> Manifest:
             },
         },
     }
+
+
+def template_hash(settings: PodSettings) -> str:
+    """Names what is the same in all pods: a pod of another installation's making is not used again."""
+    job = build_job(PodOrder("0" * 16, "", "", 0, "", {}, None), settings)
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _failure_policy() -> Manifest:

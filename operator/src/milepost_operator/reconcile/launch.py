@@ -17,6 +17,7 @@ from milepost_operator.ports.kube import Jobs
 from milepost_operator.ports.store import Launches
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.pods import Pods
+from milepost_operator.reconcile.room import Room
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -51,12 +52,14 @@ class Launcher:
         settings: PodSettings,
         epoch: int,
         *,
+        room: Room,
         config_grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         on_launched: Callable[[], object] = lambda: None,
     ) -> None:
         self._on_launched = on_launched
         self._store = store
+        self._room = room
         self._jobs = jobs
         self._pods = pods
         self._settings = settings
@@ -123,6 +126,8 @@ class Launcher:
         if now - held.refused >= self._grace and not is_quota(message):
             await self._hopeless(order, f"the API server refuses the pod: {message}")
             return
+        if is_quota(message) and await self._room.make(order.pod_id, order.namespace):
+            held.pause = 1.0  # what gives up its place is gone in a moment
         held.due = now + held.pause
         held.pause = min(held.pause * 2, MAX_PAUSE)
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -15,9 +15,11 @@ from milepost_operator.manifests.job import TASK_CONTAINER, repository
 from milepost_operator.manifests.raw import Object
 from milepost_operator.ports.kube import Jobs, Seen
 from milepost_operator.ports.store import Launches
+from milepost_operator.ports.warm import WarmLaunches
 from milepost_operator.reconcile import evidence
 from milepost_operator.reconcile.ended import Waiting, classify, vanished
 from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.room import Room
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,6 +60,13 @@ class Digest:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """A pod that is not at work can't take work any more: no attempt ends by it."""
+
+    why: str
+
+
 class Close:
     """Nothing of the row is left in the cluster."""
 
@@ -66,7 +75,9 @@ class Confirm:
     """What the watches show (nothing, or a living pod that can't go on) must be read anew: they may be behind."""
 
 
-Action = Note | End | Delete | Digest | Close | Confirm
+Action = Note | End | Delete | Digest | Retire | Close | Confirm
+WARM: Final = frozenset({"resting", "idle", "offered"})
+"""States of rows whose pods have no attempt at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,8 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
     """What to do about an open row."""
     if row.state == "closing":
         return _closing(row, sight)
+    if row.state in WARM:
+        return _warm(row, sight)
     if row.state not in {"created", "bound"}:
         return []
     pod = _pod_of(row, sight.pods)
@@ -101,6 +114,16 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
         return [End(raw.uid(pod), _unheard(pod)), Delete(_job_uid(sight))]
     digest = resolved(pod)
     return [Digest(digest)] if digest else []
+
+
+def _warm(row: OpenPod, sight: Sight) -> list[Action]:
+    """What goes must not be given work, nor keep what it was offered; how it ended says nothing of any attempt."""
+    pod = _pod_of(row, sight.pods)
+    if pod is None:
+        return [Retire("vanished")] if sight.fresh else [Confirm()]
+    if evidence.finished(pod) or evidence.exit_of(pod) is not None:
+        return [Retire("ended")]
+    return [Retire("deleted")] if "deletionTimestamp" in raw.part(pod, "metadata") else []
 
 
 def _unheard(pod: Object) -> Ending:
@@ -162,22 +185,28 @@ def resolved(pod: Object) -> str | None:
     return shown if theirs in {ours, f"docker.io/{ours}", f"docker.io/library/{ours}"} else None
 
 
+class PodLaunches(Launches, WarmLaunches, Protocol):
+    """The store as decisions about pods need it."""
+
+
 class Pods:
     """Carries the decisions out."""
 
     def __init__(
         self,
-        store: Launches,
+        store: PodLaunches,
         jobs: Jobs,
         seen: Seen,
         epoch: int,
         *,
         clock: Callable[[], datetime],
         config_grace_seconds: float,
+        room: Room,
         on_ended: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._on_ended = on_ended
         self._store = store
+        self._room = room
         self._jobs = jobs
         self._seen = seen
         self._epoch = epoch
@@ -226,6 +255,9 @@ class Pods:
                 log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
                 await self._store.pod_ended(self._epoch, row.pod_id, pod_uid, ending)
                 self._on_ended(ending.reason.value)
+            case Retire(why):
+                log.info("warm_pod_gone", pod=row.pod_id, state=row.state, why=why)
+                await self._store.retire_pod(self._epoch, row.pod_id, why)
             case Delete(job_uid):
                 await self._jobs.delete_job(row.namespace, names.job_name(row.pod_id), job_uid)
             case Close():
@@ -234,7 +266,9 @@ class Pods:
                 pass
 
     async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
-        """Each thing once: the row keeps it."""
+        """Each thing once: the row keeps it. Pods that only wait for work make room for one that finds no node."""
+        if isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE:
+            await self._room.make(row.pod_id, None)
         if said in self._told[row.pod_id]:
             return
         if isinstance(said, Note):

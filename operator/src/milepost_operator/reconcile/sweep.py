@@ -16,6 +16,7 @@ from milepost_operator.reconcile import evidence
 from milepost_operator.reconcile.launch import is_quota
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.pods import Pods, Sight
+from milepost_operator.reconcile.room import Room
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,9 +33,18 @@ class PodSweep:
     """Jobs without an open row, and rows whose pod does not come."""
 
     def __init__(
-        self, store: Launches, jobs: Jobs, seen: Seen, pods: Pods, epoch: int, *, config_grace_seconds: float
+        self,
+        store: Launches,
+        jobs: Jobs,
+        seen: Seen,
+        pods: Pods,
+        epoch: int,
+        *,
+        room: Room,
+        config_grace_seconds: float,
     ) -> None:
         self._store = store
+        self._room = room
         self._jobs = jobs
         self._seen = seen
         self._pods = pods
@@ -75,6 +85,8 @@ class PodSweep:
             message = _newest(events, {"FailedCreate"})
             if message:
                 await self._tell(row, Reason.POD_REFUSED, message, hopeless=not is_quota(message))
+            if is_quota(message):
+                await self._room.make(row.pod_id, row.namespace)
             return
         pod = sight.pods[0]
         if not _is_creating(pod):

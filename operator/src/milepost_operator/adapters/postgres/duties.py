@@ -51,6 +51,10 @@ INVARIANTS: Final = (
     "sleepers_hold_nothing",
     "waits_resolve_once",
     "nothing_that_came_is_slept_through",
+    "pods_have_a_purpose",
+    "attempts_have_their_pod",
+    "offers_are_taken_up",
+    "warm_pods_are_bounded",
 )
 
 
@@ -113,8 +117,10 @@ class PostgresDuties:
 
     async def violations(self) -> dict[str, int]:
         found = {}
+        settings = self._db.settings
+        more = {"warm_pods_are_bounded": (settings.warm_max, settings.warm_total)}
         for name in INVARIANTS:
-            row = await self._db.fetchrow(Q[name], self._db.cluster)
+            row = await self._db.fetchrow(Q[name], self._db.cluster, *more.get(name, ()))
             found[name] = int(row[0]) if row else 0
         return found
 

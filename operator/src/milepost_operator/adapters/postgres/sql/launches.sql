@@ -29,7 +29,7 @@ with warm as (
     cross join lateral (select case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
     where p.cluster = $1 and p.state = 'wanted'
 ), cold as (
-    select w.pod_id from wanted w left join warm m using (namespace, task, version, key)
+    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, key)
     where w.nth > coalesce(m.n, 0) or w.created_at <= clock_timestamp() - $4::interval
 ), taken as (
     select pod_id from pods
@@ -44,11 +44,9 @@ with warm as (
         when $5 <= 0 or coalesce((t.warm ->> 'seconds')::int, $6) <= 0 or coalesce((t.warm ->> 'max')::int, $7) <= 0
              or t.warm ->> 'reuse' = 'never' or v.keeps = 'command' or v.keeps is not null and t.warm ->> 'reuse' is null
              then 'off'
-        when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                     and o.version = q.version and o.state in ('idle', 'resting')
-                     and o.template_hash is not distinct from l.template_hash
-                     and (coalesce(t.warm ->> 'reuse', 'task') = 'task' or o.reuse_key = r.concurrency_key)) then 'late'
-        when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+        when c.late then 'late'
+        when t.warm ->> 'reuse' = 'key' and exists (
+                     select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                      and o.version = q.version and o.state = 'idle'
                      and o.template_hash is not distinct from l.template_hash) then 'key'
         when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
@@ -65,7 +63,7 @@ with warm as (
     join task_versions v on v.cluster = q.cluster and v.namespace = q.namespace and v.task = q.task and v.version = q.version
     left join tasks t on t.cluster = q.cluster and t.namespace = q.namespace and t.name = q.task
     left join leadership l on l.cluster = q.cluster
-    left join runs r on r.run_id = q.run_id
+    left join cold c on c.pod_id = q.pod_id
 )
 update pods p
 set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = w.template_hash, cold_reason = w.cold_reason

@@ -1,0 +1,89 @@
+"""Which pods stay, and which go when there are too many."""
+
+from dataclasses import replace
+
+import pytest
+
+from milepost_operator.domain.runs import Ending
+from milepost_operator.domain.states import Reason
+from milepost_operator.domain.warm import IdlePod, PodFacts, WarmPolicy, lapsed, least_used, policy_of, retires, surplus
+
+POLICY = WarmPolicy(60, 2)
+POD = PodFacts(asks=True, runs=1, age_seconds=10.0, current=True, keeps=None)
+DONE = Ending(Reason.SUCCEEDED, "", counted=False)
+
+
+def idle(pod_id: str, task: str = "a", since: float = 1.0, **changes: object) -> IdlePod:
+    pod = IdlePod(pod_id, ("team", task), POLICY, 1, since, 100.0, current=True)
+    return replace(pod, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("policy", "pod", "ending", "why"),
+    [
+        ({}, {}, DONE, None),
+        ({}, {}, Ending(Reason.USER_FAILURE, "no"), None),
+        ({}, {}, Ending(Reason.SUSPENDED, "sleeps"), None),
+        ({}, {}, Ending(Reason.OOM, "out of memory"), "oom"),
+        ({}, {}, Ending(Reason.USER_FAILURE, "no", evidence={"oom_kills": 1}), "oom"),
+        ({}, {}, Ending(Reason.CRASHED, "SIGSEGV"), "crash"),
+        ({}, {}, Ending(Reason.LOST_RESULT, "no result"), "crash"),
+        ({}, {}, Ending(Reason.CONFIG, "no module"), "crash"),
+        ({}, {"asks": False}, DONE, "off"),
+        ({"seconds": 0}, {}, DONE, "off"),
+        ({"max": 0}, {}, DONE, "off"),
+        ({"reuse": "never"}, {}, DONE, "off"),
+        ({}, {"keeps": "volumes"}, DONE, "off"),
+        ({"written": True}, {"keeps": "volumes"}, DONE, None),
+        ({"written": True}, {"keeps": "command"}, DONE, "off"),
+        ({}, {"current": False}, DONE, "version"),
+        ({"max_runs": 3}, {"runs": 2}, DONE, None),
+        ({"max_runs": 3}, {"runs": 3}, DONE, "runs"),
+        ({}, {"age_seconds": 3600.0}, DONE, "age"),
+    ],
+)
+def test_a_pod_stays_unless_something_speaks_against_it(policy, pod, ending, why):
+    assert retires(replace(POLICY, **policy), replace(POD, **pod), ending) == why
+
+
+def test_a_task_says_what_it_wants_and_the_installation_the_rest():
+    told = {"seconds": 5, "reuse": "key", "max_runs": 7, "max_age_seconds": 9}
+    assert policy_of(told, seconds=60, most=5, total=50) == WarmPolicy(5, 5, "key", 7, 9, written=True)
+    assert policy_of({}, seconds=60, most=5, total=50) == WarmPolicy(60, 5)
+    assert policy_of({"seconds": 5}, seconds=60, most=5, total=0).off
+
+
+def test_pods_wait_for_their_time():
+    pods = [
+        idle("new"),
+        idle("late", since=60.0),
+        idle("old", current=False),
+        idle("strange", template=False),
+        idle("aged", age_seconds=3600.0),
+        idle("off", policy=replace(POLICY, seconds=0)),
+    ]
+    expected = {"late": "idle", "old": "version", "strange": "template", "aged": "age", "off": "off"}
+    assert lapsed(pods) == expected
+
+
+def test_of_each_task_those_that_waited_longest_go_first():
+    assert surplus([idle("x", since=3.0), idle("y", since=9.0), idle("z", since=1.0)], 50) == ["y"]
+    assert surplus([idle("x"), idle("y", "b")], 50) == []
+
+
+def test_in_all_the_task_that_was_used_least_lately_gives_up_its_pod():
+    pods = [idle("x", "a", 2.0), idle("y", "b", 30.0), idle("z", "b", 40.0)]
+    assert surplus(pods, 2) == ["z"]
+    assert surplus(pods, 1) == ["z", "y"]
+    assert sorted(surplus(pods, 0)) == ["x", "y", "z"]
+
+
+def test_a_task_that_runs_often_keeps_its_pod_longer():
+    seldom, often = idle("x", "a", 20.0, runs=1), idle("y", "b", 30.0, runs=15)
+    assert surplus([seldom, often], 1) == ["x"]
+    assert surplus([seldom, replace(often, idle_seconds=59.0)], 1) == ["y"]
+
+
+def test_room_is_made_by_the_pod_that_is_needed_least():
+    assert least_used([idle("x", "a", 2.0), idle("y", "b", 30.0)], 1) == ["y"]
+    assert least_used([], 1) == []
