@@ -68,6 +68,7 @@ spec:
         - {name: MILEPOST_API_URL, value: "https://milepost-api.milepost-system.svc:8443"}
         - {name: MILEPOST_CA, value: PEM}
         - {name: MILEPOST_POD_ID, value: abcdefgh01234567}
+        - {name: MILEPOST_REUSABLE, value: "true"}
         - {name: MILEPOST_SOCKET, value: /run/milepost/sidecar.sock}
         - {name: MILEPOST_TOKEN_FILE, value: /var/run/secrets/milepost/token}
         resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}
@@ -87,6 +88,7 @@ spec:
         command: [python3, -m, milepost.runner]
         env:
         - {name: MILEPOST_SOCKET, value: /run/milepost/sidecar.sock}
+        - {name: MILEPOST_SCRATCH, value: "/tmp:/run/milepost:/dev/shm:/dev/mqueue"}
         - {name: HOME, value: /tmp}
         - {name: TMPDIR, value: /tmp}
         - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
