@@ -7,6 +7,7 @@ import asyncio
 import builtins
 import contextvars
 import decimal
+import functools
 import gc
 import json
 import locale
@@ -43,22 +44,22 @@ def told(mark: str) -> dict[str, Any]:
     umask = os.umask(0)
     os.umask(umask)
     return {
-        "memory": [LEFT, CONTEXT.get(), json.dumps is DUMPS, sorted(n for n in vars(builtins) if "leak" in n)],
+        "memory": [[*LEFT], CONTEXT.get(), json.dumps is DUMPS, sorted(n for n in vars(builtins) if "leak" in n)],
         "modules": [name for name in sys.modules if "leaked" in name],
         "interpreter": [
-            sys.path, sys.getrecursionlimit(), gc.isenabled(), decimal.getcontext().prec, locale.setlocale(locale.LC_ALL),
-            socket.getdefaulttimeout(), len(warnings.filters), time.tzname[0],
+            [*sys.path], sys.getrecursionlimit(), gc.isenabled(), decimal.getcontext().prec,
+            locale.setlocale(locale.LC_ALL), socket.getdefaulttimeout(), len(warnings.filters), time.tzname[0],
         ],
         "environment": dict(os.environ),
         "directory": [str(Path.cwd()), umask],
         "descriptors": [f"{number}: {kind}" for number, kind in descriptors()],
         "blocking": [os.get_blocking(number) for number in (1, 2)],
         "threads": sorted(one.name for one in threading.enumerate()),
-        "processes": [pid for pid in os.listdir("/proc") if pid.isdecimal() and mark in command(pid)],
+        "processes": [place.name for place in Path("/proc").iterdir() if mark in command(place)],
         "signals": [handler(number) for number in sorted(signal.valid_signals())],
         "masked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        "limits": [resource.getrlimit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)],
+        "limits": [[*resource.getrlimit(which)] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)],
         "nice": os.nice(0),
         "logging": [logging.getLogger().level, [type(one).__name__ for one in logging.getLogger().handlers]],
         "files": sorted(path for place in scratch() for path in below(place)),
@@ -68,25 +69,25 @@ def told(mark: str) -> dict[str, Any]:
 
 def descriptors() -> list[tuple[int, str]]:
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for name in sorted(int(place.name) for place in Path("/proc/self/fd").iterdir()):
         try:
-            mode = os.fstat(int(name)).st_mode
+            mode = os.fstat(name).st_mode
         except OSError:
             continue
-        found.append((int(name), KINDS.get(stat.S_IFMT(mode), "other")))
-    return sorted(found)
+        found.append((name, KINDS.get(stat.S_IFMT(mode), "other")))
+    return found
 
 
-def command(pid: str) -> str:
+def command(place: Path) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        return (place / "cmdline").read_text(errors="replace") if place.name.isdecimal() else ""
     except OSError:
         return ""
 
 
 def handler(number: int) -> str:
     found = signal.getsignal(number)
-    return getattr(found, "__qualname__", None) or str(found)
+    return getattr(found, "__qualname__", type(found).__name__) if callable(found) else str(found)
 
 
 def below(place: str) -> list[str]:
@@ -101,7 +102,7 @@ def leak(mark: str) -> None:
     """Every way that comes to mind; what survives the process's end is what matters."""
     LEFT.append("of the first run")
     CONTEXT.set("of the first run")
-    json.dumps = repr  # type: ignore[assignment]
+    json.dumps = functools.partial(DUMPS)
     builtins.leak = 1  # type: ignore[attr-defined]
     sys.modules["leaked"] = sys
     sys.path.append("/leaked")
@@ -115,12 +116,12 @@ def leak(mark: str) -> None:
     leak_files()
     os.chdir("/")
     os.umask(0o70)
-    LEFT.extend([Path(__file__ if "__file__" in globals() else "/dev/null"), *os.pipe(), socket.socketpair()])
+    LEFT.extend([os.open("/dev/zero", os.O_RDONLY), *os.pipe(), socket.socketpair()])
     for number in (1, 2):
         os.set_blocking(number, False)
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-    subprocess.Popen([sys.executable, "-c", DAEMON, mark])
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", mark], start_new_session=True)
+    for program, apart in ((DAEMON, False), ("import time; time.sleep(600)", True)):
+        LEFT.append(subprocess.Popen([sys.executable, "-c", program, mark], start_new_session=apart))
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -146,6 +147,7 @@ def leak_files() -> None:
         os.mkfifo(root / "pipe")
         left = socket.socket(socket.AF_UNIX)
         left.bind(str(root / "left.sock"))
+        LEFT.append(left)
         (root / ".hidden").chmod(0)
         root.chmod(0o500)
 

@@ -10,7 +10,7 @@ import pytest
 
 from milepost.wire.local import EXIT_FAILED
 from tests.unit.sdk.conftest import curl
-from tests.unit.sdk.warm import WarmApi, warm_pod
+from tests.unit.sdk.warm import WarmApi, can_isolate, warm_pod
 
 ECHO = dedent("""
     import os
@@ -121,7 +121,9 @@ async def test_a_sidecar_killed_at_the_hand_over_hands_over_what_it_had_started(
 
 
 async def test_what_is_written_late_meets_the_end_of_its_own_attempt(tmp_path: Path):
-    gated = ECHO.replace('        seen.append', '        while not os.path.exists(ctx.run.id): time.sleep(0.01)\n        seen.append')
+    gated = ECHO.replace(
+        "        seen.append", "        while not os.path.exists(ctx.run.id): time.sleep(0.01)\n        seen.append"
+    )
     gated = gated.replace("import os", "import os, time")
     async with warm_pod(tmp_path, gated) as warm:
         late, new = await warm.pod.connected(), await warm.pod.connected()
@@ -197,15 +199,23 @@ async def test_what_the_import_left_is_shared_by_no_two_runs(tmp_path: Path, at_
         assert left in warm.log()
 
 
-async def test_nothing_leaks_from_one_run_to_the_next(tmp_path: Path):
+@pytest.mark.parametrize("isolated", [False, True], ids=["process", "pid 1"])
+async def test_nothing_leaks_from_one_run_to_the_next(tmp_path: Path, isolated: bool):
+    if isolated and not await asyncio.to_thread(can_isolate):
+        pytest.skip("namespaces are not ours to make here")
     source = await asyncio.to_thread(Path("tests/leaks.py").read_text)
-    mark = f"leaked-{tmp_path}"
-    async with warm_pod(tmp_path, source, lambda api: api.start.update(input=json.dumps({"leak_all": True, "mark": mark}))) as warm:
+    asked = {"leak_all": True, "mark": f"leaked-{tmp_path}"}
+
+    def first_leaks(api: WarmApi) -> None:
+        api.start["input"] = json.dumps(asked)
+
+    async with warm_pod(tmp_path, source, first_leaks, isolated=isolated) as warm:
         await warm.api.is_idle()
-        await warm.api.offer(input=json.dumps({"mark": mark}))
+        await warm.api.offer(input=json.dumps(asked | {"leak_all": False}))
         await warm.api.settled_runs(2)
         await warm.api.close()
         assert await warm.ended() == 0
         first, second = warm.api.results()
         assert first.pop("trace") != second.pop("trace")
-        assert second == first
+        assert {way: [first[way], found] for way, found in second.items() if found != first[way]} == {}
+        assert len(first["ipc"].splitlines()) == 3 * isolated, "headlines only"

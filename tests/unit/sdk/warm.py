@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from milepost.net.messages import ProblemError, Request, Response
 from tests.fakes.podapi import Dropped, FakeApi, ok
-from tests.unit.sdk.conftest import Pod
+from tests.unit.sdk.conftest import Pod, end
 
 
 @dataclass
@@ -104,7 +106,9 @@ class WarmApi(FakeApi):
 
     @property
     def settled(self) -> bool:
-        return any((s["fence"]["run_id"], s["fence"]["attempt"]) == (self.run_id, self.attempt) for s in self.settlements)
+        return any(
+            (s["fence"]["run_id"], s["fence"]["attempt"]) == (self.run_id, self.attempt) for s in self.settlements
+        )
 
     def _settle(self, body: dict) -> Response:
         count = len(self.settlements)
@@ -134,8 +138,45 @@ class WarmPod:
         return self.pod.log.read_text()
 
 
+ISOLATED = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--ipc",
+    "--mount",
+)
+AS_PID_1 = "mount -t tmpfs none /dev/shm && exec $PYTHON -m milepost.runner"
+
+
+def can_isolate() -> bool:
+    """Whether this machine lets us have namespaces, as a container has them."""
+    script = AS_PID_1.partition(" && exec")[0]
+    try:
+        return subprocess.run([*ISOLATED, "sh", "-c", script], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+async def runner_as_pid_1(pod: Pod) -> asyncio.subprocess.Process:
+    """The runner in namespaces of its own: PID 1, with its own shared memory."""
+    env = pod.env | {"PYTHON": sys.executable}
+    env["MILEPOST_SCRATCH"] += ":/dev/shm"
+    with pod.log.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *ISOLATED, "sh", "-c", AS_PID_1, env=env, stdout=log, stderr=log, cwd=pod.home
+        )
+    pod._stack.push_async_callback(end, process)
+    return process
+
+
 @asynccontextmanager
-async def warm_pod(home: Path, source: str, before: Callable[[WarmApi], None] | None = None) -> AsyncIterator[WarmPod]:
+async def warm_pod(
+    home: Path, source: str, before: Callable[[WarmApi], None] | None = None, *, isolated: bool = False
+) -> AsyncIterator[WarmPod]:
     """A pod that may be reused, at its first run."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(WarmApi().serving())
@@ -148,6 +189,6 @@ async def warm_pod(home: Path, source: str, before: Callable[[WarmApi], None] | 
             before(api)
         await pod.start_sidecar()
         try:
-            yield WarmPod(pod, api, await pod.start_runner())
+            yield WarmPod(pod, api, await (runner_as_pid_1(pod) if isolated else pod.start_runner()))
         finally:
             print(pod.log.read_text())  # noqa: T201

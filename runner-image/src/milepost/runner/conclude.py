@@ -18,7 +18,7 @@ EXIT_TERMINATED: Final = 143
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """`code`: the container's exit code if it ends now. `settled`: the attempt is. `retire`: why no other may follow."""
+    """`code`: the container's exit code if it ends now. `settled`: the attempt is. `retire`: why none may follow."""
 
     code: int
     settled: bool = False

@@ -61,7 +61,9 @@ class Hygiene:
         """Note what the import of the task left outside of memory: a second fork would share it with the first."""
         self._own, self._bytes = Own.now(), resident_bytes()
         threads = [f"thread {one.name}" for one in threading.enumerate() if one is not threading.main_thread()]
-        shared = [f"descriptor {number}" for number in sorted(self._own.descriptors - self._before) if is_shared(number)]
+        shared = [
+            f"descriptor {number}" for number in sorted(self._own.descriptors - self._before) if is_shared(number)
+        ]
         self.unforkable = [*threads, *shared, *left_in(self._scratch, self._socket)]
 
     def tell_unforkable(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio  # noqa: F401  # imported while the sidecar starts, so that the forked child need not
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -110,5 +111,7 @@ def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> 
 def _child_of_reuse(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, hygiene: Hygiene) -> Child:
     """What the process of a further attempt does: it shares nothing with that of the one before."""
     hygiene.tell_unforkable()
-    say(f"run {attempt.run.name}, attempt {attempt.run.attempt}, in the same pod")
+    # on stdout: a last line of the run before that has no end ends here, and not in a line of this run
+    sys.stdout.write(f"milepost: run {attempt.run.name}, attempt {attempt.run.attempt}, in the same pod\n")
+    sys.stdout.flush()
     return afresh if hygiene.unforkable else partial(run_and_exit, task, attempt, path)

@@ -72,6 +72,7 @@ class Watch:
             return self._watch(told, signals)
         finally:
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             self._selector.close()
             os.close(told)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-REUSABLE_ENV: Final = "MILEPOST_REUSABLE"
-
 from milepost.wire.local import SOCKET
+
+REUSABLE_ENV: Final = "MILEPOST_REUSABLE"
 
 
 class SettingsError(Exception):
