@@ -125,6 +125,12 @@ def test_a_command_task_runs_its_own_program():
     assert (task["image"], task["command"], task["args"]) == ("busybox", ["sh", "-c"], ["exit 0"])
 
 
+def test_only_the_runner_takes_more_than_one_attempt():
+    for shape, reusable in (({"command": ["sh"]}, False), ({"entrypoint": "m:f"}, True), ({"source": "x"}, True)):
+        env = pod_of({"image": "a", **shape})["initContainers"][0]["env"]
+        assert ("MILEPOST_REUSABLE" in [one["name"] for one in env]) is reusable
+
+
 def test_inline_source_runs_in_the_runner_image_and_is_not_in_the_pod():
     pod = pod_of({"source": "print('secret plan')"})
     assert pod["containers"][0]["image"] == "runner:1"
@@ -177,6 +183,8 @@ def test_pod_settings_reach_the_pod_and_cannot_replace_our_labels():
     assert pod["terminationGracePeriodSeconds"] == 90
     mounts = [m["mountPath"] for m in pod["containers"][0]["volumeMounts"]]
     assert mounts == ["/run/milepost", "/tmp"]
+    scratch = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "MILEPOST_SCRATCH"]
+    assert scratch == ["/run/milepost:/dev/shm:/dev/mqueue"], "a volume of the user is never emptied"
 
 
 @pytest.mark.parametrize(

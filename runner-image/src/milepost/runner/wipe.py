@@ -17,7 +17,7 @@ def wipe(places: Iterable[str], socket: str) -> None:
     mounts = mount_points()
     for place in places:
         with suppress(FileNotFoundError):
-            _empty(place, socket, mounts)
+            _empty(place, socket, frozenset(point for point in mounts if point.startswith(f"{place}/")))
 
 
 def left_in(places: Iterable[str], socket: str) -> list[str]:
