@@ -8,7 +8,7 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 |---|---|---|
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
 | POST /start | – | Start, the same again for a restarted sidecar |
-| POST /next | NextRequest | NextAnswer, once there is work or the poll is over; 410: the pod ends |
+| POST /next | NextRequest | NextAnswer, within 20 s; 410: the pod ends |
 | GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
@@ -46,7 +46,7 @@ Directive = Literal["continue", "cancel"]
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """`reusable`: the pod can take another attempt after its first; an older sidecar does not say so."""
+    """`reusable`: this pod can take another attempt once one is settled, and asks for it by /next."""
 
     pod_id: str
     reusable: bool = False
@@ -58,24 +58,6 @@ class Session:
 
     token: str
     expires_in_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class NextRequest:
-    """A pod whose attempt is settled asks for another. `retire`: why it must not get one; `parent_bytes`: its runner's.
-
-    The first such request makes the pod an idle one. It is repeated until there is work or the pod's row is closed.
-    """
-
-    retire: str | None = None
-    parent_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NextAnswer:
-    """`work`: an attempt is reserved to the pod, which starts it (POST /start); else ask again."""
-
-    work: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +123,24 @@ class Start:
     attempts_counted: int = 0
     deltas: bool = False
     accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NextRequest:
+    """The pod has nothing to do: its last attempt is settled, and nothing is left of that attempt's processes.
+
+    `retire`: why it can't take another one (a word); then it ends. `parent_bytes`: memory of the runner's parent.
+    """
+
+    retire: str | None = None
+    parent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NextAnswer:
+    """`work`: an attempt waits for this pod, and /start begins it (410, 409: it went elsewhere). Else ask again."""
+
+    work: bool
 
 
 @dataclass(frozen=True, slots=True)
