@@ -16,8 +16,8 @@ from typing import Any
 
 from milepost.net.messages import ProblemError, unique_id
 from milepost.sidecar.app import Sidecar
-from milepost.sidecar.heartbeat import Heart
-from milepost.sidecar.session import SessionRefusedError, StoppedError
+from milepost.sidecar.calls import StoppedError
+from milepost.sidecar.session import SessionRefusedError
 from milepost.sidecar.settings import Settings
 from milepost.sidecar.settle import Settlement
 from milepost.wire.pod import Evidence, Failure, RecordWrite, Start
@@ -40,17 +40,13 @@ class Pod:
         settings = Settings("127.0.0.1", port, False, None, pod_id, str(home / pod_id), str(token))
         self._pod_id = pod_id
         self._sidecar = Sidecar(settings)
-        self._state = self._sidecar.state
-        self._api = self._sidecar._api
+        self._tenure = self._sidecar.tenure
+        self._state = self._tenure.state
         self._journal = journal
 
     async def run(self) -> bool:
         """Whether the attempt was settled."""
-        sidecar = self._sidecar
-        duties = [
-            asyncio.create_task(duty)
-            for duty in (sidecar._begin(), sidecar._forwarder.run(), Heart(self._api, self._state).run())
-        ]
+        beginning = asyncio.create_task(self._sidecar.begin())
         try:
             start = await self._state.wait_started()
             _tell(news="at-work", pod=self._pod_id, run=start.run_id)
@@ -63,10 +59,9 @@ class Pod:
         except CrashedError:
             return False
         finally:
-            for duty in duties:
-                duty.cancel()
-            await asyncio.gather(*duties, return_exceptions=True)
-            self._api.close()
+            beginning.cancel()
+            await asyncio.gather(beginning, return_exceptions=True)
+            await self._sidecar.end()
         return self._state.phase == "settled"
 
     async def _work(self, start: Start) -> None:
@@ -91,7 +86,7 @@ class Pod:
         """What earlier attempts left, all of it, as the task would be served."""
         fence = self._state.fence
         query = f"run_id={fence.run_id}&attempt={fence.attempt}&token={fence.token}&after=0"
-        reply = await self._api.call("GET", f"/records?{query}")
+        reply = await self._tenure.calls.call("GET", f"/records?{query}")
         if reply.status != OK:
             raise ProblemError(reply.status, str(reply.problem().get("code")), "no records to read")
         found = [json.loads(line) for line in reply.body.splitlines()]
@@ -107,7 +102,7 @@ class Pod:
 
     async def _put(self, start: Start, kind: Any, key: str, value: str) -> None:
         write = RecordWrite(unique_id(), kind, key, value)
-        seq = await self._sidecar._forwarder.put(write)
+        seq = await self._tenure.forwarder.put(write)
         self._journal.write(
             "ack", run=start.run_id, attempt=start.attempt, write=write.write_id, kind=kind, key=key, seq=seq,
             value=fingerprint(value),
@@ -117,7 +112,7 @@ class Pod:
         self, start: Start, outcome: Any, *, result: str | None = None, failure: Failure | None = None
     ) -> None:
         wanted = Settlement(unique_id(), outcome, result, failure, Evidence())
-        state = await self._sidecar._settler.settle(wanted)
+        state = await self._tenure.settler.settle(wanted)
         self._journal.write(
             "settled", run=start.run_id, attempt=start.attempt, outcome=outcome, state=state, result=result
         )

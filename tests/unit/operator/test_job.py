@@ -68,6 +68,7 @@ spec:
         - {name: MILEPOST_API_URL, value: "https://milepost-api.milepost-system.svc:8443"}
         - {name: MILEPOST_CA, value: PEM}
         - {name: MILEPOST_POD_ID, value: abcdefgh01234567}
+        - {name: MILEPOST_REUSABLE, value: "true"}
         - {name: MILEPOST_SOCKET, value: /run/milepost/sidecar.sock}
         - {name: MILEPOST_TOKEN_FILE, value: /var/run/secrets/milepost/token}
         resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: "1", memory: 64Mi}}
@@ -87,6 +88,7 @@ spec:
         command: [python3, -m, milepost.runner]
         env:
         - {name: MILEPOST_SOCKET, value: /run/milepost/sidecar.sock}
+        - {name: MILEPOST_SCRATCH, value: "/tmp:/run/milepost:/dev/shm:/dev/mqueue"}
         - {name: HOME, value: /tmp}
         - {name: TMPDIR, value: /tmp}
         - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
@@ -121,6 +123,12 @@ def test_the_job_of_an_entrypoint_task_is_exactly_this():
 def test_a_command_task_runs_its_own_program():
     task = pod_of({"image": "busybox", "command": ["sh", "-c"], "args": ["exit 0"]})["containers"][0]
     assert (task["image"], task["command"], task["args"]) == ("busybox", ["sh", "-c"], ["exit 0"])
+
+
+def test_only_the_runner_takes_more_than_one_attempt():
+    for shape, reusable in (({"command": ["sh"]}, False), ({"entrypoint": "m:f"}, True), ({"source": "x"}, True)):
+        env = pod_of({"image": "a", **shape})["initContainers"][0]["env"]
+        assert ("MILEPOST_REUSABLE" in [one["name"] for one in env]) is reusable
 
 
 def test_inline_source_runs_in_the_runner_image_and_is_not_in_the_pod():
@@ -175,6 +183,8 @@ def test_pod_settings_reach_the_pod_and_cannot_replace_our_labels():
     assert pod["terminationGracePeriodSeconds"] == 90
     mounts = [m["mountPath"] for m in pod["containers"][0]["volumeMounts"]]
     assert mounts == ["/run/milepost", "/tmp"]
+    scratch = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "MILEPOST_SCRATCH"]
+    assert scratch == ["/run/milepost:/dev/shm:/dev/mqueue"], "a volume of the user is never emptied"
 
 
 @pytest.mark.parametrize(

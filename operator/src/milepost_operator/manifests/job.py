@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from milepost.wire.local import SOCKET, SOCKET_ENV
+from milepost.wire.local import SCRATCH_ENV, SOCKET, SOCKET_ENV
 from milepost.wire.pod import AUDIENCE
 from milepost_operator.domain.runs import PodOrder
 from milepost_operator.manifests import names, quantity
@@ -25,6 +25,7 @@ TTL_SECONDS: Final = 600
 UNREACHABLE_SECONDS: Final = 30
 TOKEN_SECONDS: Final = 3600
 RUN_DIR: Final = "/run/milepost"
+SCRATCH: Final = ("/tmp", RUN_DIR, "/dev/shm", "/dev/mqueue")  # noqa: S108 (of the pod)
 TOKEN_DIR: Final = "/var/run/secrets/milepost"  # noqa: S105 (a directory)
 
 _SIDECAR_RESOURCES: Final = {
@@ -125,7 +126,7 @@ def _pod_spec(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "tolerations": [*parts(own, "tolerations"), *_node_loss(own)],
-        "initContainers": [_sidecar(order.pod_id, settings)],
+        "initContainers": [_sidecar(order, settings)],
         "containers": [_task(order, settings, own)],
         "volumes": _volumes(own),
     }
@@ -151,12 +152,14 @@ def _hardened(*, read_only: bool) -> Manifest:
     }
 
 
-def _sidecar(pod_id: str, settings: PodSettings) -> Manifest:
+def _sidecar(order: PodOrder, settings: PodSettings) -> Manifest:
     """No probe: the runner waits for the socket itself, and a startup probe would cost a second."""
+    reusable = not at(order.shape, "command")
     env = {
         "MILEPOST_API_URL": settings.api_url,
         "MILEPOST_CA": settings.ca,
-        "MILEPOST_POD_ID": pod_id,
+        "MILEPOST_POD_ID": order.pod_id,
+        "MILEPOST_REUSABLE": "true" if reusable else "",
         SOCKET_ENV: SOCKET,
         "MILEPOST_TOKEN_FILE": f"{TOKEN_DIR}/token",
     }
@@ -179,6 +182,7 @@ def _sidecar(pod_id: str, settings: PodSettings) -> Manifest:
 def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
     env = {
         SOCKET_ENV: SOCKET,
+        SCRATCH_ENV: ":".join(_scratch(own)),
         "HOME": "/tmp",  # noqa: S108 (an emptyDir of the pod)
         "TMPDIR": "/tmp",  # noqa: S108
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -237,7 +241,17 @@ def _resources(own: Object, settings: PodSettings) -> Manifest:
 
 
 def _own_tmp(own: Object) -> bool:
-    return any(text(mount, "mountPath").rstrip("/") == "/tmp" for mount in parts(own, "volumeMounts"))  # noqa: S108
+    return "/tmp" in _mounted(own)  # noqa: S108
+
+
+def _mounted(own: Object) -> set[str]:
+    """Where the Task has volumes of its own."""
+    return {text(mount, "mountPath").rstrip("/") for mount in parts(own, "volumeMounts")}
+
+
+def _scratch(own: Object) -> list[str]:
+    """What a run can write to and no volume of the Task's is: the runner empties it before the pod's next run."""
+    return [place for place in SCRATCH if place not in _mounted(own)]
 
 
 def _volumes(own: Object) -> list[object]:

@@ -1,45 +1,48 @@
-"""PID 1 of the task container: waits for the sidecar, loads the task, forks the attempt, and tells how it ended."""
+"""PID 1 of the task container: waits for the sidecar, loads the task, and forks a process for each attempt."""
 
 import asyncio  # noqa: F401  # imported while the sidecar starts, so that the forked child need not
 import os
 import signal
+import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from milepost.errors import FencedError, MilepostError, SettledError
-from milepost.runner import cgroup, failure
+from milepost.errors import FencedError, MilepostError
+from milepost.runner import cgroup
 from milepost.runner.afresh import afresh, attempt_of, load_or_settle
 from milepost.runner.child import run_and_exit
+from milepost.runner.conclude import EXIT_TERMINATED, conclude
+from milepost.runner.handover import next_attempt, require_same_task
 from milepost.runner.harden import set_dumpable
+from milepost.runner.hygiene import Hygiene, resident_bytes
 from milepost.runner.load import threads_of_import
 from milepost.runner.log import say
-from milepost.runner.watch import Child, Ending, Watch
+from milepost.runner.processes import adopt_orphans, kill_all
+from milepost.runner.watch import Child, Watch
 from milepost.sdk.client import BlockingSidecar
-from milepost.sdk.local import write_headers
 from milepost.sdk.run import AttemptInfo
 from milepost.sdk.task import TaskFunction
-from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
-from milepost.wire.pod import Evidence, FailureKind
+from milepost.wire.local import EXIT_CONFIG, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
 
 POLL_SECONDS: Final = 0.005
 SIDECAR_SECONDS: Final = 120.0
-EXIT_TERMINATED: Final = 143
 TOLD_THREADS: Final = 5
 
 
 def main() -> int:
-    """Run one attempt; the container's exit code."""
+    """Run attempts; the container's exit code."""
     set_dumpable(allowed=False)
+    adopt_orphans()
     signal.signal(signal.SIGTERM, _leave)
     path = os.environ.get(SOCKET_ENV) or SOCKET
     if not _wait_for(path):
         say(f"no sidecar at {path} within {SIDECAR_SECONDS:.0f} s")
         return EXIT_SIDECAR
-    sidecar = BlockingSidecar(path)
     try:
-        return _run(path, sidecar)
+        return _run(path)
     except FencedError as error:
         say(f"fenced: {error}")
         return EXIT_FENCED
@@ -47,11 +50,11 @@ def main() -> int:
         say(str(error))
         return EXIT_SIDECAR
     finally:
-        _kill_the_rest()
+        kill_all()  # what the task left behind
 
 
 def _leave(_number: int, _frame: object) -> None:
-    # before there is a child; PID 1 would ignore the signal otherwise
+    # while no attempt is at work; PID 1 would ignore the signal otherwise
     os._exit(EXIT_TERMINATED)
 
 
@@ -64,15 +67,33 @@ def _wait_for(path: str) -> bool:
     return True
 
 
-def _run(path: str, sidecar: BlockingSidecar) -> int:
-    attempt = attempt_of(sidecar)
+def _run(path: str) -> int:
+    sidecar = BlockingSidecar(path)
+    loaded = attempt = attempt_of(sidecar)
+    hygiene = Hygiene.of(os.environ, path)
     task = load_or_settle(attempt, sidecar)
     if task is None:
         return EXIT_CONFIG
     sidecar.close()
-    before = cgroup.read()
-    ending = Watch(path, attempt, _child(task, attempt, path)).run()
-    return _conclude(sidecar, ending, before)
+    if hygiene is not None:
+        hygiene.imported()
+    child = _child(task, attempt, path)
+    before = replace(cgroup.read(), peak_bytes=0)  # what the import took is of the first attempt
+    while True:
+        watch = Watch(path, attempt, child)
+        ending = watch.run()
+        signal.signal(signal.SIGTERM, _leave)
+        end = conclude(sidecar, ending, before)
+        sidecar.close()
+        if hygiene is None or not end.settled or watch.leaving:
+            return end.code
+        retire = hygiene.tidied() if end.retire is None else end.retire
+        following = next_attempt(path, attempt.run, retire, resident_bytes())
+        if following is None:
+            return 0 if retire is None else end.code
+        require_same_task(following, loaded)
+        attempt, child = following, _child_of_reuse(task, following, path, hygiene)
+        before = cgroup.read()
 
 
 def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> Child:
@@ -87,48 +108,10 @@ def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> 
     return partial(run_and_exit, task, attempt, path)
 
 
-def _conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Memory) -> int:
-    signal.signal(signal.SIGTERM, _leave)
-    if ending.cause == "settled":
-        return 0 if ending.exit_code == 0 else EXIT_FAILED
-    if ending.cause == "terminated":
-        return EXIT_TERMINATED
-    if ending.cause == "stopped" or ending.exit_code == EXIT_FENCED:
-        return EXIT_FENCED
-    if ending.cause == "sidecar-lost":
-        return EXIT_SIDECAR
-    after = cgroup.read()
-    kills = after.oom_kills - before.oom_kills
-    evidence = Evidence(kills, after.peak_bytes, ending.exit_code, ending.signal)
-    kind, message = _explain(ending, kills)
-    say(message)
-    try:
-        body = failure.body(kind, kind, message, evidence=evidence)
-        sidecar.call("PUT", "/v1/failure", write_headers(), body)
-    except SettledError as error:
-        # it died between the commit of its result and its own end
-        say(str(error))
-        return 0 if error.state == "succeeded" else EXIT_FAILED
-    return EXIT_FAILED
-
-
-def _explain(ending: Ending, oom_kills: int) -> tuple[FailureKind, str]:
-    how = f"exit code {ending.exit_code}"
-    if ending.signal is not None:
-        how = f"signal {signal.Signals(ending.signal).name}"
-    if ending.cause == "grace-over":
-        return "cancelled", "the task did not end within its grace after the run was cancelled: killed"
-    if oom_kills > 0:
-        return "oom", f"the container hit its memory limit and the kernel killed a process ({how})"
-    if ending.exit_code == 0:
-        return "lost-result", "the task's process ended with exit code 0 without a result"
-    return "crash", f"the task's process died without a result: {how}"
-
-
-def _kill_the_rest() -> None:
-    # what the task left behind; only where we are PID 1 of a container of our own
-    if os.getpid() == 1:
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+def _child_of_reuse(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, hygiene: Hygiene) -> Child:
+    """What the process of a further attempt does: it shares nothing with that of the one before."""
+    hygiene.tell_unforkable()
+    # on stdout: a last line of the run before that has no end ends here, and not in a line of this run
+    sys.stdout.write(f"milepost: run {attempt.run.name}, attempt {attempt.run.attempt}, in the same pod\n")
+    sys.stdout.flush()
+    return afresh if hygiene.unforkable else partial(run_and_exit, task, attempt, path)

@@ -32,7 +32,7 @@ class Ending:
 
 
 class Watch:
-    """One attempt's process, from its fork to its end."""
+    """One attempt's process, from its fork to its end. `leaving`: the container was told to end meanwhile."""
 
     def __init__(self, path: str, attempt: AttemptInfo, child: Child) -> None:
         self._attempt = attempt
@@ -43,6 +43,7 @@ class Watch:
         self._kill_at: float | None = None
         self._child = 0
         self._terminated = False
+        self.leaving = False
 
     def run(self) -> Ending:
         """Fork, and watch to the end."""
@@ -71,6 +72,7 @@ class Watch:
             return self._watch(told, signals)
         finally:
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             self._selector.close()
             os.close(told)
@@ -137,7 +139,7 @@ class Watch:
         self._signal_group(signal.SIGKILL)
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
-        self._terminated = True
+        self._terminated = self.leaving = True
 
     def _terminate(self) -> None:
         # The pod goes (a drain, say): all that was acknowledged is recorded, and the next attempt goes on from there

@@ -4,29 +4,24 @@ import asyncio
 import gc
 import os
 import signal
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
-from milepost.net.server import Budget, ServerConnection
-from milepost.sidecar.bases import Bases
-from milepost.sidecar.decode import BadAnswerError, build_start
-from milepost.sidecar.forward import Forwarder
-from milepost.sidecar.heartbeat import Heart
+from milepost.net.server import Budget
+from milepost.sidecar.begin import NotStartedError, begin
+from milepost.sidecar.calls import StoppedError
+from milepost.sidecar.handover import HandOver
 from milepost.sidecar.log import log
 from milepost.sidecar.memory import give_back_early
-from milepost.sidecar.records import Reader
-from milepost.sidecar.routes import Routes
-from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
+from milepost.sidecar.session import Api, SessionRefusedError
 from milepost.sidecar.settings import Settings, SettingsError
-from milepost.sidecar.settle import Settler
-from milepost.sidecar.state import AttemptState
+from milepost.sidecar.tenure import Tenure
 from milepost.wire.local import EXIT_CONFIG
+from milepost.wire.pod import Start
 
 SPOOL_BYTES: Final = 8 * 1024 * 1024
 LEAVE_SECONDS: Final = 2.0
-RESTART_SECONDS: Final = 2.0
-OK: Final = 200
 EXIT_BUG: Final = 70
-DEFINITE: Final = frozenset({403, 404, 409, 410})
 
 
 class Sidecar:
@@ -34,13 +29,10 @@ class Sidecar:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.state = AttemptState()
-        self._api = Api(settings, self.state.stopped)
-        bases = Bases()
-        self._forwarder = Forwarder(self._api, self.state, bases)
-        self._settler = Settler(self._api, self.state, self._forwarder)
-        self._routes = Routes(self.state, self._forwarder, Reader(self._api, self.state, bases), self._settler)
+        self._api = Api(settings)
         self._budget = Budget(SPOOL_BYTES)
+        self._handover = HandOver(self._api, lambda: self.tenure, self._enter)
+        self.tenure = self._new_tenure()
 
     async def run(self, leave: asyncio.Event) -> None:
         """Serve until `leave` is set; a settling under way is given two seconds."""
@@ -48,57 +40,56 @@ class Sidecar:
         unready = f"{self._settings.socket}.new"
         server = await asyncio.start_unix_server(self._connected, unready)
         os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
-        duties = [
-            asyncio.ensure_future(duty)
-            for duty in (self._begin(), self._forwarder.run(), Heart(self._api, self.state).run())
-        ]
-        for duty in duties:
-            duty.add_done_callback(self._duty_done)
+        beginning = asyncio.get_running_loop().create_task(self.begin())
+        beginning.add_done_callback(_duty_done)
         give_back_early()
         gc.freeze()  # modules and ourselves stay: no collection need walk them while a step waits
         log("listening", socket=self._settings.socket, pod=self._settings.pod_id)
         try:
             await leave.wait()
-            await asyncio.wait_for(self._settler.finish(), LEAVE_SECONDS)
+            await asyncio.wait_for(self.tenure.settler.finish(), LEAVE_SECONDS)
         except TimeoutError:
             log("left-while-settling")
         finally:
             server.close()
-            for duty in duties:
-                duty.cancel()
-            await asyncio.gather(*duties, return_exceptions=True)
-            self._api.close()
+            beginning.cancel()
+            await asyncio.gather(beginning, return_exceptions=True)
+            await self.end()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await ServerConnection(self._routes, self._budget, reader, writer).serve()
+    async def begin(self) -> None:
+        """Start the attempt that is reserved to the pod, or have the task told to stop."""
+        tenure = self.tenure
+        tenure.work(_duty_done)
+        try:
+            await tenure.state.began(await begin(tenure.calls))
+        except (NotStartedError, StoppedError, SessionRefusedError) as error:
+            await tenure.state.stop(str(error))
 
-    async def _begin(self) -> None:
-        while True:
-            try:
-                reply = await self._api.call("POST", "/start")
-                if reply.status == OK:
-                    start = build_start(reply.json())
-                    log("started", run=start.run_id, attempt=start.attempt, cause=start.cause)
-                    await self.state.began(start)
-                    return
-                problem = reply.problem()
-                if reply.status in DEFINITE:
-                    why = problem.get("detail") or "the api does not let this pod start"
-                    await self.state.stop(f"{problem.get('code') or reply.status}: {why}")
-                    return
-                log("start-refused", status=reply.status, detail=problem.get("detail"))
-            except (StoppedError, SessionRefusedError) as error:
-                await self.state.stop(str(error))
-                return
-            except (BadAnswerError, ValueError) as error:
-                log("bad-answer", route="/start", error=str(error))
-            await asyncio.sleep(RESTART_SECONDS)
+    async def end(self) -> None:
+        """End all work, and close the connections to the api."""
+        await self._handover.end()
+        await self.tenure.end()
+        self._api.close()
 
-    def _duty_done(self, duty: asyncio.Future[None]) -> None:
-        # A duty that dies of a bug of ours would leave the task waiting: end, and be started again by the kubelet
-        if not duty.cancelled() and (error := duty.exception()) is not None:
-            log("duty-failed", error=f"{type(error).__name__}: {error}")
-            os._exit(EXIT_BUG)
+    def _new_tenure(self) -> Tenure:
+        return Tenure(self._api, self._budget, self._handover.next)
+
+    async def _enter(self, start: Start) -> None:
+        before, self.tenure = self.tenure, self._new_tenure()
+        self.tenure.work(_duty_done)
+        await self.tenure.state.began(start)
+        await before.end()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
+        # no coroutine itself: the attempt is that of the moment in which the connection is taken, not of a later one
+        return self.tenure.serve(reader, writer)
+
+
+def _duty_done(duty: "asyncio.Task[None]") -> None:
+    # A duty that dies of a bug of ours would leave the task waiting: end, and be started again by the kubelet
+    if not duty.cancelled() and (error := duty.exception()) is not None:
+        log("duty-failed", error=f"{type(error).__name__}: {error}")
+        os._exit(EXIT_BUG)
 
 
 async def _serve(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Final, get_args
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +21,17 @@ from milepost.wire.pod import (
 from milepost.wire.values import JSON, biggest_path, check_text
 
 MAX_MESSAGE: Final = 1000
+MAX_RETIRE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A runner asks for its next attempt: which one it has ended, and what POST /next of the api wants to know."""
+
+    run_id: str
+    attempt: int
+    retire: str | None
+    parent_bytes: int
 
 
 def key(encoded: str) -> str:
@@ -119,6 +130,22 @@ def waits(body: bytes) -> list[Wait]:
     listed = _object(body, {"waits"}).get("waits")
     _ask(isinstance(listed, list) and 1 <= len(listed) <= MAX_WAITS, "waits", f"a list of 1 to {MAX_WAITS}")
     return [_wait(wait, f"waits[{n}]") for n, wait in enumerate(listed if isinstance(listed, list) else [])]
+
+
+def asked(body: bytes) -> Asked:
+    """Check what a runner says as it asks for its next attempt."""
+    data = _object(body, {"retire", "parent_bytes", "run_id", "attempt"})
+    retire, size, run_id, attempt = (data.get(name) for name in ("retire", "parent_bytes", "run_id", "attempt"))
+    _ask(retire is None or (isinstance(retire, str) and 1 <= len(retire) <= MAX_RETIRE), "retire", "a word or null")
+    _ask(size is None or (type(size) is int and size >= 0), "parent_bytes", "a number of bytes")
+    _ask(isinstance(run_id, str), "run_id", "that of the attempt that has ended")
+    _ask(type(attempt) is int, "attempt", "the number of the attempt that has ended")
+    return Asked(
+        str(run_id),
+        attempt if isinstance(attempt, int) else 0,
+        retire if isinstance(retire, str) else None,
+        size if isinstance(size, int) else 0,
+    )
 
 
 def _wait(data: JSON, place: str) -> Wait:

@@ -4,10 +4,21 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Final, TypeVar, cast
 
-from milepost.wire.pod import HeartbeatAnswer, RecordsAnswer, ResolvedWait, Session, SettleAnswer, Start, StreamAnswer
+from milepost.wire.pod import (
+    HeartbeatAnswer,
+    NextAnswer,
+    RecordsAnswer,
+    ResolvedWait,
+    Session,
+    SettleAnswer,
+    Start,
+    StreamAnswer,
+)
 from milepost.wire.values import JSON
 
-Answer = TypeVar("Answer", Start, Session, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait)
+Answer = TypeVar(
+    "Answer", Start, Session, NextAnswer, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait
+)
 
 
 def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
@@ -18,6 +29,7 @@ def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
 _MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
     Start: _members(Start),
     Session: _members(Session),
+    NextAnswer: _members(NextAnswer),
     RecordsAnswer: _members(RecordsAnswer),
     HeartbeatAnswer: _members(HeartbeatAnswer),
     SettleAnswer: _members(SettleAnswer),

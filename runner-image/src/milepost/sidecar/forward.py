@@ -8,9 +8,10 @@ from typing import Final
 
 from milepost.net.messages import ProblemError, Reply, compact
 from milepost.sidecar.bases import Bases
+from milepost.sidecar.calls import Calls, StoppedError
 from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
-from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
+from milepost.sidecar.session import SessionRefusedError
 from milepost.sidecar.state import AttemptState
 from milepost.wire.pod import ChunkWrite, RecordsAnswer, RecordWrite, StreamAnswer
 from milepost.wire.values import JSON
@@ -38,8 +39,8 @@ class Waiting:
 class Forwarder:
     """One request at a time, so that records commit in the order in which they came."""
 
-    def __init__(self, api: Api, state: AttemptState, bases: Bases) -> None:
-        self._api = api
+    def __init__(self, calls: Calls, state: AttemptState, bases: Bases) -> None:
+        self._calls = calls
         self._state = state
         self._bases = bases
         self._queue: deque[Waiting] = deque()
@@ -64,7 +65,7 @@ class Forwarder:
         """Forward a part of the run's stream; its position once it is committed. Raises ProblemError."""
         body: dict[str, JSON] = {"fence": asdict(self._state.fence), "chunks": [asdict(write)]}
         try:
-            reply = await self._api.call("POST", "/stream", compact(body))
+            reply = await self._calls.call("POST", "/stream", compact(body))
             if reply.status == OK:
                 (position,) = build(StreamAnswer, reply.json()).positions
                 return position
@@ -134,7 +135,7 @@ class Forwarder:
         if self._state.stopped.is_set():
             raise StoppedError
         body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(write) for write in sent]}
-        return await self._api.call("POST", "/records", compact(body))
+        return await self._calls.call("POST", "/records", compact(body))
 
     def _committed(self, batch: list[Waiting], sent: list[RecordWrite], seqs: list[int]) -> None:
         if len(seqs) != len(batch):

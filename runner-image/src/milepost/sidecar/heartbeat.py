@@ -46,7 +46,7 @@ class Heart:
         body = compact(asdict(HeartbeatRequest(self._state.fence, fraction, message)))
         try:
             limit = max(start.beat_seconds, 1.0)
-            reply = await self._api.attempt(self._api.beats, "/heartbeat", body, limit)
+            reply = await self._api.attempt(self._api.beats, "POST", "/heartbeat", body, limit)
         except TransportError as error:
             log("heartbeat-failed", error=str(error))
             return False

@@ -9,16 +9,16 @@ from urllib.parse import urlencode
 
 from milepost.net.messages import ProblemError, Reply, Response, TransportError, compact, jitter
 from milepost.sidecar.bases import Bases
+from milepost.sidecar.calls import LAST_BACKOFF, PASSING, Calls
 from milepost.sidecar.forward import refusal
 from milepost.sidecar.log import log
-from milepost.sidecar.session import LAST_BACKOFF, PASSING, Api
+from milepost.sidecar.session import UNAUTHORIZED
 from milepost.sidecar.state import AttemptState
 from milepost.wire.local import FAILED, FINGERPRINT, SEQ, TYPES
 from milepost.wire.pod import RecordKind
 
 OK: Final = 200
 NOT_FOUND: Final = 404
-UNAUTHORIZED: Final = 401
 RETRY_SECONDS: Final = 0.1
 LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 
@@ -26,15 +26,15 @@ LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 class Reader:
     """Answers the reads of the local protocol from the api."""
 
-    def __init__(self, api: Api, state: AttemptState, bases: Bases) -> None:
-        self._api = api
+    def __init__(self, calls: Calls, state: AttemptState, bases: Bases) -> None:
+        self._calls = calls
         self._state = state
         self._bases = bases
 
     async def newest(self, kind: RecordKind, key: str) -> Response:
         """Give the newest record of a key: its value as the body. Raises ProblemError 404 if there is none."""
         query = urlencode({**asdict(self._state.fence), "kind": kind, "key": key})
-        reply = await self._api.call("GET", f"/records/newest?{query}")
+        reply = await self._calls.call("GET", f"/records/newest?{query}")
         if reply.status == NOT_FOUND:
             raise ProblemError(NOT_FOUND, "no-record", f"no {kind} has the key {key!r}")
         if reply.status != OK:
@@ -61,13 +61,13 @@ class Reader:
         while True:
             self._state.check_open()
             try:
-                reply, chunks = await self._api.stream(f"/records?{query}")
+                reply, chunks = await self._calls.api.stream(f"/records?{query}")
                 if reply.status not in PASSING and reply.status != UNAUTHORIZED:
                     return reply, chunks
                 async for _ in chunks:
                     pass  # read to its end, so that the connection is kept
                 if reply.status == UNAUTHORIZED:
-                    self._api.forget_session()
+                    self._calls.api.forget_session()
                 log("api-retry", route="/records", status=reply.status)
             except TransportError as error:
                 log("api-unreachable", route="/records", error=str(error))

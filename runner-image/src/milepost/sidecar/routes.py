@@ -13,10 +13,11 @@ from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
-from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite
+from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
 from milepost.wire.values import JSON
 
 Handler = Callable[[Request, str], Awaitable[Response]]
+Next = Callable[[checks.Asked], Awaitable[Start]]
 SMALL_BODY: Final = 262144
 """Bytes of the largest progress report or failure."""
 SAYING_TOO_LARGE: Final = 2
@@ -27,8 +28,11 @@ UNSTARTED_LIMIT: Final = 1024 * 1024
 class Routes:
     """Serves one attempt."""
 
-    def __init__(self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler) -> None:
+    def __init__(
+        self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler, next_attempt: Next
+    ) -> None:
         self._state = state
+        self._next_attempt = next_attempt
         self._forwarder = forwarder
         self._reader = reader
         self._settler = settler
@@ -41,6 +45,7 @@ class Routes:
             "/v1/failure": {"PUT": self._failure},
             "/v1/suspension": {"PUT": self._suspension},
             "/v1/control": {"GET": self._control},
+            "/v1/next": {"POST": self._next},
             "/v1/healthz": {"GET": self._healthz},
         }
         self._keyed: dict[str, RecordKind] = {"/v1/checkpoints/": "checkpoint", "/v1/steps/": "step"}
@@ -59,7 +64,7 @@ class Routes:
 
     def waits(self, request: Request) -> bool:
         """Tell the routes that wait."""
-        return request.path in {"/v1/attempt", "/v1/control"}
+        return request.path in {"/v1/attempt", "/v1/control", "/v1/next"}
 
     def failed(self, request: Request | None, error: Exception) -> None:
         """Log an error of our own."""
@@ -88,13 +93,10 @@ class Routes:
         return self._keyed[prefix], checks.key(path[len(prefix) :])
 
     async def _attempt(self, _request: Request, _rest: str) -> Response:
-        start = await self._state.wait_started()
-        facts = asdict(start)
-        del facts["token"], facts["input"], facts["waits"]
-        # values go in as the text they are
-        waits = b",".join(_with_text(asdict(w) | {"value": None}, "value", w.value or "null") for w in start.waits)
-        text = _with_text(facts, "input", start.input)
-        return Response(200, b'%b,"waits":[%b]}' % (text[:-1], waits))
+        return attempt_response(await self._state.wait_started())
+
+    async def _next(self, request: Request, _rest: str) -> Response:
+        return attempt_response(await self._next_attempt(checks.asked(request.body)))
 
     async def _records(self, request: Request, _rest: str) -> Response:
         self._state.check_open()
@@ -155,6 +157,16 @@ class Routes:
 
     async def _healthz(self, _request: Request, _rest: str) -> Response:
         return Response(200, compact({"phase": self._state.phase}))
+
+
+def attempt_response(start: Start) -> Response:
+    """Tell the task's side of its attempt. The token is not for it."""
+    facts = asdict(start)
+    del facts["token"], facts["input"], facts["waits"]
+    # values go in as the text they are
+    waits = b",".join(_with_text(asdict(w) | {"value": None}, "value", w.value or "null") for w in start.waits)
+    text = _with_text(facts, "input", start.input)
+    return Response(200, b'%b,"waits":[%b]}' % (text[:-1], waits))
 
 
 def _with_text(facts: dict[str, JSON], name: str, text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The pod's session with the api, and every call made under it: retried until it is answered or the attempt ends."""
+"""The pod's session with the api, which outlives its attempts, and single tries of calls under it."""
 
 import asyncio
 import ssl
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from milepost.net.client import Client
-from milepost.net.messages import Headers, Reply, TransportError, compact, jitter
+from milepost.net.messages import Headers, Reply, TransportError, compact
 from milepost.net.stream import Stream
 from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
@@ -17,15 +17,8 @@ from milepost.sidecar.settings import Settings
 from milepost.wire.pod import PREFIX, Session, SessionRequest
 
 REQUEST_SECONDS: Final = 10.0
-FIRST_BACKOFF: Final = 0.05
-LAST_BACKOFF: Final = 2.0
-RETRY_AFTER_LIMIT: Final = 30.0
+RENEWAL_PAUSE: Final = 2.0
 UNAUTHORIZED: Final = 401
-PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class StoppedError(Exception):
-    """The attempt ended while a call waited to be sent again."""
 
 
 class SessionRefusedError(Exception):
@@ -35,9 +28,8 @@ class SessionRefusedError(Exception):
 class Api:
     """Calls to the pod protocol."""
 
-    def __init__(self, settings: Settings, stopped: asyncio.Event) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stopped = stopped
         self._tls: ssl.SSLContext | None = None
         if settings.tls:
             self._tls = ssl.create_default_context(cadata=settings.ca)
@@ -54,32 +46,15 @@ class Api:
     async def _dial(self) -> Stream:
         return await Stream.tcp(self._settings.host, self._settings.port, self._tls)
 
-    async def call(self, method: str, route: str, body: bytes = b"", *, client: Client | None = None) -> Reply:
-        """Make a call and give its answer, whatever its status but for outages and an expired session.
-
-        Raises StoppedError when the attempt ends first, SessionRefusedError when no session can be had.
-        """
-        tries = 0
-        while True:
-            try:
-                reply = await self._try(client or self.calls, method, route, body)
-            except TransportError as error:
-                if error.reused:
-                    continue
-                log("api-unreachable", route=route, error=str(error), tries=tries)
-                await self._back_off(tries, None)
-            else:
-                if reply.status == UNAUTHORIZED:
-                    self.forget_session()
-                elif reply.status not in PASSING:
-                    return reply
-                log("api-retry", route=route, status=reply.status, tries=tries)
-                await self._back_off(tries, reply.retry_after)
-            tries += 1
-
-    async def attempt(self, client: Client, route: str, body: bytes, seconds: float) -> Reply:
-        """Make one try of a POST, for a caller with a rhythm of its own. Raises TransportError as well."""
-        reply = await self._try(client, "POST", route, body, seconds)
+    async def attempt(
+        self, client: Client, method: str, route: str, body: bytes = b"", seconds: float = REQUEST_SECONDS
+    ) -> Reply:
+        """Make one try of a call. Raises TransportError, and SessionRefusedError when no session can be had."""
+        token = await self._session_token()
+        headers = _bearer(token)
+        if body:
+            headers.append(("Content-Type", "application/json"))
+        reply = await client.request(method, PREFIX + route, headers, body, seconds)
         if reply.status == UNAUTHORIZED:
             self.forget_session()
         return reply
@@ -88,15 +63,6 @@ class Api:
         """Start reading a long answer. Raises TransportError."""
         token = await self._session_token()
         return await self.calls.stream("GET", PREFIX + route, _bearer(token), REQUEST_SECONDS)
-
-    async def _try(
-        self, client: Client, method: str, route: str, body: bytes, seconds: float = REQUEST_SECONDS
-    ) -> Reply:
-        token = await self._session_token()
-        headers = _bearer(token)
-        if body:
-            headers.append(("Content-Type", "application/json"))
-        return await client.request(method, PREFIX + route, headers, body, seconds)
 
     async def _session_token(self) -> str:
         if self._token is None:
@@ -123,12 +89,12 @@ class Api:
                 await self._open(source() if source else old)
             except (TransportError, SessionRefusedError) as error:
                 log("renewal-failed", error=str(error))
-                self._renew_at = time.monotonic() + LAST_BACKOFF
+                self._renew_at = time.monotonic() + RENEWAL_PAUSE
             else:
                 return
 
     async def _open(self, bearer: str) -> None:
-        body = compact(asdict(SessionRequest(self._settings.pod_id)))
+        body = compact(asdict(SessionRequest(self._settings.pod_id, self._settings.reusable)))
         headers = [*_bearer(bearer), ("Content-Type", "application/json")]
         reply = await self.calls.request("POST", f"{PREFIX}/session", headers, body, REQUEST_SECONDS)
         detail = f"/session answered {reply.status}: {reply.problem().get('detail')}"
@@ -148,16 +114,6 @@ class Api:
             return Path(self._settings.token_file).read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
             raise TransportError(f"no pod token: {error}") from error
-
-    async def _back_off(self, tries: int, retry_after: float | None) -> None:
-        delay = min(FIRST_BACKOFF * 2 ** min(tries, 10), LAST_BACKOFF) * jitter()
-        if retry_after is not None:
-            delay = max(delay, min(retry_after, RETRY_AFTER_LIMIT))
-        try:
-            await asyncio.wait_for(self._stopped.wait(), delay)
-        except TimeoutError:
-            return
-        raise StoppedError
 
     def forget_session(self) -> None:
         """Open a new session for the next call: the api did not know this one."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from milepost.wire.local import SOCKET
+
+REUSABLE_ENV: Final = "MILEPOST_REUSABLE"
 
 
 class SettingsError(Exception):
@@ -13,7 +16,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`ca`: PEM text, None trusts the system's. `token_file` is read anew for every session."""
+    """`ca`: PEM text, None trusts the system's. `token_file` is read anew for every session.
+
+    `reusable`: the task container can take another attempt after its first.
+    """
 
     host: str
     port: int
@@ -22,6 +28,7 @@ class Settings:
     pod_id: str
     socket: str
     token_file: str
+    reusable: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -42,6 +49,7 @@ class Settings:
             pod_id=_required(env, "MILEPOST_POD_ID"),
             socket=env.get("MILEPOST_SOCKET") or SOCKET,
             token_file=env.get("MILEPOST_TOKEN_FILE") or "/var/run/secrets/milepost/token",
+            reusable=env.get(REUSABLE_ENV) == "true",
         )
 
 

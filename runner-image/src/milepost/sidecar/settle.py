@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from milepost.net.messages import ProblemError, compact
+from milepost.sidecar.calls import Calls, StoppedError
 from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.forward import Forwarder, refusal
 from milepost.sidecar.log import log
-from milepost.sidecar.session import Api, SessionRefusedError, StoppedError
+from milepost.sidecar.session import SessionRefusedError
 from milepost.sidecar.state import AttemptState
 from milepost.wire.pod import Evidence, Failure, Outcome, SettleAnswer, SettleRequest, Wait
 
@@ -30,8 +31,8 @@ class Settlement:
 class Settler:
     """Holds the settling that is under way."""
 
-    def __init__(self, api: Api, state: AttemptState, forwarder: Forwarder) -> None:
-        self._api = api
+    def __init__(self, calls: Calls, state: AttemptState, forwarder: Forwarder) -> None:
+        self._calls = calls
         self._state = state
         self._forwarder = forwarder
         self._under_way: asyncio.Task[str] | None = None
@@ -69,7 +70,7 @@ class Settler:
             self._state.fence, wanted.outcome, wanted.result, wanted.failure, wanted.evidence, wanted.waits
         )
         try:
-            reply = await self._api.call("POST", "/settle", compact(asdict(request)))
+            reply = await self._calls.call("POST", "/settle", compact(asdict(request)))
             if reply.status != OK:
                 raise await refusal(reply, self._state)
             state = build(SettleAnswer, reply.json()).state

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from milepost.net.messages import Headers, ProblemError, Reply, Request, Response
 from milepost.sidecar.forward import Forwarder
+from milepost.sidecar.handover import over
 from milepost.sidecar.records import Reader, local_line, newest_response
 from milepost.sidecar.routes import Routes
 from milepost.sidecar.settle import Settlement, Settler
@@ -74,7 +75,7 @@ class MemorySidecar:
         self.numbers = 0
         self._rows = rows
         self._tell_before, self._tell_after = writes, wrote
-        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle))
+        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle), _none_follows)
         rows.live = start.attempt
         _now(self.state.began(start))
 
@@ -135,6 +136,10 @@ class MemorySidecar:
         if self.state.running().attempt != self._rows.live:
             _now(self.state.stop("fenced: a newer attempt runs"))
             raise self.state.fenced()
+
+
+async def _none_follows(_asked: object) -> Start:
+    raise over("each attempt of a test has a sidecar of its own")
 
 
 class _Forwarder(Forwarder):

@@ -16,6 +16,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |
 | PUT /v1/suspension | {"waits": [the members of wire.pod.Wait]} | 200 {"state": …}: end without cleaning up |
 | GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
+| POST /v1/next | {"retire", "parent_bytes", "run_id", "attempt"} | waits; 200 the next attempt; 410 `over`: end |
 | GET /v1/healthz | – | 200 |
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
@@ -28,6 +29,11 @@ from typing import Final
 
 SOCKET_ENV: Final = "MILEPOST_SOCKET"
 SOCKET: Final = "/run/milepost/sidecar.sock"
+SCRATCH_ENV: Final = "MILEPOST_SCRATCH"
+"""Directories that are the run's alone, with a colon between them: emptied before the pod takes another run.
+
+Where it is not set, the runner ends with its first attempt.
+"""
 WRITE_ID: Final = "Milepost-Write-Id"
 TYPES: Final = "Milepost-Types"
 FINGERPRINT: Final = "Milepost-Fingerprint"

@@ -1,0 +1,58 @@
+"""Asks the sidecar for the pod's next attempt, for as long as there may be one."""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from milepost.errors import MilepostError
+from milepost.net.blocking import BlockingClient
+from milepost.net.messages import Reply, TransportError, compact
+from milepost.sdk.local import Patience, refusal
+from milepost.sdk.run import AttemptInfo, RunInfo
+
+OK: Final = 200
+END: Final = frozenset({404, 410})
+"""410: it is over; 404: a sidecar that knows of no second attempt."""
+STEADY_SECONDS: Final = 5.0
+
+
+def next_attempt(path: str, ended: RunInfo, retire: str | None, parent_bytes: int) -> AttemptInfo | None:
+    """Wait for the attempt after `ended`; None when the pod has to end. Raises MilepostError.
+
+    `retire`: why the pod must not get another. A sidecar that is restarted meanwhile is asked again.
+    """
+    body = compact({"retire": retire, "parent_bytes": parent_bytes, "run_id": ended.id, "attempt": ended.attempt})
+    client = BlockingClient(path)  # a connection of its own: the sidecar takes it after all those of the ended attempt
+    try:
+        reply = _asked(client, body)
+    finally:
+        client.close()
+    if reply.status in END:
+        return None
+    answer = reply.json() if reply.status == OK else None
+    if not isinstance(answer, Mapping):
+        raise refusal(reply)
+    return AttemptInfo.from_json(answer)
+
+
+def _asked(client: BlockingClient, body: bytes) -> Reply:
+    patience = Patience()
+    while True:
+        began = time.monotonic()
+        try:
+            reply = client.request("POST", "/v1/next", [("Content-Type", "application/json")], body)
+            pause = patience.busy(reply)
+        except TransportError as error:
+            if time.monotonic() - began > STEADY_SECONDS:
+                patience = Patience()  # it was there meanwhile: only now it is gone
+            pause = patience.broken(error)
+        else:
+            if pause is None:
+                return reply
+        time.sleep(pause)
+
+
+def require_same_task(attempt: AttemptInfo, loaded: AttemptInfo) -> None:
+    """Check that the pod was given a run of the task that it has imported. Raises MilepostError."""
+    if (attempt.entrypoint, attempt.source) != (loaded.entrypoint, loaded.source):
+        raise MilepostError(f"this pod has version {loaded.run.version}, and was given a run of {attempt.run.version}")
