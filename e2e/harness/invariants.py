@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass
 
+import yaml
+
 from e2e.harness.platform import ROOT
 from e2e.harness.sql import Sql, literal
 from e2e.harness.wait import eventually
 
 QUERIES = ROOT / "operator/src/milepost_operator/adapters/postgres/sql"
+VALUES = ROOT / "charts/milepost/values.yaml"
 NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-IDEMPOTENCY_SECONDS = 86400
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Invariants:
 
     def violations(self) -> dict[str, int]:
         """Every invariant that is broken now, with its count."""
-        counts = self.sql.rows(combined(queries(), self.cluster))
+        counts = self.sql.rows(combined(queries(), literal(self.cluster), *limits()))
         return {str(row["name"]): int(str(row["broken"])) for row in counts if row["broken"]}
 
     def check(self, timeout: float = 20) -> None:
@@ -41,12 +43,19 @@ def queries() -> str:
     return "\n".join(file.read_text() for file in sorted(QUERIES.glob("invariants*.sql")))
 
 
-def combined(text: str, cluster: str) -> str:
-    """Make one query of the named ones, with the parameters in place: rows of (name, broken)."""
+def limits() -> tuple[str, str]:
+    """Parameters beside the cluster: pods of a Task that may wait, and pods in all, as the chart has them."""
+    settings = yaml.safe_load(VALUES.read_text())["settings"]
+    return str(settings["warmMax"]), str(settings["warmTotal"])
+
+
+def combined(text: str, *parameters: str) -> str:
+    """Make one query of the named ones, with the parameters (SQL) in place: rows of (name, broken)."""
     parts = NAME.split(text)[1:]
     queries = []
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         query = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
-        query = query.replace("$1", literal(cluster)).replace("$2", str(IDEMPOTENCY_SECONDS))
+        for number, parameter in enumerate(parameters, 1):
+            query = query.replace(f"${number}", parameter)
         queries.append(f"select {literal(name)} as name, ({query}) as broken")
     return "\nunion all\n".join(queries)

@@ -7,7 +7,7 @@ import yaml
 
 from e2e.bench.arrivals import moments
 from e2e.bench.bars import Bar, percentile
-from e2e.harness.invariants import combined
+from e2e.harness.invariants import combined, limits, queries
 from e2e.harness.kubectl import dig, stream
 from e2e.harness.lab import run_manifest, task_manifest
 from e2e.harness.platform import ROOT
@@ -41,10 +41,14 @@ def test_arrivals_are_random_and_the_same_for_a_seed():
 def test_invariants_become_one_query():
     one = "-- name: one\n-- why\nselect count(*) from a where c = $1;\n"
     text = f"{one}\n-- name: two\nselect count(*) from b where s > $2;\n"
-    assert combined(text, "it's") == (
+    assert combined(text, "'it''s'", "86400") == (
         "select 'one' as name, (select count(*) from a where c = 'it''s') as broken\nunion all\n"
         "select 'two' as name, (select count(*) from b where s > 86400) as broken"
     )
+
+
+def test_every_parameter_of_the_invariants_is_given():
+    assert "$" not in combined(queries(), literal("default"), *limits())
 
 
 def test_values_merge_as_helm_merges_them():
