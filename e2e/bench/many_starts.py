@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from e2e.bench.bars import Bar
 from e2e.bench.peers import bare_jobs
 from e2e.bench.programs import NOOP
-from e2e.bench.warm_start import queue, started
+from e2e.bench.warm_start import mirrored, queue, started
 from e2e.harness.lab import Lab, wait_all
 
 RUNS = 50
@@ -23,6 +23,7 @@ def measure(lab: Lab) -> Sequence[Bar]:
     time.sleep(5)  # the kubelet takes 50 sandboxes down
     queue(lab)
     lab.task("noop", NOOP, queue="start", resources=SMALL)
+    mirrored(lab, "noop")
     items = [{"task": "noop", "namespace": lab.namespace, "name": f"many-{number:02}"} for number in range(RUNS)]
     answer = lab.release.api.call("POST", "/v1/runs/batch", {"items": items})
     if answer.status != 200:

@@ -12,6 +12,7 @@ from e2e.bench.programs import NOOP
 from e2e.harness import warm
 from e2e.harness.lab import API_VERSION, Lab, run_manifest, wait_all
 from e2e.harness.sql import literal
+from e2e.harness.wait import eventually
 
 PODS = 10
 KEPT = {"seconds": 900, "max": PODS, "maxRuns": 1_000_000}
@@ -47,6 +48,14 @@ def queue(lab: Lab) -> None:
         {"apiVersion": API_VERSION, "kind": "Queue", "metadata": {"name": "start"}, "spec": spec},
         namespace=lab.namespace,
     )
+
+
+def mirrored(lab: Lab, task: str) -> None:
+    """Wait until the database knows the Task and its queue: a run before that is held for them."""
+    of = f"namespace = {literal(lab.namespace)} and name ="
+    task_there, queue_there = f"select from tasks where {of} {literal(task)}", f"select from queues where {of} 'start'"
+    known = f"select exists ({task_there}) and exists ({queue_there})"
+    eventually("the Task's row", lambda: lab.sql.value(known), 30, diagnose=lab.diagnose)
 
 
 def prime(lab: Lab, task: str, pods: int, **given: object) -> None:
