@@ -28,6 +28,9 @@ with ended as (
 ), attempts as (
     update attempts a set state = 'ended', reason = 'Succeeded', ended_at = clock_timestamp()
     from ended e where a.run_id = e.run_id and a.attempt = e.attempt
+), pods as (
+    update pods p set state = 'closing', closing_at = clock_timestamp()
+    from ended e where p.run_id = e.run_id and p.attempt = e.attempt
 ), told as (
     insert into run_events (run_id, seq, reason, message, terminal)
     select run_id, event_count, 'RunSucceeded', '', true from ended
