@@ -203,16 +203,18 @@ async def test_a_pod_that_is_being_ended_takes_no_other_run(tmp_path: Path):
 
 async def test_what_the_import_left_is_shared_by_no_two_runs(tmp_path: Path):
     source = dedent("""
-        import os, socket, tempfile
+        import os, socket, subprocess, tempfile
         from milepost import task
 
         imported_by = os.getpid()
         pair = socket.socketpair()
         made = tempfile.mkdtemp(dir=os.environ["MILEPOST_SCRATCH"])
+        helper = subprocess.Popen(["sleep", "600"])
 
         @task
         def main(ctx):
             assert os.path.isdir(made)
+            os.kill(helper.pid, 0)
             return [os.getpid() == imported_by, os.getppid()]
     """)
     async with warm_pod(tmp_path, source) as warm:
@@ -222,8 +224,8 @@ async def test_what_the_import_left_is_shared_by_no_two_runs(tmp_path: Path):
         await warm.api.close()
         assert await warm.ended() == 0
         assert warm.api.results() == [[False, warm.runner.pid], [True, warm.runner.pid]]
-        assert "the import of the task left descriptor " in warm.log()
-        assert "scratch/tmp" in warm.log()
+        assert warm.log().count("the import of the task left ") == 1
+        assert all(left in warm.log() for left in ("descriptor ", "process ", "scratch/tmp"))
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["process", "pid 1"])
