@@ -178,6 +178,24 @@ async def test_sigterm_ends_an_idle_pod_at_once(tmp_path: Path):
         await warm.api.is_idle()
         warm.runner.send_signal(signal.SIGTERM)
         assert await warm.ended() == 143
+        warm.pod.sidecar.send_signal(signal.SIGTERM)
+        assert await warm.pod.sidecar.wait() == 0
+
+
+async def test_an_outage_of_the_api_is_waited_out(tmp_path: Path):
+    def restless(api: WarmApi) -> None:
+        api.poll_seconds = 0.1
+
+    async with warm_pod(tmp_path, ECHO, restless) as warm:
+        await warm.api.is_idle()
+        warm.api.down = True
+        seen = len(warm.api.seen)
+        await warm.api.wait_until(lambda: len(warm.api.seen) > seen + 2)
+        warm.api.valid.clear()  # and its sessions with it
+        warm.api.down = False
+        await warm.api.offer()
+        await warm.api.settled_runs(2)
+        assert warm.api.sessions == 2
 
 
 async def test_a_pod_that_is_being_ended_takes_no_other_run(tmp_path: Path):
