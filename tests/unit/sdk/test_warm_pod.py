@@ -178,6 +178,24 @@ async def test_sigterm_ends_an_idle_pod_at_once(tmp_path: Path):
         await warm.api.is_idle()
         warm.runner.send_signal(signal.SIGTERM)
         assert await warm.ended() == 143
+        warm.pod.sidecar.send_signal(signal.SIGTERM)
+        assert await warm.pod.sidecar.wait() == 0
+
+
+async def test_an_outage_of_the_api_is_waited_out(tmp_path: Path):
+    def restless(api: WarmApi) -> None:
+        api.poll_seconds = 0.1
+
+    async with warm_pod(tmp_path, ECHO, restless) as warm:
+        await warm.api.is_idle()
+        warm.api.down = True
+        seen = len(warm.api.seen)
+        await warm.api.wait_until(lambda: len(warm.api.seen) > seen + 2)
+        warm.api.valid.clear()  # and its sessions with it
+        warm.api.down = False
+        await warm.api.offer()
+        await warm.api.settled_runs(2)
+        assert warm.api.sessions == 2
 
 
 async def test_a_pod_that_is_being_ended_takes_no_other_run(tmp_path: Path):
@@ -203,16 +221,18 @@ async def test_a_pod_that_is_being_ended_takes_no_other_run(tmp_path: Path):
 
 async def test_what_the_import_left_is_shared_by_no_two_runs(tmp_path: Path):
     source = dedent("""
-        import os, socket, tempfile
+        import os, socket, subprocess, tempfile
         from milepost import task
 
         imported_by = os.getpid()
         pair = socket.socketpair()
         made = tempfile.mkdtemp(dir=os.environ["MILEPOST_SCRATCH"])
+        helper = subprocess.Popen(["sleep", "600"])
 
         @task
         def main(ctx):
             assert os.path.isdir(made)
+            os.kill(helper.pid, 0)
             return [os.getpid() == imported_by, os.getppid()]
     """)
     async with warm_pod(tmp_path, source) as warm:
@@ -222,8 +242,8 @@ async def test_what_the_import_left_is_shared_by_no_two_runs(tmp_path: Path):
         await warm.api.close()
         assert await warm.ended() == 0
         assert warm.api.results() == [[False, warm.runner.pid], [True, warm.runner.pid]]
-        assert "the import of the task left descriptor " in warm.log()
-        assert "scratch/tmp" in warm.log()
+        assert warm.log().count("the import of the task left ") == 1
+        assert all(left in warm.log() for left in ("descriptor ", "process ", "scratch/tmp"))
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["process", "pid 1"])

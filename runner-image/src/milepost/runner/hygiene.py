@@ -11,7 +11,7 @@ from typing import Final
 
 from milepost.runner import sysv
 from milepost.runner.log import say
-from milepost.runner.processes import end_all
+from milepost.runner.processes import below, end_all
 from milepost.runner.wipe import left_in, wipe
 from milepost.wire.local import SCRATCH_ENV
 
@@ -64,7 +64,8 @@ class Hygiene:
         shared = [
             f"descriptor {number}" for number in sorted(self._own.descriptors - self._before) if is_shared(number)
         ]
-        self.unforkable = [*threads, *shared, *left_in(self._scratch, self._socket)]
+        started = [f"process {pid}" for pid in below(os.getpid())]  # ended with the first run, as all processes are
+        self.unforkable = [*threads, *shared, *started, *left_in(self._scratch, self._socket)]
 
     def tell_unforkable(self) -> None:
         """Say once why each further run of this pod imports the task anew."""

@@ -89,7 +89,7 @@ def _run(path: str) -> int:
             return end.code
         retire = hygiene.tidied() if end.retire is None else end.retire
         following = next_attempt(path, attempt.run, retire, resident_bytes())
-        if following is None:
+        if following is None or retire is not None:
             return 0 if retire is None else end.code
         require_same_task(following, loaded)
         attempt, child = following, _child_of_reuse(task, following, path, hygiene)

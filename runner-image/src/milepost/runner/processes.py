@@ -37,7 +37,7 @@ def kill_all() -> None:
         if os.getpid() == 1:
             os.kill(-1, signal.SIGKILL)
             return
-    for pid in _below(os.getpid()):
+    for pid in below(os.getpid()):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
@@ -53,7 +53,8 @@ def _reap() -> bool:
             return False
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
+    """Give the processes that a process began, and those that they did."""
     found, more = [], [pid]
     while more:
         parent = more.pop()
