@@ -104,11 +104,11 @@ def test_a_failed_run_leaves_its_pod_to_the_next(lab: Lab) -> None:
 
 
 def test_who_may_reuse_a_pod(lab: Lab) -> None:
-    """`never`: nobody, and the pod ends at once; `key`: runs of the same concurrency key."""
-    lab.task("place", PLACE, warm={"reuse": "never"})
-    assert place(lab)["cold"] in {"first", "off"}
-    warm.none_left(lab, "place")
-    assert place(lab)["cold"] == "off"
+    """`never`, or no seconds: nobody, and the pod ends at once; `key`: runs of the same concurrency key."""
+    for nobody in ({"reuse": "never"}, COLD):
+        lab.task("place", PLACE, warm=nobody)
+        assert place(lab)["cold"] == "off"
+        warm.none_left(lab, "place")
     lab.task("place", PLACE, warm={"reuse": "key"})
     ours = place(lab, "ours")
     warm.settled(lab, "place")
@@ -160,14 +160,6 @@ def test_a_pod_takes_so_many_runs_and_no_more(lab: Lab) -> None:
         pods.append(place(lab)["pod"])
         warm.settled(lab, "place", 0 if number == 1 else 1)
     assert pods[0] == pods[1] != pods[2]
-
-
-def test_cold_tasks_keep_nothing(lab: Lab) -> None:
-    lab.task("place", PLACE, warm=COLD)
-    first, second = place(lab), place(lab)
-    assert first["pod"] != second["pod"]
-    assert second["cold"] == "off"
-    warm.none_left(lab, "place")
 
 
 def test_the_least_recently_used_go_first(lab: Lab) -> None:
