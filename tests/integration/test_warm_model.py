@@ -1,5 +1,6 @@
 """A random life of warm pods on a real Postgres, step by step against a small model. Lives are bounded in number."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -7,13 +8,37 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.errors import MilepostError
 from milepost_operator.settings import Settings
 from tests.integration.warm_model import MAX, TOTAL, World
 from tests.seeds import SEED
 
-LIVES = 4
-DEEDS = 120
+LIVES = 2
+DEEDS = 240
+TABLES = ("runs", "pods", "tasks", "task_versions")
+
+PLANTED: dict[str, list[tuple[str, str, str]]] = {
+    "the pod that waited longest first": [("hand_over", "order by p.rested_at desc", "order by p.rested_at")],
+    "a pod of another version": [
+        ("hand_over", "partition by p.namespace, p.task, p.version, k.key", "partition by p.namespace, p.task, k.key"),
+        ("hand_over", "using (namespace, task, version, key, nth)", "using (namespace, task, key, nth)"),
+        ("hand_over", "p.task, p.version, k.key,", "p.task, k.key,"),
+    ],
+    "a pod of another template": [("hand_over", "and p.template_hash is not distinct from l.template_hash", "")],
+    "what comes back keeps its head": [
+        ("take_back", "b.attempt\n)\nupdate pods", "b.attempt and false\n)\nupdate pods")
+    ],
+    "a launcher that does not look": [("take_wanted", "where w.nth > coalesce(m.n, 0) or", "where true or")],
+    "an out-of-memory pod stays": [
+        ("end_attempts", "and e.retired is null\n", "\n"),
+        ("end_attempts", "e.retired is not null or", ""),
+    ],
+    "a pod that ends takes its offer along": [
+        ("take_back", "p.state = 'offered' and a.state", "p.offered_at > clock_timestamp() and false and a.state")
+    ],
+}
 
 
 @pytest.fixture
@@ -26,13 +51,12 @@ async def stores(settings: Settings) -> AsyncIterator[list[PostgresStore]]:
         yield [await stack.enter_async_context(PostgresStore.open(options)) for _ in range(2)]
 
 
-async def test_warm_pods_do_what_the_model_says(
-    stores: list[PostgresStore], record_property: Callable[[str, object], None]
-) -> None:
+async def lives(stores: list[PostgresStore]) -> Counter[str]:
+    """What was done in them."""
     told: Counter[str] = Counter()
     for number in range(SEED, SEED + LIVES):
         world = World(stores, random.Random(number))
-        for table in ("runs", "pods", "tasks", "task_versions"):
+        for table in TABLES:
             await stores[0]._db.fetch(f"delete from {table}")
         try:
             await world.begin()
@@ -41,5 +65,21 @@ async def test_warm_pods_do_what_the_model_says(
             error.add_note(f"MILEPOST_TEST_SEED={number} lives it again")
             raise
         told += world.told
-    record_property("deeds", dict(told))
+    return told
+
+
+async def test_warm_pods_do_what_the_model_says(
+    stores: list[PostgresStore], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("deeds", dict(await lives(stores)))
     assert {k: v for k, v in (await stores[0].violations()).items() if v} == {}
+
+
+@pytest.mark.skipif(os.environ.get("MILEPOST_ALL_BUGS") != "1", reason="make mutants tries them")
+@pytest.mark.parametrize("bug", PLANTED)
+async def test_a_planted_bug_is_found(stores: list[PostgresStore], bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text, instead in PLANTED[bug]:
+        assert text in Q[name], (name, text)
+        monkeypatch.setitem(Q, name, Q[name].replace(text, instead))
+    with pytest.raises((AssertionError, MilepostError, LookupError, ValueError)):
+        await lives(stores)

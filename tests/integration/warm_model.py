@@ -14,9 +14,9 @@ from milepost_operator.domain.runs import Ending, PodSession, Retry
 from milepost_operator.domain.states import Reason
 from tests.integration.engine import apply_task, settled, trigger
 
-MAX = 2
-TOTAL = 3
-SLOTS = 4
+MAX = 3
+TOTAL = 4
+SLOTS = 8
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 CHECKED = (
     "pods_have_a_purpose", "attempts_have_their_pod", "one_writer", "acknowledged_runs_wait_or_end", "slots_counted",
@@ -94,9 +94,9 @@ class World:
 
     # deeds
 
-    async def make(self) -> None:
+    async def make(self, task: str | None = None) -> None:
         if sum(run.state not in {"succeeded", "cancelled"} for run in self.runs.values()) < SLOTS + 2:
-            task = self.rng.choice("ab")
+            task = task or self.rng.choice("ab")
             run = await trigger(self.store, task)
             self.runs[run.run_id] = ModelRun(run.run_id, task)
 
@@ -131,10 +131,15 @@ class World:
         return given
 
     def hand(self, given: dict[str, ModelPod]) -> None:
+        self.told["given"] += len(given)
+        self.told["of several"] += bool(given) and len(self.of("idle")) > len(given)
         for wanted, idle in given.items():
             idle.state, idle.run, idle.start = "offered", self.pods.pop(wanted).run, None
 
     async def hand_over(self) -> None:
+        if (idle := self.any_of("idle")) and self.rng.random() < 0.8:
+            await self.make(idle.key[0])
+            await self.admit()
         given = self.pairs()
         handed = await self.store.hand_over()
         assert sorted(handed.pods) == sorted(pod.id for pod in given.values())
@@ -177,11 +182,11 @@ class World:
         assert self.begun.setdefault((answer.run_id, answer.attempt), pod.id) == pod.id, "one attempt, two pods"
         pod.state, pod.start, run.state, run.began = "bound", answer, "running", True
 
-    async def settle(self) -> None:
-        pod = self.rng.choice([p for p in self.of("bound") if p.start] or [None])  # type: ignore[list-item]
+    async def settle(self, pod: ModelPod | None = None) -> None:
+        pod = pod or self.rng.choice([p for p in self.of("bound") if p.start] or [None])  # type: ignore[list-item]
         if pod is None or pod.start is None or pod.session is None or pod.run is None:
             return
-        outcome = self.rng.choice(["succeeded", "succeeded", "user", "oom"])
+        outcome = self.rng.choice(["succeeded", "succeeded", "succeeded", "user", "user", "oom"])
         fence = Fence(pod.start.run_id, pod.start.attempt, pod.start.token)
         failure = None if outcome == "succeeded" else Failure(outcome, "E", "no")  # type: ignore[arg-type]
         request = SettleRequest(
@@ -198,8 +203,8 @@ class World:
         pod.run = None if stays else pod.run
         assert await settled(self.store, pod.session, request) == state, "told again"
 
-    async def next(self) -> None:
-        pod = self.any_of("resting", "resting", "idle", "bound", "offered", "closing")
+    async def next(self, pod: ModelPod | None = None) -> None:
+        pod = pod or self.any_of("resting", "resting", "idle", "bound", "offered", "closing")
         if pod is None or pod.session is None:
             return
         retire = self.rng.choice([None, None, None, "grew"]) if pod.state in {"resting", "idle"} else None
@@ -237,17 +242,17 @@ class World:
         await self.store._db.fetch(
             "update pods set offered_at = clock_timestamp() - interval '3 s' where state = 'offered'"
         )
-        await self.kept_warm(Counter())
+        await self.kept_warm(set(), self.of("offered"))
 
     async def wait(self) -> None:
         """The idle pods' time is over."""
         await self.store._db.fetch(
             "update pods set rested_at = clock_timestamp() - interval '61 s' where state = 'idle'"
         )
-        await self.kept_warm(Counter(pod.id for pod in self.of("idle")))
+        await self.kept_warm({pod.id for pod in self.of("idle")}, [])
 
-    async def kept_warm(self, over: Counter[str]) -> None:
-        late = [] if over else self.of("offered")
+    async def kept_warm(self, over: set[str], late: list[ModelPod]) -> None:
+        """The idle pods `over` and the offered ones `late` had their time."""
         stale = [
             p for p in self.of("idle")
             if p.id in over or p.key[1] != self.versions[p.key[0]] or p.key[2] != self.template
@@ -295,7 +300,7 @@ class World:
 
     async def depose(self) -> None:
         """Another operator leads, perhaps of another release; what was in hand is launched by it."""
-        self.template = self.rng.choice(["t1", "t1", "t2"])
+        self.template = self.rng.choice(["t1", "t1", "t1", "t2"])
         self.epoch = await self.store.take_epoch("model", self.template)
 
     async def cancel(self) -> None:
@@ -314,14 +319,21 @@ class World:
             await self.store.close_pod(pod.id)
             del self.pods[pod.id]
 
+    async def work_off(self) -> None:
+        """Every pod at work comes to its end and asks for more."""
+        for pod in self.of("bound"):
+            await self.start(pod)
+            await self.settle(pod)
+            if pod.state == "resting":
+                await self.next(pod)
+
     async def put_off(self) -> None:
         """Nothing here is over by itself, however slow the machine is."""
-        for column, state in (("created_at", "wanted"), ("rested_at", "resting"), ("offered_at", "offered")):
-            await self.store._db.fetch(
-                f"update pods set {column} = {column} + interval '1 day'"
-                f" where state = $1 and {column} < clock_timestamp() + interval '12 hours'",
-                state,
-            )
+        columns = {"created_at": "wanted", "rested_at": "resting", "offered_at": "offered"}
+        late = "state = '{1}' and {0} < clock_timestamp() + interval '12 hours'"
+        put = [f"{c} = {c} + interval '1 day' * ({late.format(c, s)})::int" for c, s in columns.items()]
+        where = " or ".join(late.format(c, s) for c, s in columns.items())
+        await self.store._db.fetch(f"update pods set {', '.join(put)} where {where}")
 
     # what holds
 
@@ -340,9 +352,9 @@ class World:
 
     async def live(self, deeds: int) -> None:
         every: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (6, self.make), (6, self.admit), (6, self.hand_over), (4, self.launch), (8, self.start), (8, self.settle),
-            (10, self.next), (2, self.expire), (1, self.wait), (2, self.die), (1, self.change), (1, self.depose),
-            (1, self.cancel), (1, self.close),
+            (6, self.make), (6, self.admit), (10, self.hand_over), (5, self.launch), (6, self.start), (6, self.settle),
+            (8, self.next), (10, self.work_off), (2, self.expire), (1, self.wait), (2, self.die), (1, self.change),
+            (1, self.depose), (1, self.cancel), (1, self.close),
         ]  # fmt: skip
         history: list[str] = []
         for _ in range(deeds):
