@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import F_GETFL, fcntl
 from pathlib import Path
@@ -89,8 +90,6 @@ class Hygiene:
             return "unclean"
         if os.getpid() == 1:
             sysv.remove_all()
-        for number in STANDARD:
-            make_blocking(number)
         if not self._intact():
             return "unclean"
         return "grew" if resident_bytes() > max(self._bytes + GROWTH_BYTES, self._bytes * GROWTH) else None
@@ -122,12 +121,11 @@ def is_shared(number: int) -> bool:
     return not stat.S_ISCHR(mode) and not stat.S_ISDIR(mode)
 
 
-def make_blocking(number: int) -> None:
-    """Undo what asyncio does to a pipe: it is a property of what all processes write to."""
-    try:
-        os.set_blocking(number, True)
-    except OSError:
-        return  # it is closed
+def restore_standard() -> None:
+    """Undo what asyncio does to a pipe that it writes to: blocking or not, it is so for all processes that have it."""
+    for number in STANDARD:
+        with suppress(OSError):  # it is closed
+            os.set_blocking(number, True)
 
 
 def resident_bytes() -> int:

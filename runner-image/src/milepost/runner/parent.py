@@ -17,7 +17,7 @@ from milepost.runner.child import run_and_exit
 from milepost.runner.conclude import EXIT_TERMINATED, conclude
 from milepost.runner.handover import next_attempt, require_same_task
 from milepost.runner.harden import set_dumpable
-from milepost.runner.hygiene import Hygiene, resident_bytes
+from milepost.runner.hygiene import Hygiene, resident_bytes, restore_standard
 from milepost.runner.load import threads_of_import
 from milepost.runner.log import say
 from milepost.runner.processes import adopt_orphans, kill_all
@@ -83,6 +83,7 @@ def _run(path: str) -> int:
         watch = Watch(path, attempt, child)
         ending = watch.run()
         signal.signal(signal.SIGTERM, _leave)
+        restore_standard()
         end = conclude(sidecar, ending, before)
         sidecar.close()
         if hygiene is None or not end.settled or watch.leaving:
