@@ -260,6 +260,7 @@ def _admitted(facts: Facts) -> Why:
         "creating": "its Job is being made",
         "created": "its pod is starting",
         "bound": "its pod is about to start",
+        "offered": "a warm pod is about to take it",
     }.get(facts.pod.state if facts.pod else "", "its pod is not there yet")
     since = f", for {span((facts.now - facts.pod.since).total_seconds())}" if facts.pod and facts.pod.since else ""
     return Why("PodPending", f"admitted, waiting for a pod: {state}{since}")

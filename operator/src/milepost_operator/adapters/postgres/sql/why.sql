@@ -6,7 +6,8 @@ select clock_timestamp() as now, r.cluster, r.namespace, r.run_id, r.state, r.ta
        q.name as queue_found, coalesce(q.override_concurrency, q.concurrency) as queue_limit, q.key_concurrency, q.rate,
        q.key_rate, q.paused, q.paused_by, q.paused_at, q.pause_reason, q.held_since, q.breaker, q.breaker_phase,
        q.breaker_until, q.breaker_passed, q.probe_room, t.concurrency as task_limit, t.semaphores,
-       p.state as pod_state, coalesce(p.bound_at, p.launched_at, p.created_at) as pod_since
+       p.state as pod_state,
+       case when p.state = 'offered' then p.offered_at else coalesce(p.bound_at, p.launched_at, p.created_at) end as pod_since
 from runs r
 left join queues q on q.cluster = r.cluster and q.namespace = r.namespace and q.name = r.queue and q.present
 left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task and t.present
