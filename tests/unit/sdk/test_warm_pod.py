@@ -46,7 +46,7 @@ async def test_a_pod_serves_one_run_after_another(tmp_path: Path):
         assert failed == "failed"
         assert {beat["fence"]["run_id"] for beat in warm.api.beats} >= {"run-1"}
         assert all(poll["retire"] is None and poll["parent_bytes"] > 0 for poll in warm.api.polls)
-        assert warm.api.sessions == 1
+        assert warm.api.reusable == [True]
 
 
 async def test_polls_go_on_until_there_is_work(tmp_path: Path):

@@ -24,7 +24,7 @@ class WarmApi(FakeApi):
     knows_next: bool = True
     polls: list[dict] = field(default_factory=list)
     done: list[dict] = field(default_factory=list)
-    asked: list[dict] = field(default_factory=list)
+    reusable: list[bool] = field(default_factory=list)
     hold_start: bool = False
     withdrawn: int = 0
 
@@ -50,8 +50,13 @@ class WarmApi(FakeApi):
     def results(self) -> list:
         return [json.loads(one["result"]) if one["result"] else one["outcome"] for one in self.done]
 
+    def waits(self, request: Request) -> bool:
+        return request.path.endswith("/next")
+
     async def handle(self, request: Request) -> Response:
         route = request.path.removeprefix("/pod/v1")
+        if route == "/session":
+            self.reusable.append(json.loads(request.body)["reusable"])
         if route != "/next":
             response = await super().handle(request)
             if route == "/start" and self.hold_start:
@@ -81,10 +86,6 @@ class WarmApi(FakeApi):
         if self.closed:
             raise ProblemError(410, "closed", "the pod's row is closed")
         return ok({"work": True})
-
-    def _session(self, bearer: str) -> Response:
-        self.asked.append({"bearer": bearer})
-        return super()._session(bearer)
 
     def _start(self) -> Response:
         if self.withdrawn:
