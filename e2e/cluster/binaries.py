@@ -174,11 +174,12 @@ def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path
     env = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0", "GOBIN": str(target), "GOTOOLCHAIN": "local"}
     env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -buildvcs=false".strip()
     go = ["nice", "-n", "10", str(toolchain.go())]
+    quick = ["-trimpath", "-gcflags=all=-dwarf=false"]  # what is stripped need not be made: a sixth of the time
     if program.tags == "" and "@" not in program.sources[0]:
         chdir = ["-C", str(HERE / program.sources[0])]
-        flags = ["-trimpath", "-ldflags", program.ldflags, "-o", str(target / program.name)]
+        flags = [*quick, "-ldflags", program.ldflags, "-o", str(target / program.name)]
         return [*go, "build", *chdir, *flags, "."], log, env
-    flags = ["-trimpath", "-ldflags", program.ldflags, "-tags", program.tags]
+    flags = [*quick, "-ldflags", program.ldflags, "-tags", program.tags]
     return [*go, "install", *flags, *program.sources], log, env
 
 
