@@ -18,6 +18,14 @@ from e2e.harness.release import Release, values_for
 from e2e.images.build import BuiltImage
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep those that share a namespace with one worker; the others go to whichever is free."""
+    for item in items:
+        if "shared_lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The cluster; in the end not one packet of it may have left the machine."""
