@@ -39,7 +39,9 @@ chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
 e2e: up images ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
-	pytest -q -m cluster e2e/scenarios e2e/tests/test_edge.py
+	pytest -q -m "cluster and not alone" -n 2 --dist loadgroup --no-loadscope-reorder e2e/scenarios
+	pytest -q -m "cluster and alone" e2e/scenarios
+	pytest -q -m cluster e2e/tests/test_edge.py
 
 lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
 	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_cluster_lifecycle.py

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.cluster import packages, toolchain
-from e2e.cluster.shell import locked, run_loudly
+from e2e.cluster.shell import beside, locked, run_loudly
 from e2e.images.oci import File, Image, layer, write_archive
 
 HERE = Path(__file__).resolve().parent
@@ -19,7 +21,10 @@ PAUSE_IMAGE = "localhost/milepost/pause:1"
 
 @dataclass(frozen=True)
 class Program:
-    """One build: `source` is a package@version or a module directory here; `links` are further names of the result."""
+    """One build: `source` is a package@version or a module directory here; `links` are further names of the result.
+
+    `apart`: it shares next to no code with Kubernetes, so it may be built while that is.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -28,6 +33,7 @@ class Program:
     ldflags: str = "-s -w"
     cgo: bool = False
     produces: tuple[str, ...] = field(default=())
+    apart: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,9 +60,10 @@ PROGRAMS = (
         tuple(f"{CONTAINERD}/{name}@v2.4.2" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
         tags="no_btrfs no_devmapper no_zfs",
         produces=("containerd", "containerd-shim-runc-v2", "ctr"),
+        apart=True,
     ),
-    Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True),
-    Program("calico-felix", ("go/calico",), ("calico",)),
+    Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True, apart=True),
+    Program("calico-felix", ("go/calico",), ("calico",), apart=True),
     Program("coredns", ("go/coredns",)),
     HELM,
 )
@@ -98,7 +105,7 @@ def helm_program() -> Path:
 
 
 def _linked(programs: tuple[Program, ...]) -> Path:
-    built = {program: _build(program) for program in programs}
+    built = _built(programs)
     links = {name: home / name for program, home in built.items() for name in program.files}
     links |= {link: home / program.name for program, home in built.items() for link in program.links}
     listing = json.dumps({name: str(path) for name, path in sorted(links.items())})
@@ -111,6 +118,24 @@ def _linked(programs: tuple[Program, ...]) -> Path:
     return home
 
 
+def _built(programs: tuple[Program, ...]) -> dict[Program, Path]:
+    """Where each of them is. Two are built at once: downloads and linking leave most of a machine idle."""
+    lacking = [program for program in programs if not _home(program).exists()]
+    names = [program.name for program in lacking if program.apart]
+    if len(names) in (0, len(lacking)):
+        return {program: _build(program) for program in programs}
+    with beside([sys.executable, "-m", "e2e.cluster.ahead", *names]):
+        together = {program: _build(program) for program in programs if not program.apart}
+    return together | {program: _build(program) for program in programs if program.apart}
+
+
+def build_ahead(names: Sequence[str]) -> None:
+    """Build those of the cluster's programs that have these names."""
+    for program in PROGRAMS:
+        if program.name in names:
+            _build(program)
+
+
 def recipe_hash(program: Program) -> str:
     """The name of the cache entry: changes with the pinned version, the flags or any file of the module."""
     digest = hashlib.sha256(json.dumps([program.sources, program.tags, program.ldflags, program.cgo]).encode())
@@ -121,12 +146,16 @@ def recipe_hash(program: Program) -> str:
     return digest.hexdigest()[:16]
 
 
+def _home(program: Program) -> Path:
+    return toolchain.cache() / "bin" / recipe_hash(program)
+
+
 def _build(program: Program) -> Path:
-    home = toolchain.cache() / "bin" / recipe_hash(program)
+    home = _home(program)
     if home.exists():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    with locked(home.parent / ".lock", f"the build of {program.name}"):
+    with locked(home.parent / f".lock-{program.name}", f"the build of {program.name}"):
         if home.exists():
             return home
         log = toolchain.cache() / f"log/build-{program.name}.log"
@@ -145,11 +174,12 @@ def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path
     env = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0", "GOBIN": str(target), "GOTOOLCHAIN": "local"}
     env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -buildvcs=false".strip()
     go = ["nice", "-n", "10", str(toolchain.go())]
+    quick = ["-trimpath", "-gcflags=all=-dwarf=false"]  # what is stripped need not be made: a sixth of the time
     if program.tags == "" and "@" not in program.sources[0]:
         chdir = ["-C", str(HERE / program.sources[0])]
-        flags = ["-trimpath", "-ldflags", program.ldflags, "-o", str(target / program.name)]
+        flags = [*quick, "-ldflags", program.ldflags, "-o", str(target / program.name)]
         return [*go, "build", *chdir, *flags, "."], log, env
-    flags = ["-trimpath", "-ldflags", program.ldflags, "-tags", program.tags]
+    flags = [*quick, "-ldflags", program.ldflags, "-tags", program.tags]
     return [*go, "install", *flags, *program.sources], log, env
 
 

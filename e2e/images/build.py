@@ -66,7 +66,7 @@ def build_all(builder: str = "", only: Iterable[str] = ()) -> dict[str, BuiltIma
 
 @contextmanager
 def building_beside(builder: str) -> Iterator[None]:
-    """Build all images in a process of its own meanwhile: most of the first time goes into waiting for packages.
+    """Build all images in a process of its own meanwhile.
 
     It says nothing. What it could not build, `build_all` tries again, and says why it can't be.
     """

@@ -1,9 +1,11 @@
 """One cluster, one release and one counting Service for all scenarios; a namespace for each."""
 
+import fcntl
 import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,6 +16,14 @@ from e2e.harness.lab import Lab
 from e2e.harness.platform import Platform
 from e2e.harness.release import Release, values_for
 from e2e.images.build import BuiltImage
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep those that share a namespace with one worker; the others go to whichever is free."""
+    for item in items:
+        if "shared_lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +41,27 @@ def images(platform: Platform) -> Mapping[str, BuiltImage]:
 
 
 @pytest.fixture(scope="session")
-def release(platform: Platform, images: Mapping[str, BuiltImage]) -> Release:
-    """The chart, installed or upgraded; MILEPOST_E2E_FRESH=1 begins with an empty database."""
+def release(platform: Platform, images: Mapping[str, BuiltImage], tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The chart, installed or upgraded by the worker that comes first; MILEPOST_E2E_FRESH=1: with an empty database."""
     made = Release(platform, values_for(images))
-    if os.environ.get("MILEPOST_E2E_FRESH") == "1":
-        made.uninstall()
-    made.install()
+    with only_once(tmp_path_factory, "release") as first:
+        if first and os.environ.get("MILEPOST_E2E_FRESH") == "1":
+            made.uninstall()
+        if first:
+            made.install()
     return made
+
+
+@contextmanager
+def only_once(tmp_path_factory: pytest.TempPathFactory, what: str) -> Iterator[bool]:
+    """Tell whether `what` is ours to do: one worker of the session does it, the others wait until it is done."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / what).open("a+") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        mark.seek(0)
+        yield not mark.read()
+        mark.write("done")
 
 
 @pytest.fixture(scope="session")

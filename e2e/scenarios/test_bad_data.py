@@ -135,6 +135,7 @@ def test_bodies_of_the_public_api(lab: Lab) -> None:
     assert lab.sql.value(f"select count(*) from runs where namespace = '{lab.namespace}'") == 0
 
 
+@pytest.mark.alone
 def test_database_full(lab: Lab, nodes: Nodes) -> None:
     """No room for records: 503, nothing acknowledged, no attempt burnt; with room again the run goes on."""
     pod = ("milepost-postgres-0", "postgres")

@@ -8,7 +8,7 @@ import pytest
 from e2e.harness.burst import burst
 from e2e.harness.lab import Lab
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 RUNS = 30

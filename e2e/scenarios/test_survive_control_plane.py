@@ -10,7 +10,7 @@ from e2e.harness.release import NAMESPACE, Release
 from e2e.harness.wait import eventually
 from e2e.scenarios.judge import right, succeeded, untouched
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 def running(lab: Lab, steps: int = 20) -> Run:

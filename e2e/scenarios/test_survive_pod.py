@@ -94,6 +94,7 @@ def test_job_deleted(lab: Lab) -> None:
     lost_to_infrastructure(run, succeeded(run))
 
 
+@pytest.mark.alone
 def test_kubelet_stopped_and_started(lab: Lab, nodes: Nodes) -> None:
     """Containers live on without their kubelet, and so does the run."""
     lab.task()
