@@ -12,6 +12,9 @@ from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, Pod, apply_task, lose, next_pod, started, told, trigger
 
+HOUR = 3600
+"""Long enough for any machine."""
+
 
 async def launch_warm(store: PostgresStore) -> list[PodSession]:
     """What is wanted becomes pods whose sidecars can ask for the next attempt."""
@@ -164,8 +167,9 @@ async def test_an_offer_that_is_not_taken_up_goes_back_and_nothing_is_burnt(stor
     await apply_task(store)
     session = await idle_pod(store)
     run = await offered(store, session)
+    await ago(store, "offered_at", -HOUR, "state = 'offered'")
     assert await store.keep_warm() == 0, "it has its time"
-    await ago(store, "offered_at", 3, "state = 'offered'")
+    await ago(store, "offered_at", HOUR + 3, "state = 'offered'")
     assert await store.keep_warm() == 1
     assert await state(store, session) == "closing"
     with pytest.raises(GoneError):
@@ -235,11 +239,11 @@ async def test_a_cancel_takes_the_attempt_from_the_pod_that_was_to_begin_it(stor
 
 
 async def test_idle_pods_end_with_their_time_their_version_and_their_template(store: PostgresStore) -> None:
-    await apply_task(store, warm={"seconds": 30})
+    await apply_task(store, warm={"seconds": HOUR})
     session = await idle_pod(store)
-    await ago(store, "rested_at", 29)
+    await ago(store, "rested_at", HOUR / 2)
     assert await store.keep_warm() == 0
-    await ago(store, "rested_at", 2)
+    await ago(store, "rested_at", HOUR / 2)
     assert await store.keep_warm() == 1
     assert (await row(store, session.pod_id))["retired"] == "idle"
     session = await idle_pod(store)
@@ -301,6 +305,7 @@ async def test_a_launcher_leaves_to_warm_pods_what_they_can_take(store: Postgres
     (one, two) = await idle_pods(store, 2)
     runs = [await trigger(store) for _ in range(3)]
     await store.admit(10)
+    await ago(store, "created_at", -HOUR, "state = 'wanted'")
     epoch = await store.take_epoch("test", "template")
     (order,) = await store.take_wanted(epoch, 10)
     assert order.cold_reason == "busy"
@@ -317,9 +322,11 @@ async def test_what_warm_pods_leave_for_a_second_is_launched(store: PostgresStor
     await pod.succeed()
     await trigger(store)
     await store.admit(10)
+    await ago(store, "rested_at", -HOUR, "state = 'resting'")
+    await ago(store, "created_at", -HOUR, "state = 'wanted'")
     epoch = await store.take_epoch("test", "template")
     assert await store.take_wanted(epoch, 10) == [], "the pod that rests is back in a moment"
-    await ago(store, "created_at", 1.1, "state = 'wanted'")
+    await ago(store, "created_at", HOUR + 2, "state = 'wanted'")
     (order,) = await store.take_wanted(epoch, 10)
     assert order.cold_reason == "late"
 

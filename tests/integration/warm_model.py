@@ -88,7 +88,7 @@ class World:
         retry = Retry(max_attempts=99, min_seconds=0.0, max_seconds=0.0)
         shape = {"entrypoint": f"a:v{version}"}
         await apply_task(
-            self.store, task, generation=version, shape=shape, retry=retry, warm={"seconds": 60, "max": MAX}
+            self.store, task, generation=version, shape=shape, retry=retry, warm={"seconds": 7200, "max": MAX}
         )
         await self.store._db.fetch("update queues set concurrency = $1", SLOTS)
 
@@ -193,6 +193,7 @@ class World:
             fence, "failed" if failure else "succeeded", None if failure else "1", failure, Evidence()
         )
         state = await settled(self.store, pod.session, request)
+        await self.put_off()  # also so that the order of their rest is that of the model
         run = self.runs[pod.run]
         assert state == ("backoff" if failure else "succeeded")
         run.state, run.counted, run.streak = state, run.counted + bool(failure), 0
@@ -247,7 +248,7 @@ class World:
     async def wait(self) -> None:
         """The idle pods' time is over."""
         await self.store._db.fetch(
-            "update pods set rested_at = clock_timestamp() - interval '61 s' where state = 'idle'"
+            "update pods set rested_at = clock_timestamp() - interval '2 hours' where state = 'idle'"
         )
         await self.kept_warm({pod.id for pod in self.of("idle")}, [])
 
