@@ -45,7 +45,8 @@ values (gen_random_uuid(), 'default', $1, 'waits', 'index', 'default', 'queued',
 insert into run_heads (run_id) select run_id from runs;
 insert into runs (run_id, cluster, namespace, name, task, version, queue, state, attempt, input, input_hash, origin)
 values (gen_random_uuid(), 'default', $1, 'works', 'index', 1, 'default', 'running', 1, '{}', '', 'api');
-insert into run_heads (run_id, attempt, token, pod_id) select run_id, 1, nextval('fencing_tokens'), 'old' from runs where name = 'works';
+insert into run_heads (run_id, attempt, token, pod_id)
+select run_id, 1, nextval('fencing_tokens'), 'old' from runs where name = 'works';
 insert into attempts (run_id, attempt, token, cause, state, pod_id)
 select run_id, 1, token, 'first', 'running', 'old' from run_heads where pod_id = 'old';
 insert into pods (pod_id, cluster, namespace, task, version, state, run_id, attempt, pod_uid)
