@@ -340,5 +340,6 @@ async def test_rows_that_others_write_are_counted(store: PostgresStore) -> None:
     await store._db.fetch(
         "delete from runs where run_id = (select run_id from runs where state = 'admitted' and attempt = 1 limit 1)"
     )
+    await store._db.fetch("delete from pods p where not exists (select from runs r where r.run_id = p.run_id)")
     assert await claim(store) == 1
     assert await taken(store) == 4

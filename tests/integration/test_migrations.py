@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from milepost.wire.pod import Fence, SettleRequest
 from milepost_operator.adapters.postgres import migrate as module
 from milepost_operator.adapters.postgres.migrate import migrate, migrations
 from milepost_operator.adapters.postgres.store import PostgresStore
+from milepost_operator.domain.runs import PodSession
 from milepost_operator.settings import Settings
 from tests.integration.conftest import _with_database
-from tests.integration.engine import NS, next_pod
+from tests.integration.engine import NS, next_pod, settled
 
 RELEASED = {
     "0001_spine": "d6c235c73bd139f9922ab46eb266aa427616c2bd7f8b4b3d32bc1b6142a80468",
@@ -41,6 +43,14 @@ insert into runs (run_id, cluster, namespace, name, task, queue, state, input, i
 values (gen_random_uuid(), 'default', $1, 'waits', 'index', 'default', 'queued', '{}', '', 'api', '{}', '{}',
         clock_timestamp() + interval '1 hour');
 insert into run_heads (run_id) select run_id from runs;
+insert into runs (run_id, cluster, namespace, name, task, version, queue, state, attempt, input, input_hash, origin)
+values (gen_random_uuid(), 'default', $1, 'works', 'index', 1, 'default', 'running', 1, '{}', '', 'api');
+insert into run_heads (run_id, attempt, token, pod_id)
+select run_id, 1, nextval('fencing_tokens'), 'old' from runs where name = 'works';
+insert into attempts (run_id, attempt, token, cause, state, pod_id)
+select run_id, 1, token, 'first', 'running', 'old' from run_heads where pod_id = 'old';
+insert into pods (pod_id, cluster, namespace, task, version, state, run_id, attempt, pod_uid)
+select 'old', 'default', $1, 'index', 1, 'bound', run_id, 1, 'u' from runs where name = 'works';
 """
 
 
@@ -71,5 +81,10 @@ async def test_a_released_database_is_upgraded_with_what_waits_in_it(
     monkeypatch.setattr(module, "migrations", lambda: every)
     assert len(await migrate(empty)) == len(every) - len(RELEASED)
     async with PostgresStore.open(empty) as store:
+        run = await store.get_run(NS, "works")
+        done = SettleRequest(Fence(str(run.run_id), 1, 1), "succeeded", "1")
+        assert await settled(store, PodSession("old", NS, "u"), done) == "succeeded"
+        (pod,) = await store._db.fetch("select p.state, a.cold_reason from pods p join attempts a using (pod_id)")
+        assert tuple(pod) == ("closing", "first"), "its sidecar knows of no next attempt"
         assert await (await next_pod(store)).succeed() == "succeeded"
         assert {k: v for k, v in (await store.violations()).items() if v} == {}
