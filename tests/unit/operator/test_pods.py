@@ -78,7 +78,7 @@ async def test_a_pod_that_finds_no_node_gets_the_room_of_one_that_waits() -> Non
     room = Room(store, 3, lambda: now[0])  # type: ignore[arg-type]
     pods = Pods(store, cluster, cluster, 3, clock=lambda: NOW, config_grace_seconds=60, room=room)  # type: ignore[arg-type]
     row = store.row()
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "1 Insufficient cpu"}
     pod = {"metadata": {"name": "p", "uid": "u"}, "status": {"phase": "Pending", "conditions": [scheduled]}}
     sight = Sight({"metadata": {"name": "j", "uid": "j"}}, [pod])
     for now[0] in (0.0, 1.0, 1.9, 2.1):

@@ -19,7 +19,7 @@ from milepost_operator.ports.warm import WarmLaunches
 from milepost_operator.reconcile import evidence
 from milepost_operator.reconcile.ended import Waiting, classify, vanished
 from milepost_operator.reconcile.loop import each
-from milepost_operator.reconcile.room import Room
+from milepost_operator.reconcile.room import Room, is_full
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -267,7 +267,7 @@ class Pods:
 
     async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
         """Each thing once: the row keeps it. Pods that only wait for work make room for one that finds no node."""
-        if isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE:
+        if isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE and is_full(said.message):
             await self._room.make(row.pod_id, None)
         if said in self._told[row.pod_id]:
             return

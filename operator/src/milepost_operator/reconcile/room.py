@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -12,7 +13,22 @@ log = structlog.stdlib.get_logger(__name__)
 
 PAUSE_SECONDS: Final = 2.0
 """Between two pods that end for the same one: what ends needs a moment to be gone."""
-_FORGET_SECONDS: Final = 60.0
+MOST_PODS: Final = 5
+"""What fits nowhere, whoever goes, must not drive all of them out."""
+_FORGET_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """When room was made for a pod last, and by how many pods in all."""
+
+    at: float
+    pods: int
+
+
+def is_full(message: str) -> bool:
+    """Whether the scheduler says that a pod would fit if others were gone."""
+    return "Insufficient" in message or "Too many pods" in message
 
 
 class Room:
@@ -22,15 +38,17 @@ class Room:
         self._store = store
         self._epoch = epoch
         self._clock = clock
-        self._made: dict[str, float] = {}
+        self._made: dict[str, _Made] = {}
 
     async def make(self, pod_id: str, namespace: str | None) -> bool:
         """End an idle pod (of the namespace, None: any) for this one; True when room was made just now."""
         now = self._clock()
-        if now - self._made.get(pod_id, -PAUSE_SECONDS) < PAUSE_SECONDS:
+        self._made = {one: made for one, made in self._made.items() if now - made.at < _FORGET_SECONDS}
+        last = self._made.get(pod_id, _Made(-PAUSE_SECONDS, 0))
+        if now - last.at < PAUSE_SECONDS or last.pods >= MOST_PODS:
             return False
-        self._made = {one: at for one, at in self._made.items() if now - at < _FORGET_SECONDS} | {pod_id: now}
         made = await self._store.make_room(self._epoch, namespace)
+        self._made[pod_id] = _Made(now, last.pods + made)
         if made:
             log.info("room_made", pod=pod_id, namespace=namespace)
         return made

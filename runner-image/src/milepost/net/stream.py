@@ -15,6 +15,10 @@ from milepost.net.framing import CHUNK
 
 _NOT_YET: Final = (BlockingIOError, ssl.SSLWantReadError)
 _FULL: Final = (BlockingIOError, ssl.SSLWantWriteError)
+CONNECT_SECONDS: Final = 5.0
+# A peer whose node or network is gone says nothing, not even that it is gone: a silent connection is asked after 2 s,
+# and given up 4 s later; so is one whose data nobody acknowledges.
+_LIVENESS: Final = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 6000))
 
 
 class Stream:
@@ -39,12 +43,14 @@ class Stream:
             host, port, type=socket.SOCK_STREAM
         ):
             try:
-                connected = await _connected(family, address)
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    connected = await _connected(family, address)
+                    _watch(connected)
+                    return cls(connected if tls is None else await _secured(connected, tls, host))
+            except ssl.SSLError:
+                raise
             except OSError as error:
                 refused = error
-                continue
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return cls(connected if tls is None else await _secured(connected, tls, host))
         raise refused
 
     async def send(self, data: bytes) -> None:
@@ -113,6 +119,15 @@ async def _connected(family: int, address: object) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _watch(connected: socket.socket) -> None:
+    """Send at once, and notice when the other end is gone; where a system lacks one of the options, without it."""
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _LIVENESS:
+        if (option := getattr(socket, name, None)) is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _secured(connected: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:

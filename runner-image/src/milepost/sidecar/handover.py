@@ -21,6 +21,8 @@ GONE: Final = 410
 POLL_SECONDS: Final = 30.0
 """More than the api lets a poll wait."""
 RETIRE_SECONDS: Final = 5.0
+LOST_SECONDS: Final = 180.0
+"""An api that says nothing for so long may be gone for good: a pod that waits for it need not."""
 FIRST_PAUSE: Final = 0.02
 LAST_PAUSE: Final = 1.0
 QUICK_SECONDS: Final = 1.0
@@ -55,6 +57,8 @@ class HandOver:
             if asked.retire is not None:
                 raise await self._retired(asked)
             return await self._wait_for_work(asked)
+        except TimeoutError as error:
+            raise over(f"the api has not answered for {LOST_SECONDS:.0f} s") from error
         except (StoppedError, SessionRefusedError, BadAnswerError, ValueError) as error:
             raise over(str(error)) from error
 
@@ -85,7 +89,9 @@ class HandOver:
         log("idle", parent_bytes=asked.parent_bytes)
         while True:
             since = loop.time()
-            if _works(await self._poll(asked)):
+            async with asyncio.timeout(LOST_SECONDS):
+                reply = await self._poll(asked)
+            if _works(reply):
                 try:
                     start = await begin(self._calls)
                 except NotStartedError as error:
