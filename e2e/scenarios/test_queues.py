@@ -12,7 +12,7 @@ from e2e.harness.release import Release
 from e2e.harness.report import most_alive
 from e2e.harness.wait import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300)]
 
 LIMITS = {"narrow": 2, "wide": 4, "shut": 4}
 BY_KUBECTL, BY_HTTP, SHUT = 8, 12, 3
