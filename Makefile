@@ -30,7 +30,7 @@ chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hi
 
 mutants: venv ## planted bugs, each of which a named test or the chaos run has to notice
 	@$(PY) -m tests.mutants
-	MILEPOST_ALL_BUGS=1 pytest -q tests/integration/test_engine_model.py
+	MILEPOST_ALL_BUGS=1 pytest -q tests/integration/test_engine_model.py tests/integration/test_warm_model.py
 
 crash-points: venv ## every death at every write of the tasks of tests/crashpoints (SEED=…, SAMPLES=… of two and three)
 	MILEPOST_TEST_SEED=$(or $(SEED),1) MILEPOST_CRASH_SAMPLES=$(or $(SAMPLES),10) pytest -q --log-cli-level=INFO tests/integration/test_crash_points.py

@@ -7,13 +7,12 @@ from e2e.bench.bars import Bar
 from e2e.bench.peers import bare_jobs
 from e2e.bench.programs import NOOP
 from e2e.bench.warm_start import mirrored, queue, started
-from e2e.harness.lab import Lab, wait_all
+from e2e.harness.lab import ENDED, Lab, wait_all
 
 RUNS = 50
 TARGET = 1.3  # of what the bare cluster needs
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
 """So many have to fit on one small node."""
-ENDED = frozenset({"succeeded", "failed", "cancelled", "timedOut", "expired"})
 
 
 def measure(lab: Lab) -> Sequence[Bar]:

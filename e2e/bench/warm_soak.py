@@ -14,7 +14,7 @@ from e2e.harness import warm
 from e2e.harness.faults import Nodes
 from e2e.harness.invariants import Invariants
 from e2e.harness.kubectl import KubectlError
-from e2e.harness.lab import API_VERSION, Lab, wait_all
+from e2e.harness.lab import API_VERSION, ENDED, Lab, wait_all
 from e2e.harness.release import NAMESPACE
 from e2e.harness.sql import literal
 
@@ -23,7 +23,6 @@ RATE = 4.0
 PODS = 5
 KILL_EVERY = 5.0  # seconds
 LIMIT_GROWTH = 16.0  # MiB
-ENDED = frozenset({"succeeded", "failed", "cancelled", "timedOut", "expired"})
 COMPONENTS = ("api", "operator")
 
 

@@ -18,6 +18,8 @@ from e2e.harness.wait import eventually
 
 API_VERSION = "milepost.dev/v1beta1"
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled", "TimedOut", "Expired"})
+ENDED = frozenset(phase[0].lower() + phase[1:] for phase in TERMINAL)
+"""The same, as rows have them."""
 SMALL = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
 QUICK_RETRY = {"maxAttempts": 3, "minSeconds": 0.5, "maxSeconds": 1}
 COLD = {"seconds": 0}

@@ -1,6 +1,5 @@
 """One cluster, one release and one counting Service for all scenarios; a namespace for each."""
 
-import fcntl
 import os
 import re
 import uuid
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from e2e.cluster.shell import locked
 from e2e.harness.counter import Counter
 from e2e.harness.faults import Nodes
 from e2e.harness.invariants import Invariants
@@ -56,12 +56,10 @@ def release(platform: Platform, images: Mapping[str, BuiltImage], tmp_path_facto
 def only_once(tmp_path_factory: pytest.TempPathFactory, what: str) -> Iterator[bool]:
     """Tell whether `what` is ours to do: one worker of the session does it, the others wait until it is done."""
     own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (shared / what).open("a+") as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)
-        mark.seek(0)
-        yield not mark.read()
-        mark.write("done")
+    done = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"{what}-done"
+    with locked(done.with_suffix(".lock"), f"the {what}"):
+        yield not done.exists()
+        done.touch()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from e2e.harness.counter import URL
 from e2e.harness.kubectl import objects
-from e2e.harness.lab import TERMINAL, Lab, run_manifest, wait_all
+from e2e.harness.lab import ENDED, Lab, run_manifest, wait_all
 from e2e.harness.platform import ROOT
 from e2e.harness.sql import literal
 from e2e.images.build import BuiltImage
@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 SEED = os.environ.get("MILEPOST_CRASH_SEED", "1")
 RUNS = os.environ.get("MILEPOST_CRASH_RUNS", "10")
-STATES = frozenset(phase.lower() for phase in TERMINAL)
 AT_ONCE = 4
 
 
@@ -49,7 +48,7 @@ def test_processes_die_at_their_writes(lab: Lab, images: Mapping[str, BuiltImage
         for n, case in enumerate(drawn)
     ]
     runs = lab.runs(*lab.kubectl.create(*manifests, namespace=lab.namespace))
-    wait_all(runs, lambda state: state.lower() in STATES, 180)
+    wait_all(runs, lambda state: state in ENDED, 180)
     came = [case | found for case, found in zip(drawn, outcomes(lab), strict=True)]
     broken = sample("judge", text_in=json.dumps(came))
     assert not broken, f"seed {SEED}:\n{broken}\n{json.dumps(came, indent=1)[:20000]}"

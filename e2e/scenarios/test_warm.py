@@ -1,6 +1,5 @@
 """Pods that stay after a run: the next one starts in the same pod, in a process that knows nothing of the last."""
 
-import time
 from functools import partial
 
 import pytest
@@ -221,7 +220,8 @@ def test_a_restarted_api_finds_its_pods_again(lab: Lab) -> None:
     first = place(lab)
     warm.settled(lab, "place")
     kill_component(lab.release, "api")
-    time.sleep(8)  # until its sidecar asks the new one: who does not ask is taken for dead when it is given work
+    # who does not ask the new one is taken for dead when it is given work
+    eventually("the waiting pods' questions", lambda: warm.all_asked(lab), 30, 1.0, lab.diagnose)
     assert place(lab)["pod"] == first["pod"]
 
 

@@ -124,7 +124,7 @@ def test_a_waiting_pods_sidecar_is_restarted(lab: Lab, nodes: Nodes) -> None:
         return dig(status, "restartCount") == 1 and dig(status, "state", "running") is not None
 
     eventually("another sidecar", ready, 40, 0.3, lab.diagnose)
-    time.sleep(2)  # it opens a session and asks
+    eventually("its question", lambda: warm.sidecar_asks(lab, slot), 20, 0.3, lab.diagnose)
     again = place(lab)
     assert (again["pod"], again["cold"]) == (told["pod"], None)
 

@@ -43,7 +43,7 @@ QUERIES: dict[str, list[object]] = {
     "overdue_offers": ["default", SECONDS, 100],
     "still_waiting": ["default", ["p1", "p2"]],
     "hand_over": ["default"],
-    "take_wanted": ["default", 1, 100, SECONDS, 50, 60, 5],
+    "take_wanted": ["default", 1, 100, SECONDS],
 }
 
 

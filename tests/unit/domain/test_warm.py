@@ -6,7 +6,18 @@ import pytest
 
 from milepost_operator.domain.runs import Ending
 from milepost_operator.domain.states import Reason
-from milepost_operator.domain.warm import IdlePod, PodFacts, WarmPolicy, lapsed, least_used, policy_of, retires, surplus
+from milepost_operator.domain.warm import (
+    ColdFacts,
+    IdlePod,
+    PodFacts,
+    WarmPolicy,
+    cold_reason,
+    lapsed,
+    least_used,
+    policy_of,
+    retires,
+    surplus,
+)
 
 POLICY = WarmPolicy(60, 2)
 POD = PodFacts(asks=True, runs=1, age_seconds=10.0, current=True, keeps=None)
@@ -87,3 +98,28 @@ def test_a_task_that_runs_often_keeps_its_pod_longer():
 def test_room_is_made_by_the_pod_that_is_needed_least():
     assert least_used([idle("x", "a", 2.0), idle("y", "b", 30.0)], 1) == ["y"]
     assert least_used([], 1) == []
+
+
+NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=False, other_version=False, keeps=None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "facts", "why"),
+    [
+        ({}, {}, "first"),
+        ({}, {"other_version": True}, "version"),
+        ({}, {"other_version": True, "other_template": True}, "template"),
+        ({}, {"other_template": True, "same": True}, "busy"),
+        ({}, {"same": True, "other_key": True}, "busy"),
+        ({"reuse": "key"}, {"same": True, "other_key": True}, "key"),
+        ({"reuse": "key"}, {"other_key": True, "late": True}, "late"),
+        ({}, {"late": True, "keeps": "volumes"}, "off"),
+        ({"written": True}, {"keeps": "volumes"}, "first"),
+        ({"written": True}, {"keeps": "command"}, "off"),
+        ({"seconds": 0}, {"same": True}, "off"),
+        ({"max": 0}, {}, "off"),
+        ({"reuse": "never"}, {}, "off"),
+    ],
+)
+def test_a_cold_start_has_its_nearest_reason(policy: dict, facts: dict, why: str) -> None:
+    assert cold_reason(replace(POLICY, **policy), replace(NOTHING, **facts)) == why

@@ -10,8 +10,10 @@ class Waiting:
 
     def __init__(self, pods: int) -> None:
         self.pods = pods
+        self.asked = 0
 
     async def make_room(self, _epoch: int, _namespace: str | None) -> bool:
+        self.asked += 1
         self.pods -= 1
         return self.pods >= 0
 
@@ -38,6 +40,19 @@ async def test_what_fits_nowhere_does_not_drive_all_out() -> None:
         await room.make("huge", None)
         now[0] += PAUSE_SECONDS
     assert store.pods == 100 - MOST_PODS
+
+
+async def test_where_nobody_waits_hundreds_ask_but_once() -> None:
+    now, store = [0.0], Waiting(0)
+    room = Room(store, 1, lambda: now[0])  # type: ignore[arg-type]
+    for number in range(300):
+        assert not await room.make(f"pod-{number}", None)
+    assert store.asked == 1
+    assert not await room.make("pod-1", "elsewhere")
+    assert store.asked == 2
+    now[0] += PAUSE_SECONDS
+    await room.make("pod-2", None)
+    assert store.asked == 3
 
 
 @pytest.mark.parametrize(

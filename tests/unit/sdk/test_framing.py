@@ -1,6 +1,7 @@
 """HTTP/1.1 as bytes: what is taken, what is refused, however it is cut into pieces."""
 
 import json
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.net import stream
 from milepost.net.client import Client
 from milepost.net.framing import MAX_HEAD, BadMessageError, Inbox, chunk_bytes, reply_bytes, request_bytes
 from milepost.net.messages import TransportError
@@ -171,3 +173,21 @@ async def test_large_bodies_pass_over_tls_and_a_closed_connection_is_not_used_ag
             await Client(lambda: Stream.tcp("127.0.0.1", api.port, strange), "a").request("GET", "/", [], b"", 10)
         with pytest.raises(TransportError):
             await Client(lambda: Stream.unix("/nowhere"), "a").request("GET", "/", [], b"", 10)
+
+
+async def test_a_peer_that_never_speaks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and says nothing: no TLS is agreed on."""
+    monkeypatch.setattr(stream, "CONNECT_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        await Stream.tcp("127.0.0.1", silent.getsockname()[1], ssl.create_default_context())
+
+
+async def test_a_peer_that_is_gone_without_a_word_is_noticed_within_seconds() -> None:
+    """The kernel asks for it; how long that takes is in its hands."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made = await Stream.tcp("127.0.0.1", server.getsockname()[1], None)
+        told = made._socket
+        assert told.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 6000}
+        assert {name: told.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names} == names
+        made.close()

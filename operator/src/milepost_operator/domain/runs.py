@@ -187,10 +187,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows.
-
-    `cold_reason`: why no warm pod took its attempt (domain.warm).
-    """
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
 
     pod_id: str
     namespace: str
@@ -199,7 +196,6 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
-    cold_reason: str = "first"
 
 
 @dataclass(frozen=True, slots=True)

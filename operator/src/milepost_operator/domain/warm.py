@@ -46,6 +46,12 @@ class WarmPolicy:
         """No pod ever stays."""
         return self.seconds <= 0 or self.max <= 0 or self.reuse == "never"
 
+    def lets_stay(self, keeps: str | None) -> bool:
+        """Whether a pod may stay that differs so from one that is the same after each run (`task_versions.keeps`:
+        `command`, `volumes`, `root`; None: in nothing).
+        """
+        return not self.off and keeps != "command" and (keeps is None or self.written)
+
 
 def policy_of(told: Mapping[str, object], *, seconds: int, most: int, total: int) -> WarmPolicy:
     """The policy of a Task that says `told` (by the names of crds.task.Warm); for the rest the installation's count.
@@ -71,7 +77,7 @@ def _number(told: Mapping[str, object], name: str, default: int) -> int:
 @dataclass(frozen=True, slots=True)
 class PodFacts:
     """A pod whose attempt is settled. `asks`: its sidecar can ask for another one. `runs`: attempts it had, this one
-    included. `keeps`: how it differs from a pod that is the same after each run: `command`, `volumes`, `root`.
+    included. `keeps`: see WarmPolicy.lets_stay.
     """
 
     asks: bool
@@ -83,9 +89,7 @@ class PodFacts:
 
 def retires(policy: WarmPolicy, pod: PodFacts, ending: Ending) -> str | None:
     """Why a pod ends with its settled attempt; None: it stays."""
-    if policy.off or not pod.asks:
-        return "off"
-    if pod.keeps == "command" or (pod.keeps and not policy.written):
+    if not pod.asks or not policy.lets_stay(pod.keeps):
         return "off"
     if ending.reason in _RETIRES or ending.evidence.get("oom_kills"):
         return "oom" if ending.reason is Reason.OOM or ending.evidence.get("oom_kills") else "crash"
@@ -99,6 +103,37 @@ def worn(policy: WarmPolicy, *, runs: int, age_seconds: float, current: bool) ->
     if runs >= policy.max_runs:
         return "runs"
     return "age" if age_seconds >= policy.max_age_seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class ColdFacts:
+    """What there was for an attempt that gets a new pod. `late`: a warm pod was to take it and did not.
+
+    `other_key`: a pod of its warm key waits, which `reuse: key` keeps from it. `same`, `other_template`,
+    `other_version`: the Task has pods of this warm key, of this version but another template, of another version.
+    """
+
+    late: bool
+    other_key: bool
+    same: bool
+    other_template: bool
+    other_version: bool
+    keeps: str | None
+
+
+def cold_reason(policy: WarmPolicy, facts: ColdFacts) -> ColdReason:
+    """Why no warm pod took an attempt: the nearest of what was in the way."""
+    if not policy.lets_stay(facts.keeps):
+        return "off"
+    if facts.late:
+        return "late"
+    if policy.reuse == "key" and facts.other_key:
+        return "key"
+    if facts.same:
+        return "busy"
+    if facts.other_template:
+        return "template"
+    return "version" if facts.other_version else "first"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,6 @@ class ProcessMetrics:
 class Metrics(ProcessMetrics):
     """The api's."""
 
-    def started(self, cold_reason: str | None) -> None:
-        """An attempt started; None: a pod that waited took it."""
-        self.pod_starts.labels(*(("warm", "") if cold_reason is None else ("cold", cold_reason))).inc()
-
     def __init__(self) -> None:
         super().__init__()
         registry = self.registry
@@ -119,3 +115,7 @@ class Metrics(ProcessMetrics):
             ("duty", "cause"),
             registry=registry,
         )
+
+    def started(self, cold_reason: str | None) -> None:
+        """An attempt started; None: a pod that waited took it."""
+        self.pod_starts.labels(*(("warm", "") if cold_reason is None else ("cold", cold_reason))).inc()

@@ -32,23 +32,27 @@ def is_full(message: str) -> bool:
 
 
 class Room:
-    """Remembers for whom it made room last. `clock`: monotonic seconds."""
+    """Remembers for whom it made room last, and where nobody waits. `clock`: monotonic seconds."""
 
     def __init__(self, store: WarmLaunches, epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._epoch = epoch
         self._clock = clock
         self._made: dict[str, _Made] = {}
+        self._none: dict[str | None, float] = {}
 
     async def make(self, pod_id: str, namespace: str | None) -> bool:
         """End an idle pod (of the namespace, None: any) for this one; True when room was made just now."""
         now = self._clock()
-        self._made = {one: made for one, made in self._made.items() if now - made.at < _FORGET_SECONDS}
-        last = self._made.get(pod_id, _Made(-PAUSE_SECONDS, 0))
-        if now - last.at < PAUSE_SECONDS or last.pods >= MOST_PODS:
+        last = self._made.get(pod_id, _Made(-_FORGET_SECONDS, 0))
+        if now - last.at < PAUSE_SECONDS or (last.pods >= MOST_PODS and now - last.at < _FORGET_SECONDS):
             return False
-        made = await self._store.make_room(self._epoch, namespace)
-        self._made[pod_id] = _Made(now, last.pods + made)
-        if made:
-            log.info("room_made", pod=pod_id, namespace=namespace)
-        return made
+        if now - self._none.get(namespace, -PAUSE_SECONDS) < PAUSE_SECONDS:
+            return False  # hundreds may ask at once
+        if not await self._store.make_room(self._epoch, namespace):
+            self._none[namespace] = now
+            return False
+        self._made = {one: made for one, made in self._made.items() if now - made.at < _FORGET_SECONDS}
+        self._made[pod_id] = _Made(now, self._made.get(pod_id, _Made(now, 0)).pods + 1)
+        log.info("room_made", pod=pod_id, namespace=namespace)
+        return True

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-
 from milepost_operator.crds.schedule import MAX_SCHEDULES, Schedule
-from milepost_operator.domain.errors import InvalidInputError, MilepostError, NotFoundError, UnavailableError
+from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.schedules import ScheduleSpec, TaskSchedules
 from milepost_operator.domain.schema.compiled import Schema
 from milepost_operator.domain.slots import sample_input
@@ -22,8 +20,7 @@ from milepost_operator.ports.kube import Objects
 from milepost_operator.ports.schedules import ScheduleIntake, ScheduleStatus
 from milepost_operator.reconcile.conditions import Said
 from milepost_operator.reconcile.project import Bucket
-
-log = structlog.stdlib.get_logger(__name__)
+from milepost_operator.reconcile.task_status import tell_task
 
 CONDITION: Final = "SchedulesAccepted"
 PER_TURN: Final = 100
@@ -92,14 +89,7 @@ class TaskScheduleStatus:
 
     async def _show(self, one: TaskSchedules) -> None:
         await self._bucket.take()
-        try:
-            await self._objects.patch_status("tasks", one.namespace, one.task, {"status": _status(one)})
-        except UnavailableError:
-            raise
-        except NotFoundError:
-            log.debug("task_of_schedules_missing", namespace=one.namespace, task=one.task)
-        except MilepostError as error:
-            log.info("schedules_not_shown", namespace=one.namespace, task=one.task, error=str(error))
+        await tell_task(self._objects, one.namespace, one.task, _status(one))
         self._shown[one.namespace, one.task] = one.changed_at
 
 

@@ -5,17 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-
-from milepost_operator.domain.errors import MilepostError, NotFoundError, UnavailableError
 from milepost_operator.domain.warm_views import WarmView
 from milepost_operator.manifests.raw import Manifest
 from milepost_operator.ports.kube import Objects
 from milepost_operator.ports.warm_views import WarmReads
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.project import AT_ONCE, Bucket
-
-log = structlog.stdlib.get_logger(__name__)
+from milepost_operator.reconcile.task_status import tell_task
 
 WRITES_PER_SECOND: Final = 5.0
 NEWS_EVERY: Final = timedelta(seconds=15)
@@ -75,13 +71,5 @@ class TaskWarmStatus:
 
     async def _show(self, view: WarmView) -> None:
         await self._bucket.take()
-        try:
-            status: Manifest = {"status": {"warm": status_of(view)}}
-            await self._objects.patch_status("tasks", view.namespace, view.task, status)
-        except UnavailableError:
-            raise
-        except NotFoundError:
-            log.debug("task_of_pods_missing", namespace=view.namespace, task=view.task)
-        except MilepostError as error:
-            log.info("pods_not_shown", namespace=view.namespace, task=view.task, error=str(error))
+        await tell_task(self._objects, view.namespace, view.task, {"warm": status_of(view)})
         self._shown[view.namespace, view.task] = _Shown(view, self._clock())

@@ -5,13 +5,13 @@ from typing import Final
 
 import orjson
 
-from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid, seconds
-from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid, seconds
+from milepost_operator.adapters.postgres.endings import end_attempt, lock_run, warm_policy
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
-from milepost_operator.domain.warm import PREFERENCE_SECONDS, least_used
+from milepost_operator.domain.warm import PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
 
@@ -31,17 +31,9 @@ class PostgresLaunches:
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
         async def work(connection: Connection) -> Sequence[PodOrder]:
             await self._check(connection, epoch)
-            told = self._db.settings
-            rows = await connection.fetch(
-                Q["take_wanted"],
-                self._db.cluster,
-                epoch,
-                limit,
-                seconds(PREFERENCE_SECONDS),
-                told.warm_total,
-                told.warm_seconds,
-                told.warm_max,
-            )
+            rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit, seconds(PREFERENCE_SECONDS))
+            if rows:
+                await connection.execute(Q["note_cold"], [r["pod_id"] for r in rows], [self._cold(r) for r in rows])
             return [
                 PodOrder(
                     r["pod_id"],
@@ -51,7 +43,6 @@ class PostgresLaunches:
                     r["template_hash"] or "",
                     orjson.loads(r["shape"]),
                     r["image_digest"],
-                    r["cold_reason"],
                 )
                 for r in rows
             ]
@@ -90,6 +81,17 @@ class PostgresLaunches:
 
     async def pod_digest(self, pod_id: str, digest: str) -> None:
         await self._db.fetch(Q["set_digest"], self._db.cluster, pod_id, digest)
+
+    def _cold(self, row: Row) -> str:
+        facts = ColdFacts(
+            late=row["late"],
+            other_key=row["other_key"],
+            same=row["same"],
+            other_template=row["other_template"],
+            other_version=row["other_version"],
+            keeps=row["keeps"],
+        )
+        return cold_reason(warm_policy(self._db, row["warm"]), facts)
 
     async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
         async def work(connection: Connection) -> None:

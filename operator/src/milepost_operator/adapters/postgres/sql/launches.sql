@@ -11,7 +11,6 @@ select epoch from leadership where cluster = $1 for share;
 -- name: take_wanted
 -- Also those that an earlier epoch had begun: their Job, if it is there, is adopted by its name. Those that a warm pod
 -- can take, the oldest of each key, are left to it for a moment ($4); a pod that rests will be back by then.
--- $5 to $7: what the settings say of pods that wait: how many in all, how long, how many of a Task.
 with warm as (
     select p.namespace, p.task, p.version, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
     from pods p
@@ -38,38 +37,45 @@ with warm as (
     order by created_at
     limit $3
     for update skip locked
-), why as materialized (
-    select q.pod_id, q.namespace, q.task, q.version, l.template_hash, case
-        when q.cold_reason is not null then q.cold_reason
-        when $5 <= 0 or coalesce((t.warm ->> 'seconds')::int, $6) <= 0 or coalesce((t.warm ->> 'max')::int, $7) <= 0
-             or t.warm ->> 'reuse' = 'never' or v.keeps = 'command' or v.keeps is not null and t.warm ->> 'reuse' is null
-             then 'off'
-        when c.late then 'late'
-        when t.warm ->> 'reuse' = 'key' and exists (
-                     select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                     and o.version = q.version and o.state = 'idle'
-                     and o.template_hash is not distinct from l.template_hash) then 'key'
-        when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                     and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
-                     and o.template_hash is not distinct from l.template_hash) then 'busy'
-        when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                     and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id)
-             then 'template'
-        when exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                     and o.version <> q.version and o.state not in ('wanted', 'closing', 'closed')) then 'version'
-        else 'first' end as cold_reason, v.shape, v.image_digest
+), facts as materialized (
+    select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
+           s.same, m.other_template, o.other_version, o.other_key
     from taken k
     join pods q on q.pod_id = k.pod_id
     join task_versions v on v.cluster = q.cluster and v.namespace = q.namespace and v.task = q.task and v.version = q.version
     left join tasks t on t.cluster = q.cluster and t.namespace = q.namespace and t.name = q.task
     left join leadership l on l.cluster = q.cluster
     left join cold c on c.pod_id = q.pod_id
+    -- each is looked for only where what is nearer was not found: a Task may have many pods at work
+    cross join lateral (
+        select exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                       and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
+                       and o.template_hash is not distinct from l.template_hash) as same) s
+    cross join lateral (
+        select case when not s.same then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id)
+               else false end as other_template) m
+    cross join lateral (
+        select case when not s.same and not m.other_template then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version <> q.version and o.state not in ('wanted', 'closing', 'closed'))
+               else false end as other_version,
+               case when t.warm ->> 'reuse' = 'key' then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version = q.version and o.state = 'idle' and o.template_hash is not distinct from l.template_hash)
+               else false end as other_key) o
 )
-update pods p
-set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = w.template_hash, cold_reason = w.cold_reason
-from why w
-where p.pod_id = w.pod_id
-returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, w.shape, w.image_digest, p.cold_reason;
+update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash
+from facts f
+where p.pod_id = f.pod_id
+returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm,
+          f.late, f.other_key, f.same, f.other_template, f.other_version;
+
+-- name: note_cold
+-- Why these pods had to be made; what is known already stays.
+update pods p set cold_reason = g.reason from unnest($1::text[], $2::text[]) as g (pod_id, reason)
+where p.pod_id = g.pod_id and p.cold_reason is null;
 
 -- name: launched
 update pods set state = case when state = 'creating' then 'created' else state end, job_uid = $4
