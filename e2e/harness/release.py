@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from e2e.harness.api import Api
+from e2e.harness.counter import NAMESPACE as COUNTER
 from e2e.harness.kubectl import Kubectl, KubectlError, dig
 from e2e.harness.platform import ROOT, Platform
 from e2e.harness.wait import eventually
@@ -19,17 +20,21 @@ NAME = "milepost"
 NAMESPACE = "milepost-system"
 CHART = ROOT / "charts" / "milepost"
 COMPONENTS = ("api", "operator")
+COUNTING = {"matchLabels": {"kubernetes.io/metadata.name": COUNTER}}
 
 Values = Mapping[str, object]
 
 
 def values_for(images: Mapping[str, BuiltImage], **settings: object) -> dict[str, object]:
-    """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix."""
+    """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix, and
+    the counting Service open to tasks.
+    """
     named = {"controlPlane": "control-plane", "runner": "runner", "postgres": "postgres"}
     return {
         "image": {key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()},
         "imagePullPolicy": "IfNotPresent",
         "api": {"service": {"type": "NodePort"}},
+        "networkPolicy": {"tasks": {"openTo": [{"to": [{"namespaceSelector": COUNTING}]}]}},
         "settings": {"configGraceSeconds": 5, "graceSeconds": 5, **settings},
     }
 

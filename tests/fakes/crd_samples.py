@@ -91,12 +91,31 @@ COMMAND: Body = {"image": "busybox:1", "command": ["sh", "-c"], "args": ["exit 0
 SOURCE: Body = {"source": {"inline": "from milepost import task\n"}, "entrypoint": "main:hello"}
 ENTRY: Body = {"image": "a:1", "entrypoint": "m:f"}
 
+
 GOOD: dict[str, Body] = {
     "full": task(FULL),
     "command": task(COMMAND),
     "source": task(SOURCE),
     "source-alone": task({"source": {"inline": "x = 1"}}),
     "scheduled": task(ENTRY | {"schedules": SCHEDULES}),
+    "network": task(
+        ENTRY
+        | {
+            "network": {
+                "egress": "restricted",
+                "allow": [
+                    {"cidr": "203.0.113.0/24", "ports": [{"port": 443}, {"protocol": "UDP", "port": 1, "endPort": 9}]},
+                    {"cidr": "2001:db8::/32"},
+                    {"podSelector": {"matchLabels": {"app": "db"}}, "ports": [{"port": 5432}]},
+                    {"namespaceSelector": {}},
+                    {"podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "data"}}},
+                ],
+            },
+        },
+    ),
+    "network-none": task(ENTRY | {"network": {"egress": "none"}}),
+    "network-more": task(ENTRY | {"network": {"allow": [{"cidr": "10.3.0.0/16"}]}}),
+    "network-nothing": task(ENTRY | {"network": {}}),
     "queue": queue({"concurrency": 3}),
     "queue-empty": queue({}),
     "queue-limits": queue(
@@ -135,6 +154,14 @@ GOOD: dict[str, Body] = {
 
 def _pod(**pod: object) -> Body:
     return task(ENTRY | {"pod": pod})
+
+
+def _network(**network: object) -> Body:
+    return task(ENTRY | {"network": network})
+
+
+def _allowed(**destination: object) -> Body:
+    return _network(allow=[destination])
 
 
 def _scheduled(**changes: object) -> Body:
@@ -224,6 +251,17 @@ BAD: dict[str, tuple[Body, str]] = {
     "warm-seconds": (task(ENTRY | {"warm": {"seconds": -1}}), "spec.warm.seconds"),
     "warm-reuse": (task(ENTRY | {"warm": {"reuse": "always"}}), "spec.warm.reuse"),
     "warm-runs": (task(ENTRY | {"warm": {"maxRuns": 0}}), "spec.warm.maxRuns"),
+    "network-word": (_network(egress="closed"), "spec.network.egress"),
+    "network-no-list": (_network(egress="restricted"), "egress restricted needs allow"),
+    "network-empty-list": (_network(egress="restricted", allow=[]), "spec.network.allow"),
+    "network-none-list": (_network(egress="none", allow=[{"cidr": "10.0.0.0/8"}]), "egress none excludes allow"),
+    "network-host": (_allowed(cidr="db.example.org/32"), "host names are not possible"),
+    "network-address": (_allowed(cidr="203.0.113.10"), "203.0.113.10/32 for a single address"),
+    "network-two": (_allowed(cidr="10.0.0.0/8", podSelector={}), "set cidr, or podSelector and namespaceSelector"),
+    "network-neither": (_allowed(ports=[{"port": 1}]), "set cidr, or podSelector and namespaceSelector"),
+    "network-port": (_allowed(cidr="10.0.0.0/8", ports=[{"port": 0}]), "ports[0].port"),
+    "network-no-port": (_allowed(cidr="10.0.0.0/8", ports=[{"protocol": "TCP"}]), "ports[0].port"),
+    "network-ports": (_allowed(cidr="10.0.0.0/8", ports=[{"port": 9, "endPort": 8}]), "endPort must not be below port"),
     "queue-0": (queue({"concurrency": 0}), "spec.concurrency"),
     "queue-rate-period": (queue({"rate": {"limit": 1, "periodSeconds": 0}}), "spec.rate.periodSeconds"),
     "queue-rate-negative": (queue({"rate": {"limit": -1, "periodSeconds": 1}}), "spec.rate.limit"),

@@ -1,10 +1,37 @@
 """Settings of every process, from the environment (prefix `MILEPOST_`); built once in `__main__` and passed down."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class TaskNetworkSettings(BaseModel):
+    """NetworkPolicies for the pods of tasks. Rules are egress rules of a NetworkPolicy; addresses are CIDRs."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    api_labels: dict[str, str]
+    """Labels of the api's pods, which are in the operator's namespace."""
+    closed: list[str] = []
+    """What no Task may open."""
+    private: list[str] = []
+    """What is not part of the world to which Tasks are open."""
+    dns: list[dict[str, object]] = []
+    """Rules that let every pod find names; empty: port 53, of any address."""
+    open_to: list[dict[str, object]] = []
+    """Rules for the Tasks that are open to the world."""
+    api_server: list[str] = []
+    """Addresses of the Kubernetes API server; empty: as the Service and EndpointSlice `kubernetes` say."""
+
+    @field_validator("closed", "private", "api_server")
+    @classmethod
+    def _networks(cls, given: list[str]) -> list[str]:
+        """ValueError names the one that is no network."""
+        return [str(ip_network(one)) for one in given]
 
 
 class Settings(BaseSettings):
@@ -35,6 +62,8 @@ class Settings(BaseSettings):
     task_requests: dict[str, str] = {"cpu": "50m", "memory": "128Mi"}
     task_limits: dict[str, str] = {"cpu": "1", "memory": "512Mi"}
     """Resources of a task container where its Task says nothing (JSON objects)."""
+    task_network: TaskNetworkSettings | None = None
+    """A JSON object; None: no NetworkPolicies are made for tasks, and those that are there go."""
     api_url: str = ""
     """Where sidecars reach the api."""
     ca_file: Path | None = None

@@ -28,6 +28,7 @@ class FakeStore:
         self.scheduled: list[Any] = []
         self.warm: list[Any] = []
         self.states: dict[str, int] = {}
+        self.networks: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -42,6 +43,9 @@ class FakeStore:
 
     async def pods_by_state(self):
         return dict(self.states)
+
+    async def task_networks(self, namespace):
+        return [one for one in self.networks if namespace in {None, one.namespace}]
 
     async def take_wanted(self, epoch, limit):
         if self.deposed:

@@ -7,6 +7,7 @@ from milepost_operator.domain.runs import Created, Debounce, Singleton, Throttle
 from milepost_operator.domain.states import RunState
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.intake import ObjectIntake
+from milepost_operator.reconcile.network import TaskNetworks
 from tests.fakes.crd_samples import FULL, queue, run, task
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
@@ -26,7 +27,7 @@ def cluster():
 
 @pytest.fixture
 def intake(store, cluster):
-    return ObjectIntake(store, cluster, clock=lambda: NOW, max_input_bytes=1000)
+    return ObjectIntake(store, cluster, TaskNetworks(store, cluster, None, ()), clock=lambda: NOW, max_input_bytes=1000)
 
 
 def conditions(cluster, plural):

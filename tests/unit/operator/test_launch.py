@@ -6,8 +6,11 @@ from milepost_operator.domain.errors import DeposedError, ForbiddenError, Invali
 from milepost_operator.domain.runs import OpenPod, PodOrder
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import PodSettings
+from milepost_operator.manifests.network import NetworkSettings
+from milepost_operator.ports.network import TaskNetwork
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
@@ -17,6 +20,7 @@ ID = "abcdefgh01234567"
 JOB = f"mp-{ID}"
 ORDER = PodOrder(ID, "team", "t", 1, "", {"image": "a", "entrypoint": "m:f"}, None)
 SETTINGS = PodSettings("runner", "sidecar", "https://api")
+NETWORK = NetworkSettings("system", {"component": "api"}, 8443)
 
 
 class Clock:
@@ -31,8 +35,12 @@ def world():
     store, cluster, clock = FakeStore(), FakeCluster(), Clock()
     room = Room(store, 3, clock)
     pods = Pods(store, cluster, cluster, 3, clock=lambda: datetime.now(UTC), config_grace_seconds=60, room=room)
-    launcher = Launcher(store, cluster, pods, SETTINGS, 3, room=room, config_grace_seconds=60, clock=clock)
+    networks = TaskNetworks(store, cluster, NETWORK, ())
+    launcher = Launcher(
+        store, cluster, pods, SETTINGS, 3, room=room, networks=networks, config_grace_seconds=60, clock=clock
+    )
     store.wanted = [ORDER]
+    store.networks = [TaskNetwork("team", "t", None)]
     store.rows[ID] = OpenPod(ID, "team", "creating", None, None, None, None, 0.0, 0)
     return store, cluster, launcher, clock
 
@@ -42,6 +50,29 @@ async def test_a_wanted_pod_becomes_a_job(world):
     await launcher.turn()
     (job,) = cluster.of("jobs")
     assert store.of("launched") == [(ID, job["metadata"]["uid"])]
+
+
+async def test_the_network_of_a_pod_is_there_before_it(world):
+    _, cluster, launcher, _ = world
+    await launcher.turn()
+    deeds = [call for call in cluster.calls if call[0].startswith("create_")]
+    assert deeds == [
+        ("create_policy", "milepost-tasks"),
+        ("create_policy", "milepost-tasks-open"),
+        ("create_job", JOB),
+    ]
+
+
+async def test_without_its_network_a_pod_waits_and_says_why(world):
+    store, cluster, launcher, clock = world
+    cluster.fail["create_policy"] = [ForbiddenError("networkpolicies is forbidden") for _ in range(9)]
+    await launcher.turn()
+    assert cluster.of("jobs") == []
+    assert store.of("note") == [(Reason.POD_REFUSED.value, "networkpolicies is forbidden")]
+    cluster.fail.clear()
+    clock.now += 2
+    await launcher.turn()
+    assert len(cluster.of("jobs")) == 1
 
 
 async def test_a_job_that_is_there_is_adopted(world):

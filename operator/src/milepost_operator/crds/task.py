@@ -7,6 +7,7 @@ from pydantic import Field
 
 from milepost_operator.crds.common import AnyObject, Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
 from milepost_operator.crds.core import Env, EnvFroms, Resources
+from milepost_operator.crds.network import Network
 from milepost_operator.crds.podspec import PodSettings
 from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
 
@@ -178,6 +179,8 @@ class TaskSpec(Model):
     """Runs by the clock."""
     warm: Warm | None = None
     """Pods that stay for the next run. No part of the version: a change of it replaces no pod."""
+    network: Network | None = None
+    """What the pods may call. No part of the version: a change of it takes hold of pods that run."""
 
 
 class WarmStatus(Model):
@@ -211,7 +214,8 @@ class TaskStatus(Model):
     warm: WarmStatus | None = None
     """Pods that wait for its next runs."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire.
+    NetworkApplied: the NetworkPolicies for spec.network are in place."""
 
 
 class Task(Model):

@@ -59,9 +59,9 @@ class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
     `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
-    Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
-    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas
-    are JSON text, checked.
+    Warm; for the rest the settings count. `network`: its `spec.network`, None where it has none. `on_change`: what
+    becomes of a run whose code does not fit its records any more. `versioning`: whether a run stays on the version it
+    began with, or takes the newest for each attempt. Schemas are JSON text, checked.
     """
 
     namespace: str
@@ -79,6 +79,7 @@ class TaskIntake:
     on_change: OnChange = "fail"
     versioning: Literal["pinned", "latest"] = "pinned"
     warm: Mapping[str, int | str] = field(default_factory=dict)
+    network: Mapping[str, object] | None = None
     input_schema: str | None = None
     output_schema: str | None = None
 
@@ -187,7 +188,9 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows. `network`: what its
+    Task says of it, now.
+    """
 
     pod_id: str
     namespace: str
@@ -196,6 +199,7 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    network: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

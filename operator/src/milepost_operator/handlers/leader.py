@@ -13,12 +13,14 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.handlers.objects import watch_objects
 from milepost_operator.manifests.job import PodSettings, template_hash
+from milepost_operator.manifests.network import DNS, NetworkSettings
 from milepost_operator.obs.operator import OperatorMetrics
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.history import DELETES_PER_SECOND, HistoryLimits
 from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector
 from milepost_operator.reconcile.queues import QueueStatus
@@ -46,6 +48,23 @@ def pod_settings(settings: Settings) -> PodSettings:
         image_pull_policy=settings.image_pull_policy,
         requests=settings.task_requests,
         limits=settings.task_limits,
+    )
+
+
+def network_settings(settings: Settings) -> NetworkSettings | None:
+    """What the installation says of the network of tasks; None: it leaves it alone."""
+    given = settings.task_network
+    if given is None:
+        return None
+    return NetworkSettings(
+        api_namespace=settings.operator_namespace,
+        api_labels=given.api_labels,
+        api_port=settings.listen_port,
+        closed=given.closed,
+        private=given.private,
+        dns=given.dns or DNS,
+        open_to=given.open_to,
+        api_server=given.api_server or None,
     )
 
 
@@ -86,11 +105,18 @@ class Leader:
         epoch = await self._store.take_epoch(self._identity, template_hash(pod_settings(self._settings)))
         self._metrics.epoch.set(epoch)
         log.info("epoch_taken", epoch=epoch)
+        networks = TaskNetworks(
+            self._store,
+            self._cluster,
+            network_settings(self._settings),
+            self._settings.watched_namespaces,
+            on_written=lambda deed: self._metrics.policies.labels(deed).inc(),
+        )
         intake = ObjectIntake(
-            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
+            self._store, self._cluster, networks, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
         )
         self._backlog = Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
-        self._prepare(epoch, intake)
+        self._prepare(epoch, intake, networks)
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in self.loops:
@@ -106,7 +132,7 @@ class Leader:
             self.loops, self._by_name, self._backlog = (), {}, None
             self._metrics.forget()
 
-    def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
+    def _prepare(self, epoch: int, intake: ObjectIntake, networks: TaskNetworks) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
         grace, bucket = settings.config_grace_seconds, Bucket()
         room = Room(store, epoch)
@@ -127,6 +153,7 @@ class Leader:
             pod_settings(settings),
             epoch,
             room=room,
+            networks=networks,
             config_grace_seconds=grace,
             on_launched=metrics.launched.inc,
         )
@@ -150,6 +177,7 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("warm-status", warm.turn, interval=5.0),
+            Loop("networks", networks.turn, interval=15.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),

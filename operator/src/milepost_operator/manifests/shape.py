@@ -86,3 +86,10 @@ def record_limits_of(spec: TaskSpec) -> dict[str, int]:
 def warm_of(spec: TaskSpec) -> dict[str, int | str]:
     """What it says of pods that stay, by the names of crds.task.Warm."""
     return spec.warm.model_dump(exclude_none=True) if spec.warm else {}
+
+
+def network_of(spec: TaskSpec) -> Manifest | None:
+    """What it says of the network, as JSON; None: nothing."""
+    if spec.network is None:
+        return None
+    return spec.network.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -46,6 +46,12 @@ class OperatorMetrics(ProcessMetrics):
             ("reason",),
             registry=registry,
         )
+        self.policies = Counter(
+            "milepost_network_policies_written",
+            "NetworkPolicies of tasks that were created, replaced (they were changed, or had to be) or deleted.",
+            ("deed",),
+            registry=registry,
+        )
         self.pods = Gauge(
             "milepost_pods",
             "Pods of tasks by the state of their rows: idle ones wait for work; told by the leader.",

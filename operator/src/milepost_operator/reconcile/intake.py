@@ -33,6 +33,7 @@ from milepost_operator.manifests.run_spec import new_run, shared
 from milepost_operator.manifests.schemas import read_schema, schema_text
 from milepost_operator.manifests.shape import (
     breaker_policy,
+    network_of,
     policy_of,
     record_limits_of,
     retention_of,
@@ -43,6 +44,8 @@ from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.schedules import ScheduleIntake
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
+from milepost_operator.reconcile.network import CONDITION as NETWORK
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.schedules import apply_schedules, said_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -74,10 +77,17 @@ class ObjectIntake:
     """
 
     def __init__(
-        self, store: IntakeStore, objects: Objects, *, clock: Callable[[], datetime], max_input_bytes: int
+        self,
+        store: IntakeStore,
+        objects: Objects,
+        networks: TaskNetworks,
+        *,
+        clock: Callable[[], datetime],
+        max_input_bytes: int,
     ) -> None:
         self._store = store
         self._objects = objects
+        self._networks = networks
         self._clock = clock
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
@@ -99,6 +109,7 @@ class ObjectIntake:
             schema = await _schema("inputSchema", spec.input_schema)
             await _schema("outputSchema", spec.output_schema)
             intake = _task(body, spec)
+            self._check_network(intake)
         except Refused as refused:
             await self._show("tasks", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
             return
@@ -111,8 +122,15 @@ class ObjectIntake:
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
             await self._queue_found(namespace, intake.queue),
             *said_of(body, self._wrong.get(uid, ())),
+            *await self._networks.of_task(namespace, name, intake.network, told=bool(raw.condition(body, NETWORK))),
         ]
         await self._show("tasks", body, {"version": known[1], "queue": intake.queue}, said)
+
+    def _check_network(self, task: TaskIntake) -> None:
+        try:
+            self._networks.check(task.network)
+        except InvalidInputError as error:
+            raise Refused("InvalidNetwork", str(error)) from error
 
     async def on_queue(self, body: Object, *, deleted: bool) -> None:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
@@ -271,6 +289,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         retention=retention_of(spec),
         record_limits=record_limits_of(spec),
         warm=warm_of(spec),
+        network=network_of(spec),
         on_change=spec.on_change or "fail",
         versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),

@@ -16,6 +16,7 @@ from milepost_operator.manifests.raw import Object
 from milepost_operator.ports.kube import Jobs
 from milepost_operator.ports.store import Launches
 from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.room import Room
 
@@ -53,6 +54,7 @@ class Launcher:
         epoch: int,
         *,
         room: Room,
+        networks: TaskNetworks,
         config_grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         on_launched: Callable[[], object] = lambda: None,
@@ -60,6 +62,7 @@ class Launcher:
         self._on_launched = on_launched
         self._store = store
         self._room = room
+        self._networks = networks
         self._jobs = jobs
         self._pods = pods
         self._settings = settings
@@ -93,6 +96,7 @@ class Launcher:
         """Create or adopt the Job of `order`, and say so; what can't be created ends the run or is tried again."""
         self._held.setdefault(order.pod_id, _Held(order))
         try:
+            await self._networks.before(order)
             job = await self._created(order)
         except ForbiddenError as error:
             await self._refused(order, str(error))

@@ -72,7 +72,8 @@ class PostgresIntake:
                 task.versioning,
             )
             limits = [to_json(dict(told)) for told in (task.retention, task.record_limits, task.warm)]
-            await connection.execute(Q["set_limits"], *key, *limits)
+            network = None if task.network is None else to_json(dict(task.network))
+            await connection.execute(Q["set_limits"], *key, *limits, network)
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version

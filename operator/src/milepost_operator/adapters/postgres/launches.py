@@ -43,6 +43,7 @@ class PostgresLaunches:
                     r["template_hash"] or "",
                     orjson.loads(r["shape"]),
                     r["image_digest"],
+                    orjson.loads(r["network"]) if r["network"] else None,
                 )
                 for r in rows
             ]

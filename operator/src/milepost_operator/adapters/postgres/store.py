@@ -14,6 +14,7 @@ from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
 from milepost_operator.adapters.postgres.listing import PostgresLists
+from milepost_operator.adapters.postgres.network import PostgresNetworks
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
@@ -58,6 +59,7 @@ class PostgresStore(
     PostgresStreams,
     PostgresWarm,
     PostgresWarmReads,
+    PostgresNetworks,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 

@@ -38,7 +38,7 @@ with warm as (
     limit $3
     for update skip locked
 ), facts as materialized (
-    select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
+    select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, t.network, coalesce(c.late, false) as late,
            s.same, m.other_template, o.other_version, o.other_key
     from taken k
     join pods q on q.pod_id = k.pod_id
@@ -69,7 +69,7 @@ with warm as (
 update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash
 from facts f
 where p.pod_id = f.pod_id
-returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm,
+returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm, f.network,
           f.late, f.other_key, f.same, f.other_template, f.other_version;
 
 -- name: note_cold
