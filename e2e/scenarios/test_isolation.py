@@ -57,7 +57,7 @@ def strict(shared_lab: Lab) -> Lab:
 
 @dataclass(frozen=True)
 class Blast:
-    """All bombs at once, beside a neighbour at work; and how often the control plane's containers had restarted by then."""
+    """All bombs at once, beside a neighbour at work. `restarts`: of the control plane's containers, before them."""
 
     runs: Mapping[str, Run]
     neighbour: Run

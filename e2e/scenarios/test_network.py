@@ -131,7 +131,7 @@ def test_nobody_gets_in_but_the_node(scene: Scene) -> None:
     lab = scene.lab
     lab.task("listen", reach.LISTEN, warm=COLD)
     run = lab.run("listen", given={"port": 8080})
-    target = {"task": [told(run), 8080]}
+    target: reach.Targets = {"task": [told(run), 8080]}
     try:
         assert reach.from_pod(lab, "near", target) == {"task": False}
         assert reach.from_node(lab, target) == {"task": True}
