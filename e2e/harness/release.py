@@ -73,9 +73,9 @@ class Release:
         self.platform.cluster.release_volumes()
         self.__dict__.pop("api", None)  # its address, CA and token went with the release
 
-    def test(self) -> None:
-        """Run the chart's own test: a task of its own, to success."""
-        self._helm(["test", NAME, "--namespace", NAMESPACE, "--timeout", "120s"])
+    def test(self) -> str:
+        """Run the chart's own test: a task of its own, to success. Returns what it says."""
+        return self._helm(["test", NAME, "--namespace", NAMESPACE, "--timeout", "120s", "--logs"])
 
     def wait_ready(self, timeout: float = 90) -> None:
         """Wait until API, operator and database are rolled out and the API answers from here."""
@@ -137,12 +137,13 @@ class Release:
                 raise
             self.platform.cluster.release_volumes()
 
-    def _helm(self, words: list[str]) -> None:
+    def _helm(self, words: list[str]) -> str:
         helm: Path = self.platform.program("helm")
         command = [str(helm), f"--kubeconfig={self.platform.cluster.kubeconfig}", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"helm {words[0]} failed: {done.stderr.strip()[-2000:]}\n{self.diagnose()}")
+        return done.stdout
 
 
 def merged(base: Values, change: Values) -> dict[str, object]:

@@ -17,7 +17,7 @@ from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
 from e2e.scenarios import reach
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 CLOSED = {"neighbour", "api-server", "node", "kubelet", "metadata", "database", "metrics"}
 TO_WORLD = {"cidr": f"{WORLD}/32", "ports": [{"port": 80}]}
