@@ -59,23 +59,21 @@ import time
 
 from milepost import Context, task
 
-SECONDS = 4.0
 
-
-def spin() -> None:
-    end = time.monotonic() + SECONDS
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 
 
 @task(id="spin")
-def main(ctx: Context) -> dict[str, float]:
+def main(ctx: Context, seconds: float = 4.0) -> dict[str, float]:
     """Four times as many processes as there are processors: how much of one they got, all together."""
     began = time.monotonic()
     children = []
     for _ in range(4 * (os.cpu_count() or 1)):
         if not (child := os.fork()):
-            spin()
+            spin(seconds)
             os._exit(0)
         children.append(child)
     used = 0.0
