@@ -61,7 +61,7 @@ async def main(ctx: Context, host: str, port: int) -> dict[str, str | int]:
     answers = 0
     while await opens(host, port):
         answers += 1
-        await ctx.progress(0.5, f"{answers} answers")
+        ctx.progress(0.5, f"{answers} answers")
         await asyncio.sleep(0.2)
     return {"answers": answers}
 '''
@@ -77,7 +77,7 @@ from milepost import Context, task
 async def main(ctx: Context, port: int) -> str:
     """Serve whoever gets through, until it is cancelled."""
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "0.0.0.0", port)
-    await ctx.progress(0.1, socket.gethostbyname(socket.gethostname()))
+    ctx.progress(0.1, socket.gethostbyname(socket.gethostname()))
     await server.serve_forever()
     return "never"
 '''
@@ -133,6 +133,6 @@ def from_node(lab: Lab, targets: Targets) -> dict[str, object]:
 
 def from_task(lab: Lab, task: str, targets: Targets) -> dict[str, object]:
     """What a run of a Task with the source TASK reaches."""
-    run = lab.run(task, given={"targets": targets})
+    run = lab.run(task, given=targets)
     run.wait("Succeeded")
     return run.result_members()

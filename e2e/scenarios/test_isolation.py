@@ -94,7 +94,7 @@ def test_the_namespace_enforces_its_standard(strict: Lab, images: Mapping[str, B
 @pytest.mark.parametrize("name", CASES)
 def test_a_bomb_ends_for_its_own_reason(blast: Blast, name: str) -> None:
     case, run = CASES[name], blast.runs[name]
-    run.wait(case.phase, timeout=120)
+    run.wait(case.phase, timeout=150)
     row = run.row()
     attempts = run.attempts()
     assert (len(attempts), attempts[0].reason) == (1, case.reason), row
@@ -120,7 +120,7 @@ def test_spinning_gets_the_processor_time_that_is_its(blast: Blast) -> None:
 def test_others_do_not_notice(strict: Lab, blast: Blast) -> None:
     """The neighbour goes on in its one attempt; the control plane and the node are well."""
     for name, case in CASES.items():
-        blast.runs[name].wait(case.phase, timeout=120)
+        blast.runs[name].wait(case.phase, timeout=150)
     untouched(blast.neighbour, succeeded(blast.neighbour, steps=60))
     now = restarts(strict)
     assert {name: now[name] for name in blast.restarts if name in now} == {
@@ -134,7 +134,7 @@ def test_others_do_not_notice(strict: Lab, blast: Blast) -> None:
 
 def test_nothing_is_left_of_the_bombs(strict: Lab, blast: Blast) -> None:
     for name, case in CASES.items():
-        blast.runs[name].wait(case.phase, timeout=120)
+        blast.runs[name].wait(case.phase, timeout=150)
 
     def over() -> bool:
         pods = strict.kubectl.items("pods", strict.namespace, "milepost.dev/task in (forks,memory,disk)")
@@ -155,7 +155,7 @@ def test_a_thief_finds_nothing(strict: Lab) -> None:
     ]
     strict.task("thief", bombs.THIEF, env=env)
     other = {"run_id": victim.id, "attempt": attempt.number, "token": known[0]["token"]}
-    run = strict.run("thief", given={"other": other})
+    run = strict.run("thief", given=other)
     run.wait("Succeeded")
     found = run.result_members()
     strict.kubectl.patch("mrun", victim.name, {"spec": {"cancel": True}}, strict.namespace)
