@@ -7,7 +7,6 @@ firewall rules stay in there: the machine's own forwarding, chains and Docker se
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from e2e.cluster import cgroups, preflight
@@ -165,21 +164,3 @@ def _prepare(programs: Path) -> Path:
     script.write_text(RUNTIME.replace("RUNC", str(programs / "usr/sbin/runc")))
     script.chmod(0o755)
     return script
-
-
-def main(words: list[str]) -> int:
-    """`python -m e2e.cluster.dockerd start|stop`; start prints the engine's address, for DOCKER_HOST."""
-    actions = {"start": lambda: print(engine() or start()), "stop": stop}
-    if len(words) != 1 or words[0] not in actions:
-        say("error: say what to do: python -m e2e.cluster.dockerd start|stop")
-        return 2
-    try:
-        actions[words[0]]()
-    except Problem as problem:
-        say(f"error: {problem}")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
