@@ -1,6 +1,13 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# PROVIDER=host|kind|external: on which cluster (docs: e2e/cluster/README.md); K8S=1.35: of which Kubernetes.
+ifneq ($(PROVIDER),)
+export MILEPOST_CLUSTER := $(PROVIDER)
+endif
+ifneq ($(K8S),)
+export MILEPOST_K8S := $(K8S)
+endif
 # A file of tests at a time, in their order: the long ones have few tests. Each worker has a Postgres and an API server.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -7,6 +7,7 @@ from typing import Literal
 from e2e.bench.bars import Bar, percentile
 from e2e.bench.programs import FRAGILE
 from e2e.bench.warm_start import KEPT, prime, queue
+from e2e.cluster.capabilities import Capability
 from e2e.harness.faults import Nodes
 from e2e.harness.lab import Lab
 from e2e.harness.sql import literal
@@ -21,8 +22,8 @@ TARGET_NEXT = 0.5
 
 def measure(lab: Lab) -> Sequence[Bar]:
     """Skipped where the node is not ours."""
-    if not lab.platform.touches_nodes:
-        print("skipped: needs a cluster whose nodes are this machine's (host or kind)")
+    if not lab.platform.can(Capability.NODE_ACCESS):
+        print("skipped: the cluster lacks node-access")
         return []
     queue(lab)
     retry = {"maxAttempts": 3, "minSeconds": 0, "maxSeconds": 0}

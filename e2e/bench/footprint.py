@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from e2e.bench.bars import Bar
+from e2e.cluster.capabilities import Capability
 from e2e.harness.faults import Nodes
 from e2e.harness.lab import Lab
 from e2e.harness.programs import STEPS
@@ -15,8 +16,8 @@ TARGET_CONTROL_PLANE = 512.0
 
 def measure(lab: Lab) -> Sequence[Bar]:
     """Read smaps_rollup of every process on the node; skipped where the node is not ours."""
-    if not lab.platform.touches_nodes:
-        print("skipped: needs a cluster whose nodes are this machine's (host or kind)")
+    if not lab.platform.can(Capability.NODE_ACCESS):
+        print("skipped: the cluster lacks node-access")
         return []
     nodes = Nodes(lab.platform)
     parts = {

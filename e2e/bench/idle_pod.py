@@ -8,6 +8,7 @@ from e2e.bench.footprint import MIB, pss
 from e2e.bench.peers import RESOURCES
 from e2e.bench.programs import NOOP
 from e2e.bench.warm_start import KEPT, prime, queue
+from e2e.cluster.capabilities import Capability
 from e2e.harness import warm
 from e2e.harness.faults import Nodes
 from e2e.harness.lab import Lab
@@ -20,8 +21,8 @@ TARGET_CPU = 2.0  # millicores
 
 def measure(lab: Lab) -> Sequence[Bar]:
     """One pod that had some runs; skipped where the node is not ours."""
-    if not lab.platform.touches_nodes:
-        print("skipped: needs a cluster whose nodes are this machine's (host or kind)")
+    if not lab.platform.can(Capability.NODE_ACCESS):
+        print("skipped: the cluster lacks node-access")
         return []
     nodes = Nodes(lab.platform)
     queue(lab)

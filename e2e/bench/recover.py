@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from e2e.bench.bars import Bar, percentile
 from e2e.bench.programs import RESUME
+from e2e.cluster.capabilities import Capability
 from e2e.harness.faults import Nodes
 from e2e.harness.lab import COLD, Lab
 from e2e.harness.wait import eventually
@@ -25,7 +26,7 @@ def once(lab: Lab) -> float:
     count = f"select count(*) from records where run_id = '{run.id}'"
     eventually("a record", lambda: lab.sql.value(count) == 1, 60, diagnose=run.diagnose)
     pod = str(run.live().pod)
-    if lab.platform.touches_nodes:
+    if lab.platform.can(Capability.NODE_ACCESS):
         nodes = Nodes(lab.platform)
         pids = list(nodes.processes(lab.namespace, pod, "task"))
         killed = time.time()

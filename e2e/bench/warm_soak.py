@@ -10,6 +10,7 @@ from e2e.bench.arrivals import trigger
 from e2e.bench.bars import Bar
 from e2e.bench.footprint import MIB, pss
 from e2e.bench.programs import NOOP
+from e2e.cluster.capabilities import Capability
 from e2e.harness import warm
 from e2e.harness.faults import Nodes
 from e2e.harness.invariants import Invariants
@@ -58,8 +59,8 @@ class Killer:
 
 def measure(lab: Lab) -> Sequence[Bar]:
     """Skipped where the node is not ours."""
-    if not lab.platform.touches_nodes:
-        print("skipped: needs a cluster whose nodes are this machine's (host or kind)")
+    if not lab.platform.can(Capability.NODE_ACCESS):
+        print("skipped: the cluster lacks node-access")
         return []
     queue = {"apiVersion": API_VERSION, "kind": "Queue", "metadata": {"name": "soak"}, "spec": {"concurrency": PODS}}
     lab.kubectl.apply(queue, namespace=lab.namespace)

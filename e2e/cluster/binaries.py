@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.cluster import packages, toolchain
+from e2e.cluster import packages, toolchain, versions
 from e2e.cluster.shell import beside, locked, run_loudly
 from e2e.images.oci import File, Image, layer, write_archive
 
 HERE = Path(__file__).resolve().parent
-KUBERNETES = "1.36.3"
 PAUSE_IMAGE = "localhost/milepost/pause:1"
 
 
@@ -23,7 +22,8 @@ PAUSE_IMAGE = "localhost/milepost/pause:1"
 class Program:
     """One build: `source` is a package@version or a module directory here; `links` are further names of the result.
 
-    `apart`: it shares next to no code with Kubernetes, so it may be built while that is.
+    `apart`: it shares next to no code with Kubernetes, so it may be built while that is. `modfile`: the go.mod of the
+    directory that holds for it, where there are several.
     """
 
     name: str
@@ -34,16 +34,17 @@ class Program:
     cgo: bool = False
     produces: tuple[str, ...] = field(default=())
     apart: bool = False
+    modfile: str = "go.mod"
 
     @property
     def files(self) -> tuple[str, ...]:
         return self.produces or (self.name,)
 
 
-def _kubernetes_flags() -> str:
-    major, minor, _ = KUBERNETES.split(".")
+def _kubernetes_flags(version: str) -> str:
+    major, minor, _ = version.split(".")
     # A fixed date keeps the binary, and so its hash, the same wherever and whenever it is built.
-    facts = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    facts = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     facts["buildDate"] = "2026-01-01T00:00:00Z"
     targets = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     return "-s -w " + " ".join(f"-X {target}.{key}={value}" for target in targets for key, value in facts.items())
@@ -52,9 +53,8 @@ def _kubernetes_flags() -> str:
 KUBE_NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 HELM = Program("helm", ("helm.sh/helm/v4/cmd/helm@v4.3.1",))
-KUBE = Program("kube", ("go/kube",), (*KUBE_NAMES, "kubeadm", "crictl"), ldflags=_kubernetes_flags())
-PROGRAMS = (
-    KUBE,
+CALICO = Program("calico-felix", ("go/calico",), ("calico",), apart=True)
+OTHERS = (
     Program(
         "containerd",
         tuple(f"{CONTAINERD}/{name}@v2.4.2" for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
@@ -63,7 +63,7 @@ PROGRAMS = (
         apart=True,
     ),
     Program("runc", ("github.com/opencontainers/runc@v1.5.2",), tags="seccomp", cgo=True, apart=True),
-    Program("calico-felix", ("go/calico",), ("calico",), apart=True),
+    CALICO,
     Program("coredns", ("go/coredns",)),
     HELM,
 )
@@ -84,14 +84,31 @@ CALICO_KINDS = (
 )
 
 
+def kube() -> Program:
+    """Kubernetes of the chosen version, with etcd, kubectl, kubeadm and crictl: one program by many names."""
+    minor = versions.chosen()
+    return Program(
+        "kube",
+        ("go/kube",),
+        (*KUBE_NAMES, "kubeadm", "crictl"),
+        ldflags=_kubernetes_flags(versions.kubernetes()),
+        modfile="go.mod" if minor == versions.NEWEST else f"kubernetes-{minor}.mod",
+    )
+
+
+def programs() -> tuple[Program, ...]:
+    """All that a cluster on this machine runs."""
+    return (kube(), *OTHERS)
+
+
 def binaries() -> Path:
     """The directory that holds every program of the cluster under its usual name; builds what is not cached."""
-    return _linked(PROGRAMS)
+    return _linked(programs())
 
 
 def kube_programs() -> Path:
     """The directory that holds Kubernetes' own programs, etcd and kubectl alone: an API server needs no node."""
-    return _linked((KUBE,))
+    return _linked((kube(),))
 
 
 def kind_program() -> Path:
@@ -104,8 +121,8 @@ def helm_program() -> Path:
     return _build(HELM) / "helm"
 
 
-def _linked(programs: tuple[Program, ...]) -> Path:
-    built = _built(programs)
+def _linked(wanted: tuple[Program, ...]) -> Path:
+    built = _built(wanted)
     links = {name: home / name for program, home in built.items() for name in program.files}
     links |= {link: home / program.name for program, home in built.items() for link in program.links}
     listing = json.dumps({name: str(path) for name, path in sorted(links.items())})
@@ -118,20 +135,20 @@ def _linked(programs: tuple[Program, ...]) -> Path:
     return home
 
 
-def _built(programs: tuple[Program, ...]) -> dict[Program, Path]:
+def _built(wanted: tuple[Program, ...]) -> dict[Program, Path]:
     """Where each of them is. Two are built at once: downloads and linking leave most of a machine idle."""
-    lacking = [program for program in programs if not _home(program).exists()]
+    lacking = [program for program in wanted if not _home(program).exists()]
     names = [program.name for program in lacking if program.apart]
     if len(names) in (0, len(lacking)):
-        return {program: _build(program) for program in programs}
+        return {program: _build(program) for program in wanted}
     with beside([sys.executable, "-m", "e2e.cluster.ahead", *names]):
-        together = {program: _build(program) for program in programs if not program.apart}
-    return together | {program: _build(program) for program in programs if program.apart}
+        together = {program: _build(program) for program in wanted if not program.apart}
+    return together | {program: _build(program) for program in wanted if program.apart}
 
 
 def build_ahead(names: Sequence[str]) -> None:
     """Build those of the cluster's programs that have these names."""
-    for program in PROGRAMS:
+    for program in programs():
         if program.name in names:
             _build(program)
 
@@ -139,9 +156,11 @@ def build_ahead(names: Sequence[str]) -> None:
 def recipe_hash(program: Program) -> str:
     """The name of the cache entry: changes with the pinned version, the flags or any file of the module."""
     digest = hashlib.sha256(json.dumps([program.sources, program.tags, program.ldflags, program.cgo]).encode())
+    own = {program.modfile, program.modfile.replace(".mod", ".sum")}
     for source in program.sources:
         if "@" not in source:
-            for file in sorted((HERE / source).iterdir()):
+            files = sorted((HERE / source).iterdir())
+            for file in [file for file in files if file.suffix not in {".mod", ".sum"} or file.name in own]:
                 digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
@@ -177,7 +196,7 @@ def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path
     quick = ["-trimpath", "-gcflags=all=-dwarf=false"]  # what is stripped need not be made: a sixth of the time
     if program.tags == "" and "@" not in program.sources[0]:
         chdir = ["-C", str(HERE / program.sources[0])]
-        flags = [*quick, "-ldflags", program.ldflags, "-o", str(target / program.name)]
+        flags = [f"-modfile={program.modfile}", *quick, "-ldflags", program.ldflags, "-o", str(target / program.name)]
         return [*go, "build", *chdir, *flags, "."], log, env
     flags = [*quick, "-ldflags", program.ldflags, "-tags", program.tags]
     return [*go, "install", *flags, *program.sources], log, env
@@ -195,7 +214,7 @@ def _publish(scratch: Path, home: Path) -> None:
 
 def calico_crds() -> list[Path]:
     """The CustomResourceDefinitions Felix reads, from the pinned module itself."""
-    home = toolchain.cache() / "bin" / f"crds-{recipe_hash(PROGRAMS[3])}"
+    home = toolchain.cache() / "bin" / f"crds-{recipe_hash(CALICO)}"
     if not home.exists():
         module = toolchain.module_dir(HERE / "go/calico", "github.com/projectcalico/calico")
         scratch = Path(tempfile.mkdtemp(dir=home.parent))

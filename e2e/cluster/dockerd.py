@@ -7,10 +7,9 @@ firewall rules stay in there: the machine's own forwarding, chains and Docker se
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from e2e.cluster import cgroups
+from e2e.cluster import cgroups, preflight
 from e2e.cluster.processes import PATH, Daemon, kill_all, pids_in_namespaces, pids_mentioning
 from e2e.cluster.shell import Problem, locked, run, say, wait_until
 from e2e.images.store import cache_directory
@@ -26,6 +25,7 @@ IP = "10.201.0.2"
 KIND_SUBNET = "10.202.0.0/16"
 CGROUP = "milepost-docker"
 MODULES = Path("/lib/modules")  # kind's nodes mount it, and the engine would make it where it is missing
+NO_DOCKER = "no Docker engine answers, and one can be started here only by root on Debian: install Docker and start it"
 DEBS = ("docker.io", "containerd", "runc", "tini")
 # Where the machine lacks CAP_SYS_RESOURCE, runc cannot grant it to privileged containers: they go without it.
 RUNTIME = r"""#!/bin/sh
@@ -62,7 +62,8 @@ def client() -> Path:
 def start() -> str:
     """Start the engine unless it runs; gives its address."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Problem("no Docker engine answers, and one can be started here only by root on Debian: start Docker")
+        found = shutil.which("docker")
+        raise Problem(preflight.silent(preflight.ask(found).stderr) if found else NO_DOCKER)
     with locked(LOCK, "the Docker engine"):
         programs = _programs()
         _network()
@@ -120,11 +121,7 @@ def _answers(url: str) -> bool:
     path = Path(url.removeprefix("unix://"))
     if url.startswith("unix://") and not path.exists():
         return False
-    asked = [str(client()), "--host", url, "version", "--format", "{{.Server.Version}}"]
-    try:
-        return subprocess.run(asked, capture_output=True, check=False, timeout=20).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+    return preflight.ask(client(), url).returncode == 0
 
 
 def _programs() -> Path:
@@ -167,21 +164,3 @@ def _prepare(programs: Path) -> Path:
     script.write_text(RUNTIME.replace("RUNC", str(programs / "usr/sbin/runc")))
     script.chmod(0o755)
     return script
-
-
-def main(words: list[str]) -> int:
-    """`python -m e2e.cluster.dockerd start|stop`; start prints the engine's address, for DOCKER_HOST."""
-    actions = {"start": lambda: print(engine() or start()), "stop": stop}
-    if len(words) != 1 or words[0] not in actions:
-        say("error: say what to do: python -m e2e.cluster.dockerd start|stop")
-        return 2
-    try:
-        actions[words[0]]()
-    except Problem as problem:
-        say(f"error: {problem}")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

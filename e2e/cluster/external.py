@@ -1,22 +1,33 @@
 """A cluster that somebody else runs: used as it is."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+from e2e.cluster.capabilities import Capability, named
 from e2e.cluster.kubectl import Kubectl
-from e2e.cluster.provider import Result
-from e2e.cluster.shell import Problem
+from e2e.cluster.shell import Problem, Result
 
 
 class ExternalCluster:
-    """Only what an API server offers: nodes and images are not ours to touch."""
+    """Only what an API server offers: nodes and images are not ours to touch.
+
+    MILEPOST_CLUSTER_CAN=network-policy says what else this one does, which nobody can see from here.
+    """
 
     name = "external"
+    image_builder = "buildah"
+    own_programs = False
+    audit_log = None
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self.kubectl = Kubectl(shutil.which("kubectl") or "kubectl", kubeconfig)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return named(os.environ.get("MILEPOST_CLUSTER_CAN", "")) & {Capability.NETWORK_POLICY}
 
     def up(self, nodes: int = 1) -> None:
         """Check that it answers and has nodes enough."""

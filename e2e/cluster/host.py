@@ -8,18 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster import addons, leftovers, network, packages, storage
-from e2e.cluster.binaries import KUBERNETES, binaries
-from e2e.cluster.controlplane import ControlPlane
+from e2e.cluster.binaries import binaries
+from e2e.cluster.capabilities import Capability
+from e2e.cluster.controlplane import AUDIT_LOG, ControlPlane
 from e2e.cluster.kubectl import Kubectl
-from e2e.cluster.layout import ADMIN, FIRST, LOCK, MOST_NODES, SERVER, STATE, Place
+from e2e.cluster.layout import ADMIN, FIRST, LOCK, MOST_NODES, RANGES, SERVER, STATE, Place
 from e2e.cluster.node import Node
 from e2e.cluster.pki import Pki
 from e2e.cluster.processes import Daemon, kill_all
-from e2e.cluster.provider import Result, checkout_kubeconfig
-from e2e.cluster.shell import Problem, locked, say, wait_until
+from e2e.cluster.provider import checkout_kubeconfig
+from e2e.cluster.shell import Problem, Result, locked, reach_directly, say, wait_until
+from e2e.cluster.versions import kubernetes
 
 PLACES = [Place(index) for index in range(MOST_NODES)]
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+VERSION = STATE / "kubernetes"
 
 
 class HostCluster:
@@ -27,6 +30,10 @@ class HostCluster:
 
     name = "host"
     kubeconfig = ADMIN
+    capabilities = frozenset(Capability)
+    image_builder = "buildah"
+    own_programs = True
+    audit_log = AUDIT_LOG
 
     def __init__(self) -> None:
         self.pki = Pki(STATE / "pki")
@@ -38,14 +45,15 @@ class HostCluster:
     def up(self, nodes: int = 1) -> None:
         """Have `nodes` nodes (1 or 2) Ready; a failed or interrupted first start is taken down again."""
         self._check()
+        reach_directly(*RANGES)
         if not 1 <= nodes <= MOST_NODES:
             raise Problem(f"a cluster on this host has 1 to {MOST_NODES} nodes, not {nodes}")
         began = time.monotonic()
         programs = binaries()
         packages.ensure(packages.HOST, STATE.parent / "packages.log")
         with locked(LOCK, "the cluster"):
-            if self._is_stale():
-                say("a cluster of before the last boot is cleared away")
+            if why := self._is_stale():
+                say(f"{why}: it is cleared away")
                 self._down()
             fresh = not ADMIN.exists()
             try:
@@ -116,12 +124,13 @@ class HostCluster:
     def _ensure(self, programs: Path, nodes: int) -> None:
         STATE.mkdir(parents=True, exist_ok=True)
         (STATE / "boot").write_text(BOOT.read_text())
+        VERSION.write_text(kubernetes())
         network.ensure_edge()
         network.ensure_first(FIRST)
         self.pki.ensure(SERVER, ["10.96.0.1", "127.0.0.1", FIRST.ip])
         plane = ControlPlane(programs, self.pki)
         if not plane.ready():
-            say(f"Kubernetes {KUBERNETES}: starting the control plane")
+            say(f"Kubernetes {kubernetes()}: starting the control plane")
         plane.ensure_apiserver()
         kubectl = Kubectl(programs / "kubectl", self.pki.config("admin"))
         addons.ensure_objects(kubectl)
@@ -196,9 +205,14 @@ class HostCluster:
         shutil.copytree(STATE / "log", kept, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         say(f"its logs are kept in {kept}")
 
-    def _is_stale(self) -> bool:
+    def _is_stale(self) -> str:
+        """Why a cluster that is there can't be adopted; empty when it can, or there is none."""
         boot = STATE / "boot"
-        return boot.exists() and boot.read_text() != BOOT.read_text()
+        if boot.exists() and boot.read_text() != BOOT.read_text():
+            return "the cluster is of before the last boot"
+        if VERSION.exists() and VERSION.read_text() != kubernetes():
+            return f"the cluster is Kubernetes {VERSION.read_text()}, not {kubernetes()}"
+        return ""
 
     def _running(self) -> list[Place]:
         return [place for place in PLACES if place.home.exists() and place.netns_file.exists()]

@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from e2e.cluster import dockerd, storage
+from e2e.cluster import dockerd, preflight, storage, versions
 from e2e.cluster.binaries import binaries, kind_program
+from e2e.cluster.capabilities import Capability
 from e2e.cluster.kindimage import node_image
 from e2e.cluster.kindnet import PODS, SERVICES, connect
 from e2e.cluster.kubectl import Kubectl
-from e2e.cluster.provider import Result
-from e2e.cluster.shell import Problem, run, say, wait_until
+from e2e.cluster.shell import Problem, Result, reach_directly, run, say, wait_until
 from e2e.images.store import cache_directory
 
 NAME = "milepost"
@@ -38,11 +38,23 @@ class KindCluster:
     """
 
     name = "kind"
+    image_builder = "docker"
+    own_programs = False
+    audit_log = None
 
     def __init__(self) -> None:
         self.home = cache_directory("kind")
         self.kubeconfig = self.home / "kubeconfig"
         self.volumes = self.home / "volumes"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """kind's own node image brings a network that enforces policies; the one made here has only routes."""
+        offered = {Capability.NODE_ACCESS, Capability.NODE_STOP}
+        offered |= set() if self._is_local() else {Capability.NETWORK_POLICY}
+        engine = dockerd.engine()
+        offered |= {Capability.EDGE_COUNTER} if engine and dockerd.is_ours(engine) else set()
+        return frozenset(offered)
 
     @property
     def kubectl(self) -> Kubectl:
@@ -51,11 +63,13 @@ class KindCluster:
     def up(self, nodes: int = 1) -> None:
         """Have a cluster of at least `nodes` nodes; one that has fewer is made anew."""
         engine = dockerd.engine() or dockerd.start()
-        if self._nodes() and len(self._nodes()) < nodes:
-            say(f"the kind cluster has {len(self._nodes())} nodes: making it anew with {nodes}")
+        reach_directly(dockerd.IP, "127.0.0.1")
+        preflight.require(self._docker("info", "--format={{json .}}", check=False))
+        image = self._image(engine)
+        if why := self._unfit(nodes, image):
+            say(f"{why}: making it anew")
             self._kind("delete", "cluster")
         if not self._nodes():
-            image = self._image(engine)
             config = self.home / "cluster.json"
             config.write_text(json.dumps(self._config(engine, image, nodes)))
             if dockerd.is_ours(engine):
@@ -163,7 +177,8 @@ class KindCluster:
         """The node image to use, loaded where it was made here; empty for kind's own choice."""
         chosen = os.environ.get("MILEPOST_KIND_IMAGE") or ("local" if dockerd.is_ours(engine) else "")
         if chosen != "local":
-            return chosen
+            newest = versions.chosen() == versions.NEWEST
+            return chosen or ("" if newest else f"kindest/node:v{versions.kubernetes()}")
         ref, archive = node_image()
         if self._docker("image", "inspect", ref, check=False).returncode:
             self._docker("load", "--quiet", "--input", str(archive), timeout=300)
@@ -186,9 +201,25 @@ class KindCluster:
         if self._docker("network", "inspect", "kind", check=False).returncode:
             self._docker("network", "create", "--driver=bridge", f"--subnet={dockerd.KIND_SUBNET}", "kind")
 
+    def _unfit(self, nodes: int, image: str) -> str:
+        """Why a cluster that is there can't be adopted; empty when it can, or there is none."""
+        present = self._nodes()
+        if not present:
+            return ""
+        published = self._docker("inspect", "--format={{json .HostConfig.PortBindings}}", present[0]).stdout
+        if strange := preflight.foreign(NAME, published if f'"{NODE_PORTS[0]}/tcp"' in published else ""):
+            raise Problem(strange)
+        if len(present) < nodes:
+            return f"the kind cluster has {len(present)} nodes, not {nodes}"
+        if image and self._made_of() != image:
+            return f"the kind cluster is made of {self._made_of()}, not {image}"
+        return ""
+
     def _is_local(self) -> bool:
-        image = self._docker("inspect", "--format={{.Config.Image}}", self._nodes()[0]).stdout
-        return image.startswith("milepost.local/")
+        return self._made_of().startswith("milepost.local/")
+
+    def _made_of(self) -> str:
+        return self._docker("inspect", "--format={{.Config.Image}}", self._nodes()[0]).stdout.strip()
 
     def _nodes(self) -> list[str]:
         """The names of the nodes' containers, running or not: the control plane, then the workers in order."""

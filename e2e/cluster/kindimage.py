@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from e2e.cluster import storage, toolchain
-from e2e.cluster.binaries import KUBERNETES, binaries
+from e2e.cluster.binaries import binaries
 from e2e.cluster.kindstore import fill_store, kubeadm_images
 from e2e.cluster.shell import locked, run, say
+from e2e.cluster.versions import kubernetes
 from e2e.images import bases, oci
 from e2e.images.bases import Base
 from e2e.images.store import cache_directory, key
@@ -54,7 +55,7 @@ def node_image() -> tuple[str, Path]:
     programs = binaries()
     recipe = b"".join(path.read_bytes() for path in (HERE / "kindimage.py", HERE / "kindstore.py"))
     tag = key(KIND_MODULE, programs.name, ROOTFS.key, recipe.decode())
-    ref = f"milepost.local/kind-node:v{KUBERNETES}-{tag}"
+    ref = f"milepost.local/kind-node:v{kubernetes()}-{tag}"
     archive = cache_directory("kind") / f"node-{tag}.tar"
     with locked(cache_directory("locks") / "kind-node", "the kind node image"):
         if not archive.exists():
@@ -147,5 +148,5 @@ def _configuration(root: Path, programs: Path, sandbox: str) -> None:
     (root / "etc/default/kubelet").write_text(KUBELET_DEFAULTS)
     (root / "etc/kubernetes/manifests").mkdir(parents=True)
     (root / "kind/manifests").mkdir(parents=True)
-    (root / "kind/version").write_text(f"v{KUBERNETES}")
+    (root / "kind/version").write_text(f"v{kubernetes()}")
     (root / "kind/manifests/default-storage.yaml").write_text(json.dumps(storage.storage_class()))

@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-from e2e.cluster.binaries import KUBERNETES, pause_archive
+from e2e.cluster.binaries import pause_archive
 from e2e.cluster.processes import Daemon
 from e2e.cluster.shell import Problem, run, wait_until
+from e2e.cluster.versions import kubernetes
 from e2e.images import oci
 
 # kube-proxy runs these of the node's Debian; the further names are what the first one answers to.
@@ -18,7 +19,9 @@ KUBE_NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "ku
 
 def kubeadm_images(programs: Path) -> list[str]:
     """Give the image names that kubeadm of this Kubernetes asks for."""
-    return run([programs / "kubeadm", "config", "images", "list", f"--kubernetes-version=v{KUBERNETES}"]).stdout.split()
+    return run(
+        [programs / "kubeadm", "config", "images", "list", f"--kubernetes-version=v{kubernetes()}"]
+    ).stdout.split()
 
 
 def fill_store(target: Path, programs: Path, rootfs: Path, names: list[str], scratch: Path) -> None:

@@ -3,16 +3,15 @@
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from e2e.cluster import layout
-from e2e.cluster.shell import Problem
+from e2e.cluster import layout, preflight
+from e2e.cluster.capabilities import Capability
+from e2e.cluster.shell import Problem, Result
 
-Result = subprocess.CompletedProcess[str]
 PROVIDERS = {
     "host": "e2e.cluster.host:HostCluster",
     "kind": "e2e.cluster.kind:KindCluster",
@@ -31,6 +30,26 @@ class Cluster(Protocol):
     @property
     def kubeconfig(self) -> Path:
         """A kubeconfig with all rights."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it offers beyond the Kubernetes API; asked of a cluster that is up."""
+        ...
+
+    @property
+    def image_builder(self) -> str:
+        """The builder whose archives it loads: "buildah" or "docker"."""
+        ...
+
+    @property
+    def own_programs(self) -> bool:
+        """Whether kubectl and helm are those built here, whatever is on PATH."""
+        ...
+
+    @property
+    def audit_log(self) -> Path | None:
+        """The API server's audit log, where there is one."""
         ...
 
     def up(self, nodes: int = 1) -> None:
@@ -66,7 +85,7 @@ class Cluster(Protocol):
         ...
 
     def escaped_packets(self) -> int:
-        """How many packets of the cluster left this machine; -1 where nobody counts."""
+        """How many packets of the cluster left this machine; -1 without the capability `edge-counter`."""
         ...
 
 
@@ -101,6 +120,8 @@ def _guess(env: Mapping[str, str]) -> str:
         return "kind"
     if sys.platform == "linux" and os.geteuid() == 0:
         return "host"
+    if shutil.which("docker"):
+        raise Problem(preflight.silent(preflight.ask("docker").stderr))
     raise Problem(
         "there is no cluster to use: start Docker (kind runs in it), or set MILEPOST_KUBECONFIG to the kubeconfig of a "
         "cluster, or run this as root on Linux to get a Kubernetes of its own"
@@ -118,7 +139,4 @@ def checkout_kubeconfig() -> Path:
 
 def docker_answers() -> bool:
     """Whether a Docker engine can be spoken to."""
-    if not shutil.which("docker"):
-        return False
-    asked = ["docker", "version", "--format", "{{.Server.Version}}"]
-    return subprocess.run(asked, capture_output=True, check=False, timeout=20).returncode == 0
+    return shutil.which("docker") is not None and preflight.ask("docker").returncode == 0

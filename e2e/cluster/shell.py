@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+Result = subprocess.CompletedProcess[str]
 HEARTBEAT = 15.0  # seconds between "still at it" lines
 
 
@@ -23,9 +24,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(
-    argv: Sequence[str | Path], *, text_in: str | None = None, check: bool = True, timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
+def run(argv: Sequence[str | Path], *, text_in: str | None = None, check: bool = True, timeout: float = 120) -> Result:
     """Run a program to its end and keep its output; a failure becomes a Problem that quotes stderr."""
     words = [str(word) for word in argv]
     done = subprocess.run(words, input=text_in, capture_output=True, text=True, timeout=timeout, check=False)
@@ -54,6 +53,13 @@ def run_loudly(title: str, argv: Sequence[str | Path], log: Path, env: Mapping[s
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise Problem(f"{title} failed with {process.returncode}, its output is in {log}:\n{tail}")
     say(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+
+def reach_directly(*addresses: str, env: MutableMapping[str, str] = os.environ) -> None:
+    """Let this process and those it starts speak to these addresses past any proxy that the machine has configured."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [part for part in env.get(name, "").split(",") if part]
+        env[name] = ",".join([*known, *(address for address in addresses if address not in known)])
 
 
 def interruptible() -> None:

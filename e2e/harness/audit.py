@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HOST_LOG = Path("/var/lib/milepost/cluster/log/audit.log")
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -60,13 +59,10 @@ def ours(all_writes: Iterable[Write], accounts_in: str, namespace: str) -> Count
 
 @dataclass
 class AuditLog:
-    """The log of a host cluster, read from where `mark` was called."""
+    """A cluster's log, read from where `mark` was called."""
 
-    path: Path = HOST_LOG
+    path: Path
     _offset: int = 0
-
-    def exists(self) -> bool:
-        return self.path.exists()
 
     def mark(self) -> None:
         """Begin to count here."""

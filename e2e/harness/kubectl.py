@@ -4,7 +4,10 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from e2e.harness.reads import NotReadError, Reads
 
 Object = Mapping[str, object]
 
@@ -53,9 +56,16 @@ class Kubectl:
         except (KubectlError, subprocess.TimeoutExpired) as error:
             return f"({error})"
 
+    @cached_property
+    def _reads(self) -> Reads:
+        return Reads(lambda socket: self.words("proxy", f"--unix-socket={socket}"))
+
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, object]:
         """Read one object."""
-        return as_object(json.loads(self.run("get", kind, name, *_in(namespace), "-o", "json")))
+        try:
+            return self._reads.get(kind, name, namespace)
+        except NotReadError as error:
+            raise KubectlError(("get", kind, name, *_in(namespace)), 1, str(error)) from error
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> dict[str, object] | None:
         """Read one object, or None when there is none of that name."""
@@ -68,9 +78,10 @@ class Kubectl:
 
     def items(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, object]]:
         """Read all objects of a kind in a namespace (None: in all)."""
-        where = ["-n", namespace] if namespace else ["-A"]
-        chosen = ["-l", selector] if selector else []
-        return objects(json.loads(self.run("get", kind, *where, *chosen, "-o", "json"))["items"])
+        try:
+            return self._reads.items(kind, namespace, selector)
+        except NotReadError as error:
+            raise KubectlError(("get", kind, *_in(namespace)), 1, str(error)) from error
 
     def apply(self, *manifests: Object, namespace: str | None = None) -> str:
         """Apply objects, server-side validation strict as is kubectl's default."""

@@ -10,7 +10,6 @@ from e2e.harness import programs
 from e2e.harness.counter import URL, Counter
 from e2e.harness.kubectl import Kubectl, KubectlError, Object, as_object, dig
 from e2e.harness.platform import Platform
-from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.release import Release
 from e2e.harness.report import Event, Repeat, repeats
 from e2e.harness.sql import Sql, literal
@@ -64,7 +63,7 @@ class Lab:
     def open(cls, platform: Platform, release: Release, counter: Counter, namespace: str) -> "Lab":
         """Make the namespace and give the lab in it."""
         platform.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        return cls(platform, release, counter, Sql(platform.kubectl, SYSTEM), namespace)
+        return cls(platform, release, counter, release.sql, namespace)
 
     def task(self, name: str = "steps", source: str = programs.STEPS, /, **spec: object) -> str:
         """Apply a Task with inline source (or `image=`…) that reports to the counting Service; returns its name."""

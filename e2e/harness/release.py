@@ -13,6 +13,7 @@ from e2e.harness.api import Api
 from e2e.harness.counter import NAMESPACE as COUNTER
 from e2e.harness.kubectl import Kubectl, KubectlError, dig
 from e2e.harness.platform import ROOT, Platform
+from e2e.harness.sql import Sql
 from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
 
@@ -84,6 +85,11 @@ class Release:
                 "rollout", "status", kind, "-n", NAMESPACE, f"--timeout={timeout:.0f}s", timeout=timeout + 10
             )
         eventually("an API that answers", self.api.alive, timeout, diagnose=self.diagnose)
+
+    @cached_property
+    def sql(self) -> Sql:
+        """The embedded database."""
+        return Sql(self.kubectl, NAMESPACE)
 
     @cached_property
     def api(self) -> Api:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from e2e.cluster.binaries import binaries
 from e2e.cluster.kubectl import Kubectl
-from e2e.cluster.provider import Cluster
-from e2e.cluster.shell import beside
+from e2e.cluster.provider import Cluster, choose
+from e2e.cluster.shell import Problem, beside
 from e2e.images import bases
 from e2e.images.buildah import Buildah
 from e2e.images.builder import Builder
@@ -49,8 +49,13 @@ class BuiltImage:
 
 
 def default_builder() -> str:
-    """Buildah where it can run, else a Docker engine; MILEPOST_BUILDER has the last word."""
-    return os.environ.get("MILEPOST_BUILDER") or ("buildah" if bases.can_be_made() else "docker")
+    """The one whose images the cluster can take, if there is any to be had; MILEPOST_BUILDER has the last word."""
+    if named := os.environ.get("MILEPOST_BUILDER"):
+        return named
+    try:
+        return choose().image_builder
+    except Problem:
+        return "buildah" if bases.can_be_made() else "docker"
 
 
 def builder_named(name: str) -> Builder:

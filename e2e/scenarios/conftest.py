@@ -3,11 +3,13 @@
 import os
 import re
 import uuid
+from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 
+from e2e.cluster.capabilities import Capability, lacking
 from e2e.cluster.shell import locked
 from e2e.harness.counter import Counter
 from e2e.harness.faults import Nodes
@@ -16,6 +18,8 @@ from e2e.harness.lab import Lab
 from e2e.harness.platform import Platform
 from e2e.harness.release import Release, values_for
 from e2e.images.build import BuiltImage
+
+LACKS = "the cluster lacks"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,6 +37,28 @@ def platform() -> Iterator[Platform]:
     before = made.cluster.escaped_packets()
     yield made
     assert made.cluster.escaped_packets() == before
+
+
+@pytest.fixture(autouse=True)
+def needed(request: pytest.FixtureRequest) -> None:
+    """Leave out a test that `needs` what the cluster lacks."""
+    wanted = [name for marker in request.node.iter_markers("needs") for name in marker.args]
+    if wanted:
+        skip_without(request.getfixturevalue("platform"), *wanted)
+
+
+def skip_without(platform: Platform, *wanted: str) -> None:
+    """Skip the test that runs, and say which capability it misses."""
+    if missing := lacking(wanted, platform.cluster.capabilities):
+        pytest.skip(f"{LACKS} {', '.join(missing)}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were left out for each capability."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    left_out = Tally(reason.partition(LACKS)[2].strip() for reason in reasons if LACKS in reason)
+    for missing, count in sorted(left_out.items()):
+        terminalreporter.write_line(f"left out, since the cluster lacks {missing}: {count}")
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +96,7 @@ def counter(platform: Platform, images: Mapping[str, BuiltImage]) -> Counter:
 @pytest.fixture
 def nodes(platform: Platform) -> Nodes:
     """Signals to processes on nodes: not to be had on a cluster that somebody else runs."""
-    if not platform.touches_nodes:
-        pytest.skip("needs a cluster whose nodes are this machine's (host or kind)")
+    skip_without(platform, Capability.NODE_ACCESS)
     return Nodes(platform)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from e2e.cluster.provider import Result
+from e2e.cluster.shell import Result
 from e2e.harness.kubectl import Object, dig
 from e2e.harness.lab import Lab
 from e2e.harness.wait import eventually

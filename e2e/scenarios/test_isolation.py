@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from e2e.cluster.capabilities import Capability
 from e2e.harness.kubectl import KubectlError, Object, dig, objects
 from e2e.harness.lab import Lab, Run
 from e2e.harness.release import NAME
@@ -14,6 +15,7 @@ from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
 from e2e.scenarios import bombs
+from e2e.scenarios.conftest import skip_without
 from e2e.scenarios.judge import succeeded, untouched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -74,6 +76,7 @@ def restarts(lab: Lab) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def blast(strict: Lab) -> Blast:
+    skip_without(strict.platform, Capability.PIDS_LIMIT)
     before = restarts(strict)
     strict.task("neighbour")
     neighbour = strict.run("neighbour", given={"steps": 60})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from e2e.cluster.capabilities import Capability
 from e2e.harness.kubectl import dig
 from e2e.harness.lab import COLD, Lab, Run
 from e2e.harness.outside import METADATA, WORLD, outside
@@ -16,6 +17,7 @@ from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
 from e2e.scenarios import reach
+from e2e.scenarios.conftest import skip_without
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -50,8 +52,7 @@ def told(run: Run) -> str:
 @pytest.fixture(scope="module")
 def scene(shared_lab: Lab, images: Mapping[str, BuiltImage]) -> Iterator[Scene]:
     lab = shared_lab
-    if lab.platform.cluster.name != "host":
-        pytest.skip("needs a cluster whose world this machine can play")
+    skip_without(lab.platform, Capability.OUTSIDE, Capability.NETWORK_POLICY)
     with outside():
         lab.kubectl.apply(
             *(reach.pod(name, images["control-plane"].ref) for name in ("near", "far")), namespace=lab.namespace
@@ -126,6 +127,7 @@ def test_a_change_takes_hold_of_a_pod_at_work_and_makes_no_version(scene: Scene)
     assert "egress to nothing" in said["message"]
 
 
+@pytest.mark.needs("node-access")
 def test_nobody_gets_in_but_the_node(scene: Scene) -> None:
     """The kubelet's probes come from there."""
     lab = scene.lab

@@ -55,6 +55,10 @@ def test_default_has_every_part_of_the_contract() -> None:
     assert not helm.of_kind(objects, "PodDisruptionBudget", "ServiceMonitor")
 
 
+def test_the_only_database_is_not_cut_off_by_a_probe_that_comes_late() -> None:
+    assert helm.one(helm.variant("default"), "Service", "milepost-postgres")["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_control_plane_environment() -> None:
     found = helm.containers(helm.variant("default"))
     operator = helm.environment(found["Deployment/milepost-operator/operator"])

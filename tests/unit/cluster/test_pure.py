@@ -105,6 +105,7 @@ def test_an_impossible_choice_is_one_sentence(env: dict[str, str]) -> None:
 def test_without_docker_and_root_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(provider, "docker_answers", lambda: False)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     monkeypatch.setattr(layout, "ADMIN", tmp_path / "none")
     with pytest.raises(Problem, match="start Docker"):
         provider.choose({})
