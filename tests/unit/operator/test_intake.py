@@ -5,10 +5,12 @@ import pytest
 from milepost_operator.domain.errors import ConflictError, QueueFullError, ThrottledError, UnavailableError
 from milepost_operator.domain.runs import Created, Debounce, Singleton, Throttle
 from milepost_operator.domain.states import RunState
+from milepost_operator.manifests.network import NetworkSettings
+from milepost_operator.ports.network import TaskNetwork
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.network import TaskNetworks
-from tests.fakes.crd_samples import FULL, queue, run, task
+from tests.fakes.crd_samples import ENTRY, FULL, queue, run, task
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
 
@@ -48,6 +50,29 @@ async def test_a_task_becomes_a_version_and_says_so(intake, store, cluster):
     (shown,) = cluster.of("tasks")
     assert shown["status"]["version"] == 7
     assert conditions(cluster, "tasks") == {"Accepted": ("True", "Accepted"), "QueueFound": ("False", "QueueNotFound")}
+
+
+async def test_a_network_that_no_task_may_open_is_refused_before_anything_is_kept(store, cluster):
+    networks = TaskNetworks(store, cluster, NetworkSettings("system", {}, 8443, closed=["169.254.0.0/16"]), ())
+    intake = ObjectIntake(store, cluster, networks, clock=lambda: NOW, max_input_bytes=1000)
+    metadata = {"network": {"allow": [{"cidr": "169.254.169.254/32"}]}}
+    await intake.on_task(cluster.put("tasks", task(ENTRY | metadata)), deleted=False)
+    assert store.of("task") == []
+    assert conditions(cluster, "tasks") == {"Accepted": ("False", "InvalidNetwork")}
+    (shown,) = cluster.of("tasks")
+    assert "spec.network.allow[0].cidr" in shown["status"]["conditions"][0]["message"]
+
+
+async def test_a_task_says_that_its_network_is_in_place(store, cluster):
+    networks = TaskNetworks(store, cluster, NetworkSettings("system", {}, 8443), ())
+    intake = ObjectIntake(store, cluster, networks, clock=lambda: NOW, max_input_bytes=1000)
+    body = cluster.put("tasks", task(ENTRY | {"network": {"egress": "none"}}))
+    store.networks = [TaskNetwork("team", body["metadata"]["name"], {"egress": "none"})]
+    await intake.on_task(body, deleted=False)
+    assert store.of("task")[0][0].network == {"egress": "none"}
+    assert "network" not in store.of("task")[0][0].shape
+    assert conditions(cluster, "tasks")["NetworkApplied"] == ("True", "Applied")
+    assert len(cluster.of("policies")) == 2
 
 
 async def test_the_same_task_again_changes_nothing(intake, store, cluster):
