@@ -17,11 +17,14 @@ Body = dict[str, Any]
 
 
 class FakeCluster:
-    """`fail[method]`: an error to raise from that method, once for each entry of the list."""
+    """`fail[method]`: an error to raise from that method, once for each entry of the list. `refuse[name]`: the error
+    that this policy is refused with.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Body] = {}
         self.fail: dict[str, list[Exception]] = {}
+        self.refuse: dict[str, Exception] = {}
         self.calls: list[tuple[str, str]] = []
         self.in_sync = True
         self.namespaces_gone: set[str] = set()
@@ -146,7 +149,10 @@ class FakeCluster:
         return [one for one in ours if namespace in (None, one["metadata"]["namespace"])]
 
     async def create_policy(self, policy: Any) -> None:
-        self._called("create_policy", policy["metadata"]["name"])
+        name = policy["metadata"]["name"]
+        self._called("create_policy", name)
+        if name in self.refuse:
+            raise self.refuse[name]
         self.put("policies", policy)
 
     async def replace_policy(self, policy: Any) -> None:

@@ -61,7 +61,7 @@ async def test_a_change_of_a_task_takes_hold(bench):
     bench.tasks(a=None)
     await bench.turn()
     bench.tasks(a=LISTED)
-    assert await bench.turn() == ["created", "replaced"]
+    assert await bench.turn() == ["replaced", "created"]
     assert bench.left_out() == ["a"]
     bench.tasks(a=SHUT)
     assert await bench.turn() == []
@@ -107,9 +107,25 @@ async def test_addresses_of_the_api_server_are_read_anew(bench):
 
 
 async def test_a_namespace_that_fails_hinders_no_other(bench):
-    bench.store.networks = [TaskNetwork("bad", "t", {"egress": "nonsense"}), TaskNetwork("team", "t", None)]
+    bench.store.networks = [TaskNetwork("bad", "t", None), TaskNetwork("team", "t", None)]
+    bench.cluster.fail["create_policy"] = [ForbiddenError("the namespace is being terminated")]
     assert await bench.turn() == ["created"] * 2
     assert {policy["metadata"]["namespace"] for policy in bench.cluster.of("policies")} == {"team"}
+
+
+@pytest.mark.parametrize("wrong", ["refused", "unreadable"])
+async def test_a_task_that_is_refused_is_shut_and_hinders_no_other(bench, wrong):
+    bad = LISTED if wrong == "refused" else {"egress": "nonsense"}
+    bench.tasks(a=bad, b=LISTED, c=None)
+    if wrong == "refused":
+        bench.cluster.refuse["milepost-task-a"] = InvalidInputError("invalid", "a selector without values")
+    assert await bench.turn() == ["created"] * 3
+    assert bench.names() == ["milepost-task-b", "milepost-tasks", "milepost-tasks-open"]
+    assert bench.left_out() == ["a", "b"]
+    for task, given in (("b", LISTED), ("c", None)):
+        await bench.networks.before(PodOrder("p", "team", task, 1, "", {}, None, given))
+    with pytest.raises(InvalidInputError):
+        await bench.networks.before(PodOrder("p", "team", "a", 1, "", {}, None, bad))
 
 
 async def test_a_pod_waits_for_its_network_and_later_ones_cost_nothing(bench):

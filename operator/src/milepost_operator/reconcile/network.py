@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from pydantic import ValidationError
 
 from milepost_operator.crds.network import Network
-from milepost_operator.domain.errors import ConflictError, MilepostError, NotFoundError, UnavailableError
+from milepost_operator.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    MilepostError,
+    NotFoundError,
+    UnavailableError,
+)
 from milepost_operator.domain.runs import PodOrder
 from milepost_operator.manifests import network, raw
 from milepost_operator.manifests.network import NetworkSettings
@@ -30,22 +37,32 @@ Given = Mapping[str, object] | None
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What makes the policies of a namespace the wanted ones, in this order."""
+    """What makes the policies of a namespace the wanted ones. `write`: each with whether one of its name is there."""
 
-    create: Sequence[Manifest]
-    replace: Sequence[Manifest]
+    write: Sequence[tuple[Manifest, bool]]
     surplus: Sequence[Object]
 
 
 def changes(wanted: Sequence[Manifest], live: Sequence[Object]) -> Changes:
-    """By name; one that differs in its spec or its labels is written anew."""
+    """By name, in the order of `wanted`; one that differs in its spec or its labels is written anew."""
     there = {raw.name(one): one for one in live}
     names = {raw.name(one) for one in wanted}
     return Changes(
-        create=[one for one in wanted if raw.name(one) not in there],
-        replace=[one for one in wanted if (found := there.get(raw.name(one))) and not _same(one, found)],
+        write=[
+            (one, raw.name(one) in there)
+            for one in wanted
+            if raw.name(one) not in there or not _same(one, there[raw.name(one)])
+        ],
         surplus=[one for one in live if raw.name(one) not in names],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`refused`: Tasks whose own part was; they are shut, and hurt nobody else. `surplus`: policies not wanted."""
+
+    refused: Mapping[str, MilepostError]
+    surplus: Sequence[Object]
 
 
 def _same(wanted: Object, found: Object) -> bool:
@@ -88,8 +105,10 @@ class TaskNetworks:
             addresses = await self._api_server() if tasks else ()
 
             async def settle(namespace: str) -> None:
-                surplus = await self._settle(namespace, tasks.get(namespace, {}), live.get(namespace, ()), addresses)
-                await self._remove(surplus, known)
+                done = await self._settle(namespace, tasks.get(namespace, {}), live.get(namespace, ()), addresses)
+                for task, error in done.refused.items():
+                    log.warning("network_refused", namespace=namespace, task=task, error=str(error))
+                await self._remove(done.surplus, known)
 
             self._in_force = {namespace: of for namespace, of in self._in_force.items() if namespace in tasks}
             await each(sorted({*tasks, *live}), settle, at_once=AT_ONCE, what="network policies")
@@ -101,7 +120,7 @@ class TaskNetworks:
     async def before(self, order: PodOrder) -> None:
         """Return when the policies for a pod to launch are in place. The errors of `ports.network.Policies`."""
         if self._settings and not self._covers(order.namespace, order.task, order.network):
-            await self._settle_alone(order.namespace)
+            await self._settle_for(order.namespace, order.task)
 
     async def of_task(self, namespace: str, task: str, given: Given, *, told: bool) -> list[Said]:
         """Make it so, and what there is to say of it. `told`: the Task has the condition. UnavailableError."""
@@ -110,7 +129,7 @@ class TaskNetworks:
             return [Said(CONDITION, False, "Disabled", message)] if given else []
         try:
             if not self._covers(namespace, task, given):
-                await self._settle_alone(namespace)
+                await self._settle_for(namespace, task)
         except UnavailableError:
             raise
         except MilepostError as error:
@@ -123,44 +142,47 @@ class TaskNetworks:
         known = self._in_force.get(namespace)
         return known is not None and known.get(task) == given
 
-    async def _settle_alone(self, namespace: str) -> None:
+    async def _settle_for(self, namespace: str, task: str) -> None:
+        """Settle the namespace now. Raises what this Task or all of the namespace was refused for."""
         async with self._one_at_a_time:
             tasks = _tasks(await self._store.task_networks(namespace)).get(namespace, {})
             if not tasks or self._in_force.get(namespace) == tasks:
                 return
             live = await self._policies.list_policies(namespace)
-            await self._settle(namespace, tasks, live, await self._api_server())
+            done = await self._settle(namespace, tasks, live, await self._api_server())
+            if task in done.refused:
+                raise done.refused[task]
 
     async def _settle(
         self, namespace: str, tasks: Mapping[str, Given], live: Sequence[Object], addresses: Sequence[str]
-    ) -> Sequence[Object]:
-        """Write what is wanted. Returns what is there beside it."""
-        wanted: Sequence[Manifest] = ()
-        if tasks and self._settings:
-            specs = {name: _parsed(given) for name, given in tasks.items()}
-            wanted = network.policies(namespace, specs, self._settings, addresses)
-        todo = changes(wanted, live)
-        for policy in todo.create:
-            await self._create(policy)
-        for policy in todo.replace:
-            await self._replace(policy)
-        if tasks:
-            self._in_force[namespace] = tasks
-        return todo.surplus
+    ) -> Settled:
+        """Write what is wanted."""
+        if not tasks or self._settings is None:
+            return Settled({}, live)
+        specs, refused = _specs(tasks)
+        owners = {network.policy_name(name): name for name in tasks}
+        todo = changes(network.policies(namespace, specs, self._settings, addresses), live)
+        for policy, exists in todo.write:
+            try:
+                await self._write(policy, exists=exists)
+            except UnavailableError:
+                raise
+            except MilepostError as error:
+                if raw.name(policy) not in owners:
+                    raise
+                refused[owners[raw.name(policy)]] = error
+        self._in_force[namespace] = {name: given for name, given in tasks.items() if name not in refused}
+        return Settled(refused, todo.surplus)
 
-    async def _create(self, policy: Manifest) -> None:
+    async def _write(self, policy: Manifest, *, exists: bool) -> None:
+        first, second = self._policies.create_policy, self._policies.replace_policy
+        if exists:
+            first, second = second, first
         try:
-            await self._policies.create_policy(policy)
-        except ConflictError:  # without our label
-            await self._policies.replace_policy(policy)
-        self._written("created", policy)
-
-    async def _replace(self, policy: Manifest) -> None:
-        try:
-            await self._policies.replace_policy(policy)
-        except NotFoundError:
-            await self._policies.create_policy(policy)
-        self._written("replaced", policy)
+            await first(policy)
+        except (ConflictError, NotFoundError):  # it lacked our label, or went meanwhile
+            await second(policy)
+        self._written("replaced" if exists else "created", policy)
 
     async def _remove(self, surplus: Sequence[Object], known: set[str]) -> None:
         """What two turns in a row find of no use: rows may come back, as after a new installation."""
@@ -183,6 +205,19 @@ class TaskNetworks:
 
 def _parsed(given: Given) -> Network:
     return Network.model_validate(given or {})
+
+
+def _specs(tasks: Mapping[str, Given]) -> tuple[dict[str, Network], dict[str, MilepostError]]:
+    """What each Task says, read; one that can't be read, written by another release, is shut."""
+    specs: dict[str, Network] = {}
+    refused: dict[str, MilepostError] = {}
+    for name, given in tasks.items():
+        try:
+            specs[name] = _parsed(given)
+        except ValidationError as error:
+            specs[name] = Network(egress="none")
+            refused[name] = InvalidInputError("invalid-network", f"spec.network can't be read: {error}")
+    return specs, refused
 
 
 def _tasks(rows: Sequence[TaskNetwork]) -> dict[str, dict[str, Given]]:
