@@ -12,7 +12,7 @@ LOOK = '''
 import asyncio
 import socket
 
-PATIENCE = 2.0
+PATIENCE = 4.0
 
 
 async def opens(host: str, port: int) -> bool:
