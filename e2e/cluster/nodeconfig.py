@@ -70,8 +70,6 @@ def kubelet(place: Place, pki: Pki) -> dict[str, object]:
         # Seconds matter to tests that lose a node; the controllers are told likewise.
         "nodeStatusUpdateFrequency": "2s",
         "nodeLeaseDurationSeconds": 8,
-        # And to those that fill a disk: an emptyDir over the limit is found when its size is looked at.
-        "volumeStatsAggPeriod": "5s",
         # Images come from archives and cannot be pulled again: never collect them.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
