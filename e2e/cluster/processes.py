@@ -16,8 +16,8 @@ ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 
 
 def inheritable() -> list[int]:
-    """Descriptors that a child would get beside the standard ones: a lock of whoever started us would be held for as long
-    as the child lives.
+    """Descriptors that a child would get beside the standard ones: it would hold a lock of whoever started us for as
+    long as it lives.
     """
     found = []
     for entry in Path("/proc/self/fd").iterdir():
