@@ -95,6 +95,7 @@ import ssl
 from milepost import Context, task
 
 TOKENS = ("/var/run/secrets/milepost/token", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+PLACES = ("/run/milepost/**", "/var/run/secrets/**")
 CLONE_NEWUSER = 0x10000000
 
 
@@ -167,7 +168,7 @@ def main(ctx: Context, other: dict[str, str | int]) -> dict[str, object]:
     record = {"write_id": "w", "kind": "checkpoint", "key": "stolen", "value": "1"}
     return {
         "tokens": {path: outcome(lambda path=path: read(path)) for path in TOKENS},
-        "in run": sorted(glob.glob("/run/milepost/*") + glob.glob("/var/run/secrets/**", recursive=True)),
+        "files": [path for place in PLACES for path in glob.glob(place, recursive=True) if not os.path.isdir(path)],
         "secrets in env": [name for name, value in os.environ.items() if "token" in name.lower() or value[:2] == "ey"],
         "others' processes": sorted(owners - {os.getuid()}),
         "parent": {name: outcome(lambda name=name: read(f"/proc/1/{name}")) for name in ("environ", "mem")},

@@ -163,7 +163,7 @@ def test_a_thief_finds_nothing(strict: Lab) -> None:
     found = run.result_members()
     strict.kubectl.patch("mrun", victim.name, {"spec": {"cancel": True}}, strict.namespace)
     assert set(dict_of(found["tokens"]).values()) == {"FileNotFoundError"}
-    assert found["in run"] == ["/run/milepost/sidecar.sock"]
+    assert found["files"] == ["/run/milepost/sidecar.sock"]
     assert found["secrets in env"] == []
     assert found["others' processes"] == []
     assert set(dict_of(found["parent"]).values()) == {"PermissionError"}
