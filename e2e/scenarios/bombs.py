@@ -117,6 +117,11 @@ def write(path: str) -> int:
         return file.write("x")
 
 
+def is_file(path: str) -> bool:
+    """Not a directory; glob also gives one that is not there."""
+    return os.path.lexists(path) and not os.path.isdir(path)
+
+
 def unshare() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER):
@@ -168,7 +173,7 @@ def main(ctx: Context, other: dict[str, str | int]) -> dict[str, object]:
     record = {"write_id": "w", "kind": "checkpoint", "key": "stolen", "value": "1"}
     return {
         "tokens": {path: outcome(lambda path=path: read(path)) for path in TOKENS},
-        "files": [path for place in PLACES for path in glob.glob(place, recursive=True) if not os.path.isdir(path)],
+        "files": [path for place in PLACES for path in glob.glob(place, recursive=True) if is_file(path)],
         "secrets in env": [name for name, value in os.environ.items() if "token" in name.lower() or value[:2] == "ey"],
         "others' processes": sorted(owners - {os.getuid()}),
         "parent": {name: outcome(lambda name=name: read(f"/proc/1/{name}")) for name in ("environ", "mem")},
