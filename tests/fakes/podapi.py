@@ -12,6 +12,7 @@ from typing import Literal
 from milepost.net.messages import ProblemError, Request, Response, compact
 from milepost.net.server import Budget, ServerConnection
 from milepost.wire.delta import loaded, spliced
+from tests.fakes.piped import Piped
 
 Fault = Literal["drop-before", "drop-after"] | int
 """Lose the request, lose the answer after the commit, or answer with this status."""
@@ -37,6 +38,14 @@ class Stored:
     def line(self) -> bytes:
         members = {k: v for k, v in vars(self).items() if k != "write_id"}
         return compact(members) + b"\n"
+
+    def plain_line(self) -> bytes:
+        defaults = {"write_id": self.write_id, "types": None, "fingerprint": None, "failed": False}
+        members = {k: v for k, v in vars(self).items() if k not in defaults or v != defaults[k]}
+        text = members.pop("value").translate(str.maketrans("\r\n", "  "))
+        if text != self.value:
+            del members["depth"]
+        return b'%b,"value":%b}\n' % (compact(members)[:-1], text.encode())
 
 
 @dataclass
@@ -65,6 +74,7 @@ class FakeApi:
     port: int = 0
     deltas: list[str] = field(default_factory=list)
     refuses_deltas: bool = False
+    plain: bool = True
 
     def values(self, kind: str = "step") -> dict[str, object]:
         """Give what is recorded, by key."""
@@ -90,7 +100,7 @@ class FakeApi:
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                await ServerConnection(self, budget, reader, writer).serve()
+                await ServerConnection(self, budget, Piped(reader, writer)).serve()
             except (Dropped, ConnectionError):
                 writer.transport.abort()
 
@@ -145,7 +155,11 @@ class FakeApi:
             self._check(fence["run_id"], int(fence["attempt"]), int(fence["token"]))
             if route.endswith("/newest"):
                 return self._newest(request)
-            return self._list(int(fence["after"]), newest=fence.get("newest") == "true")
+            return self._list(
+                int(fence["after"]),
+                newest=fence.get("newest") == "true",
+                plain=self.plain and fence.get("lines") == "plain",
+            )
         body = json.loads(request.body)
         fence = body["fence"]
         if route == "/settle":
@@ -236,7 +250,7 @@ class FakeApi:
                 return Response(200, record.line())
         raise ProblemError(404, "no-record", "none")
 
-    def _list(self, after: int, *, newest: bool) -> Response:
+    def _list(self, after: int, *, newest: bool, plain: bool) -> Response:
         last = {r.key: r.seq for r in self.records if r.kind == "checkpoint"}
         told = [r for r in self.records if r.kind == "step" or not newest or last[r.key] == r.seq]
 
@@ -245,9 +259,10 @@ class FakeApi:
                 if count == self.break_records_after:
                     self.break_records_after = None
                     raise Dropped
-                yield record.line()
+                yield record.plain_line() if plain else record.line()
 
-        return Response(200, content_type="application/x-ndjson", stream=lines())
+        headers = [("Milepost-Lines", "plain")] if plain else []
+        return Response(200, headers=headers, content_type="application/x-ndjson", stream=lines())
 
 
 def ok(members: dict) -> Response:

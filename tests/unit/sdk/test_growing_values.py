@@ -26,7 +26,7 @@ async def test_the_versions_of_a_checkpoint_travel_as_deltas(pod: Pod):
     assert (len(pod.api.deltas), pod.api.records[-1].depth) == (19, 19)
     assert max(map(len, pod.api.deltas)) < 250
     lines = (await curl(client, "GET", "/v1/records?after=0")).body.splitlines()
-    assert [(json.loads(line)["seq"], "depth" in json.loads(line)) for line in lines] == [(20, False)]
+    assert [(json.loads(line)["seq"], json.loads(line)["value"]) for line in lines] == [(20, json.loads(history(24)))]
 
 
 async def test_an_api_that_knows_no_deltas_gets_values(pod: Pod):

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import orjson
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from milepost.wire.pod import (
+    LINES,
+    PLAIN,
     PREFIX,
     Fence,
     HeartbeatAnswer,
@@ -27,7 +28,7 @@ from milepost.wire.pod import (
     Start,
 )
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
-from milepost_operator.api import checks
+from milepost_operator.api import checks, lines
 from milepost_operator.api.auth import SESSION_PATH, bearer_of, session_of
 from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import json_response, parse_wire, read_body
@@ -52,7 +53,6 @@ _SMALL_BODY: Final = 16_384
 ENVELOPE: Final = 262_144
 ESCAPING: Final = 3
 """JSON text inside a JSON string: quotes double, and a letter that needs an escape takes up to six bytes for two."""
-_CHUNK: Final = 65_536
 _STARTS: Final = 32
 """In one batch: each answer carries an input."""
 
@@ -169,9 +169,11 @@ class PodApi:
         session, fence = session_of(request), _fence(request)
         after, newest = _integer(request, "after", "0"), request.query_params.get("newest") == "true"
         await self._store.check_fence(session, fence)
-        lines = _chunks(self._store.records(fence, after, newest=newest))
-        first = await anext(lines, b"")  # errors before the first line are still told as such
-        return StreamingResponse(_rest(first, lines), media_type="application/x-ndjson")
+        plain = request.query_params.get("lines") == PLAIN
+        told = lines.packets(self._store.records(fence, after, newest=newest), lines.plain if plain else lines.whole)
+        first = await anext(told, b"")  # errors before the first line are still told as such
+        headers = {LINES: PLAIN} if plain else None
+        return StreamingResponse(_rest(first, told), headers=headers, media_type="application/x-ndjson")
 
     async def newest(self, request: Request) -> Response:
         session, fence = session_of(request), _fence(request)
@@ -229,22 +231,6 @@ def _integer(request: Request, name: str, default: str = "") -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(2**63)):
         raise InvalidInputError("invalid-field", f"the query parameter {name!r} has to be a whole number", name)
     return int(text)
-
-
-async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[bytes]:
-    """NDJSON, a good packet at a time and never all of it."""
-    lines: list[bytes] = []
-    size = 0
-    async for record in records:
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        lines.append(line)
-        size += len(line)
-        if size >= _CHUNK:
-            yield b"".join(lines)
-            lines.clear()
-            size = 0
-    if lines:
-        yield b"".join(lines)
 
 
 async def _rest(first: bytes, more: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,11 +1,10 @@
-"""An HTTP/1.1 server over asyncio streams: bounded bodies, one error answer for misuse, and never a crash."""
+"""An HTTP/1.1 server: bounded bodies, one error answer for misuse, and never a crash."""
 
 import asyncio
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 from milepost.net.framing import (
-    CHUNK,
     CONTINUE,
     LAST_CHUNK,
     BadMessageError,
@@ -55,14 +54,29 @@ class App(Protocol):
         """Report an exception that was answered with 500 or that ended a connection."""
 
 
+class Connected(Protocol):
+    """What a connection is served over; milepost.net.stream.Stream is one."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; b"" at the end. Who gives up waiting loses none."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+
+    def finish(self) -> None:
+        """Send no more."""
+
+    def close(self) -> None:
+        """Close without waiting."""
+
+
 class ServerConnection:
     """One client's connection, request after request."""
 
-    def __init__(self, app: App, budget: Budget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, app: App, budget: Budget, stream: Connected) -> None:
         self._app = app
         self._budget = budget
-        self._reader = reader
-        self._writer = writer
+        self._stream = stream
         self._inbox = Inbox()
         self._taken = 0
 
@@ -77,7 +91,7 @@ class ServerConnection:
             self._app.failed(None, error)
         finally:
             self._release()
-            self._writer.close()
+            self._stream.close()
 
     async def _exchange(self) -> bool:
         try:
@@ -94,7 +108,7 @@ class ServerConnection:
 
     async def _read_head(self) -> RequestHead:
         while (head := self._inbox.request()) is None:
-            self._inbox.feed(await self._reader.read(CHUNK))
+            self._inbox.feed(await self._stream.receive())
         return head
 
     async def _read_request(self, head: RequestHead) -> Request:
@@ -106,11 +120,11 @@ class ServerConnection:
         if int(length) > limit:
             raise ProblemError(413, "body-too-large", f"the body has {length} bytes, {limit} is the most here")
         if head.headers.get("expect", "").lower() == "100-continue":
-            self._writer.write(CONTINUE)
+            await self._stream.send(CONTINUE)
         body = bytearray()
         while (piece := self._inbox.body()) != b"":
             if piece is None:
-                self._inbox.feed(await self._reader.read(CHUNK))
+                self._inbox.feed(await self._stream.receive())
                 continue
             self._budget.take(len(piece))
             self._taken += len(piece)
@@ -133,7 +147,7 @@ class ServerConnection:
 
     async def _answer_while_connected(self, request: Request) -> Response | None:
         work = asyncio.ensure_future(self._app.handle(request))
-        more = asyncio.ensure_future(self._reader.read(CHUNK))
+        more = asyncio.ensure_future(self._stream.receive())
         try:
             await asyncio.wait({work, more}, return_when=asyncio.FIRST_COMPLETED)
             if more.done():
@@ -153,15 +167,12 @@ class ServerConnection:
         length = None if response.stream is not None else len(response.body)
         out = reply_bytes(response.status, headers, length, keep=keep)
         if response.stream is None or bodiless:
-            self._writer.write(out if bodiless else out + response.body)
-            await self._writer.drain()
+            await self._stream.send(out if bodiless else out + response.body)
             return
-        self._writer.write(out)
+        await self._stream.send(out)
         async for chunk in response.stream:
-            self._writer.write(chunk_bytes(chunk))
-            await self._writer.drain()
-        self._writer.write(LAST_CHUNK)
-        await self._writer.drain()
+            await self._stream.send(chunk_bytes(chunk))
+        await self._stream.send(LAST_CHUNK)
 
     async def _refuse(self, error: ProblemError | BadMessageError) -> None:
         self._release()
@@ -169,11 +180,11 @@ class ServerConnection:
             error = ProblemError(error.status, "bad-request", f"not HTTP/1.1: {error}")
         await self._send(error.response(), keep=False)
         # closing over unread bytes would reset the connection and take our answer from the client
-        self._writer.write_eof()
+        self._stream.finish()
         left = DISCARD_LIMIT
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
-                while left > 0 and (data := await self._reader.read(CHUNK)):
+                while left > 0 and (data := await self._stream.receive()):
                     left -= len(data)
         except TimeoutError:
             return

@@ -175,6 +175,8 @@ def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, a
         finally:
             watchdog.stop()
             tell_left(own)
+            for context in contexts:
+                context.end_threads()
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended
             sidecar.close()

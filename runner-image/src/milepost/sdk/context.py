@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from milepost.sdk.layout import Migrate
     from milepost.sdk.retry import Retry, Tries
+    from milepost.sdk.threads import Threads
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -46,6 +47,7 @@ class Context(BaseContext):
         self._sidecar = sidecar
         self._loop = asyncio.get_running_loop()
         self._progress = ProgressSender(sidecar, self.log)
+        self._threads: Threads | None = None
 
     def _check_use(self, call: str, name: str = "") -> None:
         mine, other = self._home, _current.get(None)
@@ -160,8 +162,8 @@ class Context(BaseContext):
         body = compact(tries.record())
         await self._sidecar.call("PUT", local.checkpoint_target(tries.key), local.write_headers(), body)
 
-    @staticmethod
     async def _call(
+        self,
         key: str,
         fn: Callable[..., R] | Callable[..., Awaitable[R]],
         args: tuple[object, ...],
@@ -171,10 +173,22 @@ class Context(BaseContext):
         try:
             if iscoroutinefunction(fn):
                 return await fn(*args, **kwargs)
-            value = await asyncio.to_thread(fn, *args, **kwargs)
+            value = await self._own_threads().run(fn, args, kwargs)
             return await value if isawaitable(value) else value
         finally:
             scope.reset(token)
+
+    def _own_threads(self) -> "Threads":
+        if self._threads is None:
+            from milepost.sdk.threads import Threads  # noqa: PLC0415  (tasks of async functions never pay for it)
+
+            self._threads = Threads()
+        return self._threads
+
+    def end_threads(self) -> None:
+        """Let the threads of its steps end. (The runner calls it, while the loop still runs.)"""
+        if self._threads is not None:
+            self._threads.end()
 
     async def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         """Commit it. Another write was first: the answer that tells it, as later attempts will be told."""

@@ -13,6 +13,7 @@ from milepost.sdk.retried import TRIES, Retried, retried, tries_key
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
+from milepost.wire.local import VALUE
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LAYOUT: Final = "~layout/"
 """A checkpoint under such a key tells the layout of the records after it."""
 FIRST_LAYOUT: Final = 1
 logger: Final = logging.getLogger("milepost.task")
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 class StepCall(NamedTuple):
@@ -57,10 +59,11 @@ class Journal:
         """Take one line of GET /v1/records. It stays text until it is asked for."""
         if not line.strip():
             return
-        record = json.loads(line)
+        head, before_value, _ = line.partition(VALUE)
+        record, _ = _decode((head + b"}" if before_value else line).decode())
         if record["kind"] != "step":
             if record["key"].startswith(LAYOUT):
-                self._begin_layout(record["value"])
+                self._begin_layout(json.loads(line)["value"])
             else:
                 self._checkpoints[record["key"]] = line
             return
@@ -163,7 +166,7 @@ class Journal:
             body.kept(call.key, (line, told))
         if told and told != call.fingerprint:
             self._compare(call, told)
-        record = json.loads(line)
+        record, _ = _decode(line.decode())
         if record.get("failed"):
             raise rebuild(record["value"])
         try:

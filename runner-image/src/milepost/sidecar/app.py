@@ -5,9 +5,12 @@ import gc
 import os
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
+from milepost.net.listen import Listener
 from milepost.net.server import Budget
+from milepost.net.stream import Stream
 from milepost.sidecar.begin import NotStartedError, begin
 from milepost.sidecar.calls import StoppedError
 from milepost.sidecar.handover import HandOver
@@ -37,9 +40,10 @@ class Sidecar:
     async def run(self, leave: asyncio.Event) -> None:
         """Serve until `leave` is set; a settling under way is given two seconds."""
         # it appears under its name only once it listens: whoever sees it can connect
-        unready = f"{self._settings.socket}.new"
-        server = await asyncio.start_unix_server(self._connected, unready)
-        os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
+        unready = Path(f"{self._settings.socket}.new")
+        unready.unlink(missing_ok=True)  # of a sidecar that ended just then
+        server = Listener(str(unready), self._connected)
+        unready.replace(self._settings.socket)
         beginning = asyncio.get_running_loop().create_task(self.begin())
         beginning.add_done_callback(_duty_done)
         give_back_early()
@@ -80,9 +84,9 @@ class Sidecar:
         await self.tenure.state.began(start)
         await before.end()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
+    def _connected(self, stream: Stream) -> Coroutine[Any, Any, None]:
         # no coroutine itself: the attempt is that of the moment in which the connection is taken, not of a later one
-        return self.tenure.serve(reader, writer)
+        return self.tenure.serve(stream)
 
 
 def _duty_done(duty: "asyncio.Task[None]") -> None:

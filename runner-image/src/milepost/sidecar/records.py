@@ -1,4 +1,4 @@
-"""Reads records for the task: passed through line by line, never held, and gone on with after a broken answer."""
+"""Reads records for the task: passed through as they come, never held, and gone on with after a broken answer."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from milepost.net.messages import ProblemError, Reply, Response, TransportError, compact, jitter
-from milepost.sidecar.bases import Bases
+from milepost.sidecar.bases import MIN_CHARS, Bases
 from milepost.sidecar.calls import LAST_BACKOFF, PASSING, Calls
 from milepost.sidecar.forward import refusal
 from milepost.sidecar.log import log
 from milepost.sidecar.session import UNAUTHORIZED
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FAILED, FINGERPRINT, SEQ, TYPES
-from milepost.wire.pod import RecordKind
+from milepost.wire.local import FAILED, FINGERPRINT, SEQ, TYPES, VALUE
+from milepost.wire.pod import LINES, PLAIN, RecordKind
 
 OK: Final = 200
 NOT_FOUND: Final = 404
@@ -53,10 +53,10 @@ class Reader:
         if reply.status != OK:
             body = b"".join([chunk async for chunk in chunks])
             raise await refusal(Reply(reply.status, reply.headers, body), self._state)
-        return Response(OK, content_type="application/x-ndjson", stream=self._lines(after, chunks))
+        return Response(OK, content_type="application/x-ndjson", stream=self._lines(after, reply, chunks))
 
     async def _open(self, after: int) -> tuple[Reply, AsyncIterator[bytes]]:
-        query = urlencode({**asdict(self._state.fence), "after": after, "newest": "true"})
+        query = urlencode({**asdict(self._state.fence), "after": after, "newest": "true", "lines": PLAIN})
         pause = RETRY_SECONDS
         while True:
             self._state.check_open()
@@ -74,15 +74,18 @@ class Reader:
             await asyncio.sleep(pause * jitter())
             pause = min(pause * 2, LAST_BACKOFF)
 
-    async def _lines(self, after: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _lines(self, after: int, reply: Reply, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         while True:
+            plain = reply.headers.get(LINES.lower()) == PLAIN
             try:
-                async for line in _split(chunks):
-                    # the value is put in as the text it is: decoding it would cost memory and change how it is written
-                    record = json.loads(line)
-                    self._remember(record)
-                    yield local_line(record)
-                    after = int(record["seq"])
+                async for lines in _whole_lines(chunks):
+                    if not plain:
+                        told = [self._local_line(line) for line in lines.split(b"\n") if line]
+                        lines = b"".join(told)
+                    else:
+                        self._remember_long(lines)
+                    after = _sequence(lines)
+                    yield lines
             except TransportError as error:
                 log("records-broke-off", after=after, error=str(error))
             else:
@@ -90,6 +93,23 @@ class Reader:
             reply, chunks = await self._open(after)
             if reply.status != OK:
                 raise ConnectionError(f"the api refused to go on after {after}: {reply.status}")
+
+    def _local_line(self, line: bytes) -> bytes:
+        # the value is put in as the text it is: decoding it would cost memory and change how it is written
+        record = json.loads(line)
+        self._remember(record)
+        return local_line(record)
+
+    def _remember_long(self, lines: bytes) -> None:
+        """Most values are too short for a delta on them, and most lines are not looked at."""
+        if not self._state.running().deltas:
+            return
+        for line in lines.split(b"\n"):
+            head, _, value = line.partition(VALUE)
+            if len(value) > MIN_CHARS // 2:
+                record = json.loads(head + b"}")
+                if "depth" in record:
+                    self._bases.read(record | {"value": value[:-1].decode()})
 
 
 def newest_response(record: Mapping[str, Any]) -> Response:
@@ -103,19 +123,24 @@ def newest_response(record: Mapping[str, Any]) -> Response:
     return Response(OK, record["value"].encode(), headers)
 
 
-async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _whole_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """As many lines at a time as have come."""
     rest = bytearray()
     async for chunk in chunks:
-        rest += chunk
-        if b"\n" not in chunk:
-            continue
-        *lines, tail = bytes(rest).split(b"\n")
-        rest = bytearray(tail)
-        for line in lines:
-            if line:
-                yield line
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield bytes(rest) + chunk[:end]
+            rest = bytearray(chunk[end:])
+        else:
+            rest += chunk
     if rest:
-        yield bytes(rest)
+        yield bytes(rest) + b"\n"
+
+
+def _sequence(lines: bytes) -> int:
+    """Give the commit sequence of the last of these lines."""
+    last = lines[lines.rfind(b"\n", 0, -1) + 1 : -1]
+    return int(json.loads(last.partition(VALUE)[0] + b"}")["seq"])
 
 
 def local_line(record: Mapping[str, Any]) -> bytes:

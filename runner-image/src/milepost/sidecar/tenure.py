@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from milepost.net.server import Budget, ServerConnection
+from milepost.net.stream import Stream
 from milepost.sidecar.bases import Bases
 from milepost.sidecar.calls import Calls
 from milepost.sidecar.forward import Forwarder
@@ -41,9 +42,9 @@ class Tenure:
             task.add_done_callback(died)
             self._duties.append(task)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, stream: Stream) -> None:
         """Serve a connection to its end."""
-        await ServerConnection(self._routes, self._budget, reader, writer).serve()
+        await ServerConnection(self._routes, self._budget, stream).serve()
 
     async def end(self) -> None:
         """Do nothing more for the attempt."""

@@ -5,7 +5,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | route | body | answer |
 |---|---|---|
 | GET /v1/attempt | – | 200 Start less `token`, as JSON, `input` a JSON value; waits until the attempt has started |
-| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value; of a checkpoint the newest version |
+| GET /v1/records?after=N | – | NDJSON of Record, less what has its default; of a checkpoint the newest version |
 | GET /v1/checkpoints/KEY | – | 200 the newest value, header Milepost-Seq; 404 none |
 | PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
 | GET /v1/steps/KEY | – | 200 the recorded value; 404 none |
@@ -18,6 +18,8 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
 | POST /v1/next | {"retire", "parent_bytes", "run_id", "attempt"} | waits; 200 the next attempt; 410 `over`: end |
 | GET /v1/healthz | – | 200 |
+
+In a line of records, `value` is the last member, and the JSON value itself.
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
 request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
@@ -40,6 +42,9 @@ FINGERPRINT: Final = "Milepost-Fingerprint"
 SEQ: Final = "Milepost-Seq"
 FAILED: Final = "Milepost-Failed"
 """`true`: the step failed for good and the task caught its error, which is the value."""
+
+VALUE: Final = b',"value":'
+"""What stands before the value in a line of records. (Within a JSON string a quote has a backslash before it.)"""
 
 EXIT_CONFIG: Final = 64
 EXIT_SIDECAR: Final = 65

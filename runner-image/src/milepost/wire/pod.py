@@ -9,14 +9,17 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
 | POST /start | – | Start, the same again for a restarted sidecar |
 | POST /next | NextRequest | NextAnswer, within 20 s; 410: the pod ends |
-| GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
+| GET /records?run_id&attempt&token&after&newest&lines | – | NDJSON of Record in commit order; see below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
 | POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
-`newest=true` leaves out the versions of a checkpoint that have a newer one.
+Of GET /records, `newest=true` leaves out the versions of a checkpoint that have a newer one. `lines=plain` asks for the
+lines of the local protocol, in which the value is the JSON value itself and the last member: a sidecar passes them on as
+they are. An answer in that form says so (header `Milepost-Lines: plain`). What has its default is left out of it, and
+`depth` too where the value's text is not the one that is kept (a line break in it is a space in its line).
 
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
 `code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
@@ -32,6 +35,8 @@ from milepost.wire.wait import Wait as Wait  # noqa: PLC0414
 from milepost.wire.wait import WaitKind as WaitKind  # noqa: PLC0414
 
 PREFIX: Final = "/pod/v1"
+LINES: Final = "Milepost-Lines"
+PLAIN: Final = "plain"
 AUDIENCE: Final = "milepost"
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000

@@ -1,6 +1,7 @@
 """Port `PodStore`: what sidecars do, fenced in the statement that writes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -33,6 +34,11 @@ from milepost_operator.domain.errors import (
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests.names import is_pod_of
+
+
+PAGE_RECORDS: Final = 2000
+PAGE_BYTES: Final = 1024 * 1024
+"""Of values; the last of a page goes beyond it."""
 
 
 class PostgresPodStore:
@@ -76,13 +82,14 @@ class PostgresPodStore:
 
     async def records(self, fence: Fence, after: int, *, newest: bool = False) -> AsyncIterator[Record]:
         values = Values(self._db, UUID(fence.run_id))
-        while True:
-            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after, newest)
+        more = True
+        while more:
+            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after, newest, PAGE_RECORDS, PAGE_BYTES)
             for row in rows:
                 yield await values.record(row)
-            if not rows:
-                return
-            after = rows[-1]["seq"]
+            more = len(rows) == PAGE_RECORDS or sum(row["bytes"] for row in rows) >= PAGE_BYTES
+            if more:
+                after = rows[-1]["seq"]
 
     async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
         query = Q["newest_checkpoint"] if kind == "checkpoint" else Q["step_record"]

@@ -72,7 +72,8 @@ from attempts a join run_heads h on h.run_id = a.run_id
 where a.run_id = $1 and a.attempt = $2;
 
 -- name: records_page
--- At most 500 records and about 1 MiB of values a page. $3: of a checkpoint only the newest version.
+-- At most $4 records a page, and of values $5 bytes and what the last one has above that. $3: of a checkpoint only the
+-- newest version.
 select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from (
     select r.*, sum(bytes) over (order by seq) - bytes as before
     from (
@@ -81,10 +82,10 @@ select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, 
           and (not $3 or kind = 'step' or seq = (
               select n.seq from records n where n.run_id = $1 and n.key = r.key and n.kind = 'checkpoint'
               order by n.seq desc limit 1))
-        order by seq >> 4, seq limit 500
+        order by seq >> 4, seq limit $4
     ) r
 ) page
-where before < 1048576
+where before < $5
 order by seq;
 
 -- name: newest_checkpoint
