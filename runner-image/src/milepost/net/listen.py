@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Final
 
 from milepost.net.stream import Stream
@@ -24,6 +26,8 @@ class Listener:
         self._again: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108  # of a process that ended before it gave the socket its name
         self._socket.bind(path)
         self._socket.listen(BACKLOG)
         self._listen()

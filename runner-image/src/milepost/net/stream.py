@@ -70,7 +70,8 @@ class Stream:
             return data
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return self._socket.recv(CHUNK)
-        waiter = self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiter = waiter
         if not self._listens:
             self._loop.add_reader(self._socket, self._on_readable)
             self._listens = True

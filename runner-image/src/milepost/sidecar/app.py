@@ -5,7 +5,6 @@ import gc
 import os
 import signal
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final
 
 from milepost.net.listen import Listener
@@ -40,10 +39,9 @@ class Sidecar:
     async def run(self, leave: asyncio.Event) -> None:
         """Serve until `leave` is set; a settling under way is given two seconds."""
         # it appears under its name only once it listens: whoever sees it can connect
-        unready = Path(f"{self._settings.socket}.new")
-        unready.unlink(missing_ok=True)  # of a sidecar that ended just then
-        server = Listener(str(unready), self._connected)
-        unready.replace(self._settings.socket)
+        unready = f"{self._settings.socket}.new"
+        server = Listener(unready, self._connected)
+        os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
         beginning = asyncio.get_running_loop().create_task(self.begin())
         beginning.add_done_callback(_duty_done)
         give_back_early()

@@ -79,13 +79,9 @@ class Reader:
             plain = reply.headers.get(LINES.lower()) == PLAIN
             try:
                 async for lines in _whole_lines(chunks):
-                    if not plain:
-                        told = [self._local_line(line) for line in lines.split(b"\n") if line]
-                        lines = b"".join(told)
-                    else:
-                        self._remember_long(lines)
-                    after = _sequence(lines)
-                    yield lines
+                    told = self._passed(lines) if plain else self._converted(lines)
+                    after = _sequence(told)
+                    yield told
             except TransportError as error:
                 log("records-broke-off", after=after, error=str(error))
             else:
@@ -94,22 +90,26 @@ class Reader:
             if reply.status != OK:
                 raise ConnectionError(f"the api refused to go on after {after}: {reply.status}")
 
-    def _local_line(self, line: bytes) -> bytes:
-        # the value is put in as the text it is: decoding it would cost memory and change how it is written
-        record = json.loads(line)
-        self._remember(record)
-        return local_line(record)
-
-    def _remember_long(self, lines: bytes) -> None:
-        """Most values are too short for a delta on them, and most lines are not looked at."""
-        if not self._state.running().deltas:
-            return
+    def _converted(self, lines: bytes) -> bytes:
+        """Make those of an api that is older than we are lines of ours."""
+        told = []
         for line in lines.split(b"\n"):
+            if line:
+                # the value is put in as the text it is: decoding it would cost memory and change how it is written
+                record = json.loads(line)
+                self._remember(record)
+                told.append(local_line(record))
+        return b"".join(told)
+
+    def _passed(self, lines: bytes) -> bytes:
+        """Look at no more of them than at those that a delta may be made on: most values are too short for one."""
+        for line in lines.split(b"\n") if self._state.running().deltas else ():
             head, _, value = line.partition(VALUE)
             if len(value) > MIN_CHARS // 2:
                 record = json.loads(head + b"}")
                 if "depth" in record:
                     self._bases.read(record | {"value": value[:-1].decode()})
+        return lines
 
 
 def newest_response(record: Mapping[str, Any]) -> Response:

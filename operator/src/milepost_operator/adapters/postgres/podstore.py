@@ -35,7 +35,6 @@ from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests.names import is_pod_of
 
-
 PAGE_RECORDS: Final = 2000
 PAGE_BYTES: Final = 1024 * 1024
 """Of values; the last of a page goes beyond it."""
