@@ -40,8 +40,7 @@ class Stored:
         return compact(members) + b"\n"
 
     def plain_line(self) -> bytes:
-        defaults = {"write_id": self.write_id, "types": None, "fingerprint": None, "failed": False}
-        members = {k: v for k, v in vars(self).items() if k not in defaults or v != defaults[k]}
+        members = {k: v for k, v in vars(self).items() if k != "write_id"}
         text = members.pop("value").translate(str.maketrans("\r\n", "  "))
         if text != self.value:
             del members["depth"]

@@ -323,13 +323,14 @@ async def test_every_record_is_read_whatever_fills_a_page(store: PostgresStore, 
     pod = await first_pod(store)
     await store._db.fetch(
         "insert into records (run_id, seq, kind, key, attempt, write_id, value, bytes)"
-        " select $1::text::uuid, n, 'step', n::text, 1, n::text, to_json(repeat('x', $3 - 2)), $3"
-        " from generate_series(1, $2) n",
+        " select $1::text::uuid, n, 'step', n::text, 1, n::text, to_json(repeat('x', $3::int - 2)), $3::int"
+        " from generate_series(1, $2::int) n",
         pod.fence.run_id,
         count,
         size,
     )
-    await store._db.fetch("update run_heads set records = $1, last_seq = $1", count)
+    kept = "update run_heads set records = $1::int, last_seq = $1::int, records_bytes = $1::int * $2::bigint"
+    await store._db.fetch(kept, count, size)
     assert list(await read(pod)) == list(range(1, count + 1))
     assert list(await read(pod, count - 1)) == [count]
 

@@ -67,9 +67,10 @@ async def test_plain_lines_have_the_value_as_it_was_written_and_last(bench: Benc
     answer = await sidecar.get("records", after=0, lines="plain")
     assert answer.headers["Milepost-Lines"] == "plain"
     assert answer.text == (
-        '{"seq":1,"kind":"step","key":"a,\\"value\\":1","attempt":2,"types":"{\\"t\\":\\"set\\"}","fingerprint":"1(5c)",'
+        '{"seq":1,"kind":"step","key":"a,\\"value\\":1","types":"{\\"t\\":\\"set\\"}","fingerprint":"1(5c)","attempt":2,'
         '"failed":true,"value":{"b":  1.0,  "a":"\\n"}}\n'
-        '{"seq":2,"kind":"checkpoint","key":"b","attempt":0,"depth":3,"value":[1, "é"]}\n'
+        '{"seq":2,"kind":"checkpoint","key":"b","types":null,"fingerprint":null,"attempt":0,"failed":false,"depth":3,'
+        '"value":[1, "é"]}\n'
     )
     assert "Milepost-Lines" not in (await sidecar.get("records", after=0)).headers
 

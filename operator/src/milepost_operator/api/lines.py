@@ -18,14 +18,16 @@ def whole(record: Record) -> bytes:
 
 
 def plain(record: Record) -> bytes:
-    """As tasks read it (wire.local): the value last, and as it was written. What has its default is left out."""
-    told: dict[str, object] = {"seq": record.seq, "kind": record.kind, "key": record.key, "attempt": record.attempt}
-    if record.types is not None:
-        told["types"] = record.types
-    if record.fingerprint is not None:
-        told["fingerprint"] = record.fingerprint
-    if record.failed:
-        told["failed"] = True
+    """As tasks read it (wire.local): the value is the last member, and as it was written."""
+    told: dict[str, object] = {
+        "seq": record.seq,
+        "kind": record.kind,
+        "key": record.key,
+        "types": record.types,
+        "fingerprint": record.fingerprint,
+        "attempt": record.attempt,
+        "failed": record.failed,
+    }
     text = record.value
     if "\n" in text or "\r" in text:
         text = text.translate(_BREAKS)

@@ -5,7 +5,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | route | body | answer |
 |---|---|---|
 | GET /v1/attempt | – | 200 Start less `token`, as JSON, `input` a JSON value; waits until the attempt has started |
-| GET /v1/records?after=N | – | NDJSON of Record, less what has its default; of a checkpoint the newest version |
+| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value; of a checkpoint the newest version |
 | GET /v1/checkpoints/KEY | – | 200 the newest value, header Milepost-Seq; 404 none |
 | PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
 | GET /v1/steps/KEY | – | 200 the recorded value; 404 none |
@@ -19,7 +19,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | POST /v1/next | {"retire", "parent_bytes", "run_id", "attempt"} | waits; 200 the next attempt; 410 `over`: end |
 | GET /v1/healthz | – | 200 |
 
-In a line of records, `value` is the last member, and the JSON value itself.
+`value` is the last member of a line of records.
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
 request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
