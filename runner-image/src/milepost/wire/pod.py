@@ -18,8 +18,8 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 
 Of GET /records, `newest=true` leaves out the versions of a checkpoint that have a newer one. `lines=plain` asks for the
 lines of the local protocol, in which the value is the JSON value itself and the last member: a sidecar passes them on
-as they are. An answer in that form says so (header `Milepost-Lines: plain`). A line has no `depth` where the text of its
-value is not the one that is kept (a line break of it is a space in its line).
+as they are. An answer in that form says so (header `Milepost-Lines: plain`). A line has no `depth` where the text of
+its value is not the one that is kept (a line break of it is a space in its line).
 
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
 `code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
