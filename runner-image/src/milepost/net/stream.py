@@ -109,7 +109,8 @@ class Stream:
 
     def finish(self) -> None:
         """Send no more: the other end reads to the end of what was sent."""
-        self._socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it is gone
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close without waiting; who still waits for bytes is told the end."""

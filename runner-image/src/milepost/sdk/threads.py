@@ -1,7 +1,8 @@
 """Plain functions as steps of an async task: each runs in a thread, and is back within tens of microseconds.
 
 asyncio's own way to a thread and back passes a call through two futures, their locks and a wake-up of the event loop:
-of a step that does little, that was a fifth of the time. Here the loop itself waits for the thread, but for a moment.
+five times the work, and for a step that does little a tenth of its time. Here the loop itself waits for the thread, but
+only for a moment.
 """
 
 import asyncio
