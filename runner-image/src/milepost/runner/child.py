@@ -36,8 +36,8 @@ from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
 from milepost.sdk.waits import Leave
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
+from milepost.wire.wait import Wait
 
 CANCEL_SIGNAL: Final = signal.SIGUSR1
 SETTLED: Final = b"s"

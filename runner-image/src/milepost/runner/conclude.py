@@ -10,8 +10,8 @@ from milepost.runner.log import say
 from milepost.runner.watch import Ending
 from milepost.sdk.client import BlockingSidecar
 from milepost.sdk.local import write_headers
+from milepost.wire.evidence import Evidence, FailureKind
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import Evidence, FailureKind
 
 EXIT_TERMINATED: Final = 143
 

@@ -7,7 +7,7 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | route | body | answer |
 |---|---|---|
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
-| POST /start | – | Start, the same again for a restarted sidecar |
+| POST /start | – | Start, the same again for a restarted sidecar; 410 `vacant`: ask by /next |
 | POST /next | NextRequest | NextAnswer, within 20 s; 410: the pod ends |
 | GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
@@ -19,14 +19,16 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 `newest=true` leaves out the versions of a checkpoint that have a newer one.
 
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
-`code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
-more than the run may record; members `limit`, `most`, `key`), 422 not a value we can keep (members `code`, `path`), 503
-with Retry-After when Postgres cannot commit.
+`code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed (`vacant`: it is open without
+an attempt), 413 too large (`run-limit`: more than the run may record; members `limit`, `most`, `key`), 422 not a value
+we can keep (members `code`, `path`), 503 with Retry-After when Postgres cannot commit.
 """
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from milepost.wire.evidence import Evidence as Evidence  # noqa: PLC0414
+from milepost.wire.evidence import FailureKind as FailureKind  # noqa: PLC0414
 from milepost.wire.wait import MAX_KEY_BYTES as MAX_KEY_BYTES  # noqa: PLC0414
 from milepost.wire.wait import Wait as Wait  # noqa: PLC0414
 from milepost.wire.wait import WaitKind as WaitKind  # noqa: PLC0414
@@ -39,7 +41,6 @@ MAX_WAITS: Final = 1000
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
 OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
 
@@ -243,16 +244,6 @@ class Failure:
     traceback: str = ""
     retryable: bool | None = None
     retry_after_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the runner's parent saw of its own container: cgroup `oom_kill` since start, peak memory, child's exit."""
-
-    oom_kills: int = 0
-    peak_bytes: int = 0
-    exit_code: int | None = None
-    signal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
