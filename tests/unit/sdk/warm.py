@@ -92,7 +92,7 @@ class WarmApi(FakeApi):
             self.withdrawn -= 1
             self.row = "idle"
         if self.row not in {"offered", "bound"} or self.settled:
-            raise ProblemError(409, "nothing-reserved", "the pod has no attempt")
+            raise ProblemError(410, "vacant", "the pod has no attempt")
         self.row = "bound"
         return super()._start()
 

@@ -1,4 +1,4 @@
-"""Asks the sidecar for the pod's next attempt, for as long as there may be one."""
+"""Asks the sidecar for the pod's attempts, for as long as there may be one."""
 
 import time
 from collections.abc import Mapping
@@ -22,9 +22,18 @@ def next_attempt(path: str, ended: RunInfo, retire: str | None, parent_bytes: in
     `retire`: why the pod must not get another. A sidecar that is restarted meanwhile is asked again.
     """
     body = compact({"retire": retire, "parent_bytes": parent_bytes, "run_id": ended.id, "attempt": ended.attempt})
-    client = BlockingClient(path)  # a connection of its own: the sidecar takes it after all those of the ended attempt
+    return _attempt(path, "POST", "/v1/next", body)
+
+
+def first_attempt(path: str) -> AttemptInfo | None:
+    """Wait for the pod's first attempt; None when the pod has to end without one. Raises MilepostError."""
+    return _attempt(path, "GET", "/v1/attempt", b"")
+
+
+def _attempt(path: str, method: str, target: str, body: bytes) -> AttemptInfo | None:
+    client = BlockingClient(path)  # a connection of its own: what belongs to the attempt is asked on later ones
     try:
-        reply = _asked(client, body)
+        reply = _asked(client, method, target, body)
     finally:
         client.close()
     if reply.status in END:
@@ -35,12 +44,12 @@ def next_attempt(path: str, ended: RunInfo, retire: str | None, parent_bytes: in
     return AttemptInfo.from_json(answer)
 
 
-def _asked(client: BlockingClient, body: bytes) -> Reply:
+def _asked(client: BlockingClient, method: str, target: str, body: bytes) -> Reply:
     patience = Patience()
     while True:
         began = time.monotonic()
         try:
-            reply = client.request("POST", "/v1/next", [("Content-Type", "application/json")], body)
+            reply = client.request(method, target, [("Content-Type", "application/json")] if body else [], body)
             pause = patience.busy(reply)
         except TransportError as error:
             if time.monotonic() - began > STEADY_SECONDS:

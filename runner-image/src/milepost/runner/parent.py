@@ -12,10 +12,10 @@ from typing import Final
 
 from milepost.errors import FencedError, MilepostError
 from milepost.runner import cgroup
-from milepost.runner.afresh import afresh, attempt_of, load_or_settle
+from milepost.runner.afresh import afresh, load_or_settle
 from milepost.runner.child import run_and_exit
 from milepost.runner.conclude import EXIT_TERMINATED, conclude
-from milepost.runner.handover import next_attempt, require_same_task
+from milepost.runner.handover import first_attempt, next_attempt, require_same_task
 from milepost.runner.harden import set_dumpable
 from milepost.runner.hygiene import Hygiene, resident_bytes, restore_standard
 from milepost.runner.load import threads_of_import
@@ -68,8 +68,11 @@ def _wait_for(path: str) -> bool:
 
 
 def _run(path: str) -> int:
+    first = first_attempt(path)
+    if first is None:
+        return 0
     sidecar = BlockingSidecar(path)
-    loaded = attempt = attempt_of(sidecar)
+    loaded = attempt = first
     hygiene = Hygiene.of(os.environ, path)
     task = load_or_settle(attempt, sidecar)
     if task is None:

@@ -62,7 +62,10 @@ class Sidecar:
         tenure.work(_duty_done)
         try:
             await tenure.state.began(await begin(tenure.calls))
-        except (NotStartedError, StoppedError, SessionRefusedError) as error:
+        except NotStartedError as error:
+            tenure.state.vacant = error.vacant
+            await tenure.state.stop(str(error))
+        except (StoppedError, SessionRefusedError) as error:
             await tenure.state.stop(str(error))
 
     async def end(self) -> None:

@@ -10,11 +10,16 @@ from milepost.wire.pod import Start
 
 RESTART_SECONDS: Final = 2.0
 OK: Final = 200
+VACANT: Final = "vacant"
 DEFINITE: Final = frozenset({403, 404, 409, 410})
 
 
 class NotStartedError(Exception):
-    """The api lets this pod start nothing; the message says why."""
+    """The api lets this pod start nothing; the message says why. `vacant`: it may wait for work."""
+
+    def __init__(self, message: str, *, vacant: bool = False) -> None:
+        super().__init__(message)
+        self.vacant = vacant
 
 
 async def begin(calls: Calls) -> Start:
@@ -24,7 +29,8 @@ async def begin(calls: Calls) -> Start:
         if reply.status in DEFINITE:
             problem = reply.problem()
             why = problem.get("detail") or "the api does not let this pod start"
-            raise NotStartedError(f"{problem.get('code') or reply.status}: {why}")
+            code = problem.get("code") or reply.status
+            raise NotStartedError(f"{code}: {why}", vacant=code == VACANT)
         try:
             if reply.status == OK:
                 start = build_start(reply.json())

@@ -93,7 +93,13 @@ class Routes:
         return self._keyed[prefix], checks.key(path[len(prefix) :])
 
     async def _attempt(self, _request: Request, _rest: str) -> Response:
-        return attempt_response(await self._state.wait_started())
+        try:
+            start = await self._state.wait_started()
+        except ProblemError:
+            if not self._state.vacant:
+                raise
+            start = await self._next_attempt(checks.Asked("", 0, None, 0))
+        return attempt_response(start)
 
     async def _next(self, request: Request, _rest: str) -> Response:
         return attempt_response(await self._next_attempt(checks.asked(request.body)))

@@ -18,6 +18,8 @@ class AttemptState:
     def __init__(self) -> None:
         self.phase: Phase = "starting"
         self.start: Start | None = None
+        self.vacant = False
+        """Stopped since there was no attempt to start: the pod may wait for one."""
         self.directive: Directive | None = None
         self.reason = ""
         self.grace_seconds = 0
