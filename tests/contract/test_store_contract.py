@@ -18,7 +18,14 @@ from milepost.wire.pod import (
     Wait,
 )
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
+from milepost_operator.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    MilepostError,
+    NotFoundError,
+    VacantError,
+)
 from milepost_operator.domain.lifecycle import RunFilter
 from milepost_operator.domain.runs import Created, Ending, PodSession
 from milepost_operator.domain.states import Reason, RunState
@@ -258,7 +265,7 @@ async def test_a_pod_that_can_be_used_again_waits_and_takes_the_next_attempt(wor
     name = f"mp-{session.pod_id}-abcde"
     await world.store.open_session(session.pod_id, NS, session.pod_uid, name, reusable=True)
     assert await pod.succeed() == "succeeded"
-    with pytest.raises(GoneError):
+    with pytest.raises(VacantError):
         await started(world.store, session)
     assert await world.store.still_waiting([session.pod_id, "nobody"]) == [session.pod_id]
     asking = [(session, NextRequest())]

@@ -26,6 +26,7 @@ from milepost_operator.domain.errors import (
     NotFoundError,
     RunLimitError,
     TooLargeError,
+    VacantError,
 )
 from milepost_operator.domain.runs import Chunk, Ending, PodSession, Retry
 from milepost_operator.domain.settlement import RunFacts, decide, ending_of
@@ -107,7 +108,7 @@ class MemoryPods(MemoryRows):
         if pod.closed:
             raise GoneError("the pod's row is closed")
         if pod.slot in {"resting", "idle"}:
-            raise GoneError("the pod has no attempt now")
+            raise VacantError("the pod has no attempt now")
         run = self.runs[pod.run_id]
         pod.slot = None
         if pod.state == "reserved":

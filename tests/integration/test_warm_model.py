@@ -16,7 +16,7 @@ from tests.integration.warm_model import MAX, TOTAL, World
 from tests.seeds import SEED
 
 LIVES = 2
-DEEDS = 240
+DEEDS = 160
 TABLES = ("runs", "pods", "tasks", "task_versions")
 
 PLANTED: dict[str, list[tuple[str, str, str]]] = {
@@ -30,13 +30,18 @@ PLANTED: dict[str, list[tuple[str, str, str]]] = {
     "what comes back keeps its head": [
         ("take_back", "b.attempt\n)\nupdate pods", "b.attempt and false\n)\nupdate pods")
     ],
-    "a launcher that does not look": [("take_wanted", "where w.nth > coalesce(m.n, 0) or", "where true or")],
-    "an out-of-memory pod stays": [
-        ("end_attempts", "and e.retired is null\n", "\n"),
-        ("end_attempts", "e.retired is not null or", ""),
+    "a launcher that does not look": [("lines", "coalesce(m.n, 0) as warm", "0 as warm")],
+    "a launched pod keeps the attempt that it lost": [
+        ("hand_over", "o.instead and o.state <> 'wanted'", "o.instead and false")
     ],
-    "a pod that ends takes its offer along": [
-        ("take_back", "p.state = 'offered' and a.state", "p.offered_at > clock_timestamp() and false and a.state")
+    "a pod that is there loses its attempt": [
+        ("hand_over", "'creating', 'created')", "'creating', 'created', 'bound')")
+    ],
+    "a Job that may not be there is counted on": [
+        ("hand_over", "o.state = 'created' and o.by_key is not true", "o.by_key is not true")
+    ],
+    "a pod that lost its attempt does not ask for another": [
+        ("bind_pod", "when run_id is not null then 'bound' when $5 then 'resting'", "when $5 then 'bound'")
     ],
 }
 

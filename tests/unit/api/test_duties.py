@@ -23,6 +23,7 @@ class Store:
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
         self.handed: list[HandedOver] = []
+        self.left: list[int] = []
 
     def _turn(self, name: str) -> None:
         self.turns[name] = self.turns.get(name, 0) + 1
@@ -67,8 +68,9 @@ class Store:
         self._turn("wake")
         return 0
 
-    async def hand_over(self) -> HandedOver:
+    async def hand_over(self, admitted: int = 0) -> HandedOver:
         self._turn("hand over")
+        self.left.append(admitted)
         return self.handed.pop(0) if self.handed else HandedOver((), missed=False)
 
     async def keep_warm(self) -> int:
@@ -179,6 +181,7 @@ async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tr
     store.handed = [HandedOver(["a"], missed=True), HandedOver(["b"], missed=False)]
     await duties._admit()
     assert (pods.told, store.turns["hand over"]) == (["a", "b"], 2)
+    assert store.left == [2, 1]
     await duties._admit()
     assert store.turns["hand over"] == 2, "nothing was admitted"
     store.handed = [HandedOver((), missed=True) for _ in range(9)]
@@ -188,6 +191,8 @@ async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tr
     await until(lambda: store.turns.get("warm", 0) + store.turns.get("listen", 0) >= 1)
     store.hints.put_nowait("offer")
     await until(lambda: pods.nudged == 1)
+    store.hints.put_nowait("offer=c")
+    await until(lambda: pods.told[-1] == "c")
     turns = store.turns["keep warm"]
     store.hints.put_nowait("warm")
     await until(lambda: store.turns["keep warm"] > turns)

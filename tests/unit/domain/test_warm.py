@@ -77,6 +77,12 @@ def test_pods_wait_for_their_time():
     assert lapsed(pods) == expected
 
 
+def test_pods_that_are_not_there_yet_go_before_those_that_are():
+    pods = [idle("coming", since=0.0, there=False), idle("old", since=9.0), idle("new")]
+    assert surplus(pods, 50) == ["coming"]
+    assert least_used(pods[:2], 1) == ["coming"]
+
+
 def test_of_each_task_those_that_waited_longest_go_first():
     assert surplus([idle("x", since=3.0), idle("y", since=9.0), idle("z", since=1.0)], 50) == ["y"]
     assert surplus([idle("x"), idle("y", "b")], 50) == []

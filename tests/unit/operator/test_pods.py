@@ -1,5 +1,6 @@
 """Decisions about open pods rows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
 from milepost_operator.reconcile.pods import Confirm, Delete, End, Pods, Retire, Sight, decide
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
-from tests.unit.operator.store import FakeStore
+from tests.unit.operator.store import RUN_ID, FakeStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def running(seconds: float) -> dict[str, object]:
     ],
 )
 def test_a_sidecar_that_is_not_heard_of_frees_its_slot(state: str, unheard: float, runs: float, ends: bool) -> None:
-    row = OpenPod("a", "team", state, "job", None, None, 1, 300.0, 0, unheard)
+    row = OpenPod("a", "team", state, "job", None, RUN_ID, 1, 300.0, 0, unheard)
     job = {"metadata": {"name": "mp-a", "uid": "job"}}
     actions = decide(row, Sight(job, [running(runs)], fresh=True), NOW, 60.0)
     assert [type(a) for a in actions] == ([End, Delete] if ends else [])
@@ -71,6 +72,25 @@ def test_a_warm_pod_that_goes_ends_no_attempt(state: str) -> None:
     assert decide(row, Sight(job, [going]), NOW, 60.0) == [Retire("deleted")]
     over = alive | {"status": {"phase": "Failed"}}
     assert decide(row, Sight(job, [over]), NOW, 60.0) == [Retire("ended")]
+
+
+def test_a_pod_that_lost_its_attempt_before_it_was_there_is_waited_for_only_while_nothing_is_in_its_way() -> None:
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    row = OpenPod("a", "team", "created", "job", None, None, None, 300.0, 0)
+    alive = running(300)
+    assert row.vacant
+    assert decide(row, Sight(job, [alive]), NOW, 60.0) == []
+    assert decide(row, Sight(job, []), NOW, 60.0) == []
+    assert decide(replace(row, age_seconds=1.0), Sight(None, []), NOW, 60.0) == []
+    assert [type(a) for a in decide(row, Sight(None, []), NOW, 60.0)] == [Confirm]
+    assert decide(row, Sight(None, [], fresh=True), NOW, 60.0) == [Retire("vanished")]
+    going = alive | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    assert decide(row, Sight(job, [going]), NOW, 60.0) == [Retire("deleted")]
+    assert decide(row, Sight(job, [alive | {"status": {"phase": "Failed"}}]), NOW, 60.0) == [Retire("ended")]
+    nowhere = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}
+    status = {"status": {"phase": "Pending", "conditions": [nowhere]}}
+    assert decide(row, Sight(job, [alive | status]), NOW, 60.0) == [Retire("Unschedulable")]
+    assert decide(replace(row, unheard_seconds=300), Sight(job, [alive]), NOW, 60.0) == [Retire("silent")]
 
 
 async def test_a_pod_that_finds_no_node_gets_the_room_of_one_that_waits() -> None:

@@ -137,7 +137,7 @@ class Duties:
             elif more:
                 await asyncio.sleep(MIN_GAP_SECONDS)
             else:
-                await _pause(loop)
+                await _pause(loop, self._clock)
 
     async def _turn(self, loop: _Loop) -> bool:
         more = False
@@ -174,9 +174,10 @@ class Duties:
             await asyncio.sleep(_backoff(failures))
 
     def _heard(self, name: str) -> None:
-        if name == "offer":
+        kind, _, pods = name.partition("=")
+        if kind == "offer":
             if self._offers is not None:
-                self._offers.nudge()
+                self._offers.tell(pods.split(",")) if pods else self._offers.nudge()
         elif name == "warm":
             self._warm_now.set()
         else:
@@ -190,12 +191,12 @@ class Duties:
         return await self._store.prune(PRUNE_BATCH)
 
     async def _admit(self) -> bool:
-        promoted = await self._store.promote(BATCH)
+        """What can start is not to wait for those whose time may have come: these are for the next turn."""
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         if admitted:
-            await self._hand_over()
-        return promoted >= BATCH or admitted >= BATCH
+            await self._hand_over(admitted)
+        return await self._store.promote(BATCH) > 0 or admitted >= BATCH
 
     async def _wake(self) -> bool:
         woken = await self._store.wake_runs(BATCH)
@@ -208,10 +209,11 @@ class Duties:
         await self._hand_over()
         return False
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, admitted: int = 0) -> None:
         """What was admitted goes to the pods that wait for it, before anybody launches new ones."""
         for pause in (*MISSED_SECONDS, None):
-            handed = await self._store.hand_over()
+            handed = await self._store.hand_over(admitted)
+            admitted -= len(handed.pods)
             if self._offers is not None:
                 self._offers.tell(handed.pods)
             if not handed.missed or pause is None:
@@ -273,7 +275,8 @@ def _backoff(failures: int) -> float:
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
-async def _pause(loop: _Loop) -> None:
+async def _pause(loop: _Loop, clock: Callable[[], float]) -> None:
+    """Until it is time, or the loop is poked: a poke that comes alone is heard at once."""
     if loop.poked is None:
         await asyncio.sleep(loop.period)
         return
@@ -282,4 +285,4 @@ async def _pause(loop: _Loop) -> None:
             await loop.poked.wait()
     except TimeoutError:
         return
-    await asyncio.sleep(MIN_GAP_SECONDS)
+    await asyncio.sleep(max(0.0, loop.turned_at + MIN_GAP_SECONDS - clock()))

@@ -46,6 +46,12 @@ class GoneError(MilepostError):
     code = "gone"
 
 
+class VacantError(GoneError):
+    """The pod has no attempt now, and may wait for one."""
+
+    code = "vacant"
+
+
 class PrunedError(GoneError):
     """The records that it would need were pruned."""
 

@@ -216,6 +216,11 @@ class OpenPod:
     grace_seconds: int
     unheard_seconds: float = 0.0
 
+    @property
+    def vacant(self) -> bool:
+        """Another pod took the attempt that it was launched for; it may wait for work once it is there."""
+        return self.state == "created" and self.run_id is None
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -19,8 +19,6 @@ OFFER_SECONDS: Final = 2.0
 """A pod that does not start what it was offered within this is given up."""
 RESTING_SECONDS: Final = 15.0
 """A pod that does not come back for work within this after its attempt is given up."""
-PREFERENCE_SECONDS: Final = 1.0
-"""An attempt waits so long for a warm pod that is there before a new pod is made."""
 
 _RETIRES: Final = frozenset({Reason.OOM, Reason.CRASHED, Reason.LOST_RESULT, Reason.CONFIG})
 """After these nobody knows what is left of the attempt in its container."""
@@ -138,7 +136,10 @@ def cold_reason(policy: WarmPolicy, facts: ColdFacts) -> ColdReason:
 
 @dataclass(frozen=True, slots=True)
 class IdlePod:
-    """A pod that waits for work. `task`: (namespace, name). `idle_seconds`: since when; `age_seconds`: of the pod."""
+    """A pod that waits for work. `task`: (namespace, name). `idle_seconds`: since when; `age_seconds`: of the pod.
+
+    Not `there`: it was launched for an attempt that another one took, and will wait once it is up.
+    """
 
     pod_id: str
     task: tuple[str, str]
@@ -148,14 +149,18 @@ class IdlePod:
     age_seconds: float
     current: bool
     template: bool = True
+    there: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """`pods`: those that were given an attempt. `missed`: something was in the way of others; try again soon."""
+    """`pods`: those that were given an attempt. `missed`: something was in the way of others; try again soon. `freed`:
+    launched pods lost theirs so.
+    """
 
     pods: Sequence[str]
     missed: bool
+    freed: bool = False
 
 
 def lapsed(pods: Sequence[IdlePod]) -> dict[str, str]:
@@ -175,11 +180,11 @@ def lapsed(pods: Sequence[IdlePod]) -> dict[str, str]:
 
 
 def surplus(pods: Sequence[IdlePod], total: int) -> list[str]:
-    """Pods beyond what may wait: of each Task those that waited longest, then of all those of the Task that waits
-    longest for a run, where one that runs often counts as used later.
+    """Pods beyond what may wait: of each Task those that are not there yet and those that waited longest, then of all
+    those of the Task that waits longest for a run, where one that runs often counts as used later.
     """
     by_task: dict[tuple[str, str], list[IdlePod]] = {}
-    for pod in sorted(pods, key=lambda p: (p.idle_seconds, p.pod_id)):
+    for pod in sorted(pods, key=lambda p: (not p.there, p.idle_seconds, p.pod_id)):
         by_task.setdefault(pod.task, []).append(pod)
     gone: list[str] = []
     for kept in by_task.values():

@@ -95,6 +95,8 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
         return _closing(row, sight)
     if row.state in WARM:
         return _warm(row, sight)
+    if row.vacant:
+        return _vacant(row, sight, now, config_grace_seconds)
     if row.state not in {"created", "bound"}:
         return []
     pod = _pod_of(row, sight.pods)
@@ -124,6 +126,22 @@ def _warm(row: OpenPod, sight: Sight) -> list[Action]:
     if evidence.finished(pod) or evidence.exit_of(pod) is not None:
         return [Retire("ended")]
     return [Retire("deleted")] if "deletionTimestamp" in raw.part(pod, "metadata") else []
+
+
+def _vacant(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: float) -> list[Action]:
+    """One that nobody needs yet: whatever is in its way is no reason to wait for it, nor for others to make room."""
+    pod = _pod_of(row, sight.pods)
+    if pod is None:
+        waits = sight.job is not None and evidence.job_exit(sight.job) is None
+        if waits or row.age_seconds < SETTLING_SECONDS:
+            return []
+        return [Retire("vanished")] if sight.fresh else [Confirm()]
+    if "deletionTimestamp" in raw.part(pod, "metadata"):
+        return [Retire("deleted")]
+    found = classify(pod, now, config_grace_seconds)
+    if found is not None:
+        return [Retire("ended" if isinstance(found, Ending) else found.reason.value)]
+    return [Retire("silent")] if row.unheard_seconds >= UNHEARD_SECONDS else []
 
 
 def _unheard(pod: Object) -> Ending:

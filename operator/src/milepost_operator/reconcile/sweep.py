@@ -59,7 +59,7 @@ class PodSweep:
         rows = {row.pod_id: row for row in await self._store.open_pods()}
         orphans = [job for job in jobs if self._is_orphan(job, rows, sights)]
         await each(orphans, self._delete, at_once=AT_ONCE, what="orphan")
-        late = [row for row in rows.values() if row.state == "created" and row.age_seconds >= LATE_SECONDS]
+        late = [r for r in rows.values() if r.state == "created" and not r.vacant and r.age_seconds >= LATE_SECONDS]
         await each(late, lambda row: self._ask(row, sights.get(row.pod_id)), at_once=AT_ONCE, what="late pod")
 
     @staticmethod

@@ -10,8 +10,9 @@ from milepost_operator.adapters.postgres.endings import end_attempt, lock_run, w
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
 from milepost_operator.domain.errors import DeposedError, UnavailableError
+from milepost_operator.domain.launches import PREFERENCE_SECONDS, SAMPLE, Line, to_launch
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
-from milepost_operator.domain.warm import PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
+from milepost_operator.domain.warm import ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
 
@@ -31,7 +32,10 @@ class PostgresLaunches:
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
         async def work(connection: Connection) -> Sequence[PodOrder]:
             await self._check(connection, epoch)
-            rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit, seconds(PREFERENCE_SECONDS))
+            cold = await self._cold_ones(connection)
+            rows = await connection.fetch(
+                Q["take_wanted"], self._db.cluster, epoch, list(cold), list(cold.values()), limit
+            )
             if rows:
                 await connection.execute(Q["note_cold"], [r["pod_id"] for r in rows], [self._cold(r) for r in rows])
             return [
@@ -48,6 +52,15 @@ class PostgresLaunches:
             ]
 
         return await self._db.transaction(work)
+
+    async def _cold_ones(self, connection: Connection) -> dict[str, bool]:
+        """Wanted pods that are to be made, and whether a warm one was there for it."""
+        rows = await connection.fetch(Q["lines"], self._db.cluster, seconds(PREFERENCE_SECONDS), SAMPLE)
+        cold: dict[str, bool] = {}
+        for row in rows:
+            line = Line(row["waits"], row["warm"], row["coming"], row["serving"], row["cold"])
+            cold |= {row["pods"][place]: place < line.warm for place in to_launch(line)}
+        return cold
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
         if await self._db.fetchrow(Q["launched"], self._db.cluster, pod_id, epoch, job_uid):

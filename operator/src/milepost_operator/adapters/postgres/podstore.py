@@ -20,7 +20,7 @@ from milepost_operator.adapters.postgres.database import Database, Row, seconds
 from milepost_operator.adapters.postgres.fences import columns, explain_fence, fenced
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.settles import settle_attempts
-from milepost_operator.adapters.postgres.starts import start_attempts
+from milepost_operator.adapters.postgres.starts import begin_attempts, start_attempts
 from milepost_operator.adapters.postgres.values import Values
 from milepost_operator.domain.errors import (
     ConflictError,
@@ -59,11 +59,18 @@ class PostgresPodStore:
         return PodSession(pod_id, namespace, pod_uid)
 
     async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
-        started, begun = await self._db.transaction(lambda c: start_attempts(self._db, c, sessions, wait=wait))
+        first = await begin_attempts(self._db, sessions)
+        answers: dict[str, Start | MilepostError] = {pod_id: start for pod_id, (start, _) in first.items()}
+        begun = [cold_reason for _, cold_reason in first.values()]
+        left = [session for session in sessions if session.pod_id not in first]
+        if left:
+            started, others = await self._db.transaction(lambda c: start_attempts(self._db, c, left, wait=wait))
+            answers |= {session.pod_id: answer for session, answer in zip(left, started, strict=True)}
+            begun += others
         self._db.wake("project")
         for cold_reason in begun:
             self._db.on_start(cold_reason)
-        return started
+        return [answers[session.pod_id] for session in sessions]
 
     def tell_starts(self, on_start: Callable[[str | None], object]) -> None:
         """Have each attempt that begins told, once it is committed: why it needed a new pod, None if it did not."""
@@ -176,7 +183,8 @@ class PostgresPodStore:
         self, requests: Sequence[tuple[PodSession, SettleRequest]], *, wait: bool = True
     ) -> Sequence[str | MilepostError]:
         states = await self._db.transaction(lambda c: settle_attempts(self._db, c, requests, wait=wait))
-        self._db.wake("admit", "launch", "project")
+        self._db.wake_others("admit")
+        self._db.wake("launch", "project")
         return states
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:

@@ -24,7 +24,6 @@ from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
-from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.adapters.postgres.warm import PostgresWarm
 from milepost_operator.adapters.postgres.warm_views import PostgresWarmReads
 from milepost_operator.domain.errors import UnavailableError
@@ -92,4 +91,4 @@ class PostgresStore(
 
         Ends with UnavailableError when the connection breaks.
         """
-        return listen(self._db.pool, self._db.cluster, names)
+        return self._db.wakeups(names)

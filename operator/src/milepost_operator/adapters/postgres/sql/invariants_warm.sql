@@ -1,6 +1,8 @@
 -- name: pods_have_a_purpose
--- 12: an open pod is for a live attempt that is its own, or it waits for work.
+-- 12: an open pod is for a live attempt that is its own, or it waits for work, or will once it is up: another pod took
+-- its attempt.
 select count(*) from pods p where p.cluster = $1 and p.state in ('wanted', 'creating', 'created', 'bound', 'offered')
+    and not (p.state = 'created' and p.run_id is null and p.attempt is null and p.rested_at is not null)
     and not exists (select 1 from attempts a where a.run_id = p.run_id and a.attempt = p.attempt and a.pod_id = p.pod_id
                     and a.state <> 'ended');
 

@@ -8,34 +8,59 @@ returning epoch;
 -- Shared with other launches of this epoch; a new epoch waits for them, and none of an older one begins after it.
 select epoch from leadership where cluster = $1 for share;
 
--- name: take_wanted
--- Also those that an earlier epoch had begun: their Job, if it is there, is adopted by its name. Those that a warm pod
--- can take, the oldest of each key, are left to it for a moment ($4); a pod that rests will be back by then.
-with warm as (
+-- name: lines
+-- What waits for a pod that no launcher has taken, by warm key, and what there is for it: pods that wait ($2: or rested so
+-- lately that they will be back), pods launched for others of them, and of those that are there the $3 whose last attempts
+-- were the shortest. Pods of one concurrency key alone are counted on only while they wait.
+with wanted as (
+    select p.namespace, p.task, p.version, k.key, t.warm ->> 'reuse' = 'key' as by_key, l.template_hash,
+           array_agg(p.pod_id order by p.created_at, p.pod_id) as pods,
+           array_agg(extract(epoch from clock_timestamp() - p.created_at)::float8 order by p.created_at, p.pod_id) as waits
+    from pods p
+    left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
+    left join runs r on r.run_id = p.run_id
+    left join leadership l on l.cluster = p.cluster
+    cross join lateral (select case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
+    where p.cluster = $1 and p.state = 'wanted'
+    group by 1, 2, 3, 4, 5, 6
+), warm as (
     select p.namespace, p.task, p.version, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
     from pods p
     join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     left join leadership l on l.cluster = p.cluster
-    where p.cluster = $1 and (p.state = 'idle' or p.state = 'resting' and p.rested_at > clock_timestamp() - $4::interval)
+    where p.cluster = $1 and (p.state = 'idle' or p.state = 'resting' and p.rested_at > clock_timestamp() - $2::interval)
       and p.template_hash is not distinct from l.template_hash and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
     group by 1, 2, 3, 4
-), wanted as (
-    select p.pod_id, p.namespace, p.task, p.version, k.key, p.created_at,
-           row_number() over (partition by p.namespace, p.task, p.version, k.key order by p.created_at, p.pod_id) as nth
-    from pods p
-    left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
-    left join runs r on r.run_id = p.run_id
-    cross join lateral (select case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
-    where p.cluster = $1 and p.state = 'wanted'
-), cold as (
-    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, key)
-    where w.nth > coalesce(m.n, 0) or w.created_at <= clock_timestamp() - $4::interval
+)
+select w.pods, w.waits, coalesce(m.n, 0) as warm, c.coming, q.serving, q.cold
+from wanted w
+left join warm m using (namespace, task, version, key)
+cross join lateral (
+    select count(*) as coming from pods p
+    where p.cluster = $1 and p.namespace = w.namespace and p.task = w.task and p.version = w.version
+      and p.state in ('creating', 'created') and not w.by_key is true) c
+cross join lateral (
+    select coalesce(array_agg(greatest(b.tenure_seconds, extract(epoch from clock_timestamp() - a.started_at))::float8), '{}') as serving,
+           coalesce(array_agg(extract(epoch from b.bound_at - b.launched_at)::float8)
+                    filter (where b.bound_at is not null and b.launched_at is not null), '{}') as cold
+    from (select * from pods p
+          where p.cluster = $1 and p.namespace = w.namespace and p.task = w.task and p.version = w.version
+            and p.state in ('bound', 'resting', 'idle', 'offered') and p.tenure_seconds is not null
+            and p.template_hash is not distinct from w.template_hash and not w.by_key is true
+          order by p.tenure_seconds limit $3) b
+    left join attempts a on a.run_id = b.run_id and a.attempt = b.attempt) q;
+
+-- name: take_wanted
+-- Those of `lines` that get a new pod ($3; $4: a warm one was there for it, and did not take it). Also those that an
+-- earlier epoch had begun: their Job, if it is there, is adopted by its name.
+with cold as (
+    select * from unnest($3::text[], $4::bool[]) as u (pod_id, late)
 ), taken as (
     select pod_id from pods
-    where cluster = $1 and (state = 'wanted' and pod_id in (select pod_id from cold)
+    where cluster = $1 and (state = 'wanted' and pod_id = any($3)
                             or state = 'creating' and (epoch <> $2 or launched_at < clock_timestamp() - interval '10 seconds'))
     order by created_at
-    limit $3
+    limit $5
     for update skip locked
 ), facts as materialized (
     select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
@@ -85,7 +110,7 @@ returning pod_id;
 -- name: open_pods
 select p.pod_id, p.namespace, p.state, p.job_uid, p.pod_uid, p.run_id, p.attempt,
        extract(epoch from clock_timestamp() - coalesce(p.closing_at, p.launched_at, p.created_at))::float8 as age_seconds,
-       case when a.settled or p.run_id is null and p.rested_at is not null then 10 else 0 end as grace_seconds,
+       case when a.settled or p.run_id is null and p.rested_at is not null and p.bound_at is not null then 10 else 0 end as grace_seconds,
        case when p.state = 'created' and s.seen_at > clock_timestamp() - interval '3 seconds'
             then extract(epoch from clock_timestamp() - greatest(p.launched_at, s.up_since)) else 0 end::float8 as unheard_seconds
 from pods p

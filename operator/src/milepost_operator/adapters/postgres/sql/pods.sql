@@ -2,9 +2,13 @@
 select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluster = $1 and pod_id = $2;
 
 -- name: bind_pod
+-- One that lost its attempt meanwhile rests: its sidecar asks for another one.
 update pods
 set pod_uid = $3, pod_name = $4, bound_at = coalesce(bound_at, clock_timestamp()), reusable = $5,
-    state = case when state in ('wanted', 'creating', 'created') then 'bound' else state end
+    state = case when state not in ('wanted', 'creating', 'created') then state
+                 when run_id is not null then 'bound' when $5 then 'resting' else 'closing' end,
+    rested_at = case when state = 'created' and run_id is null then clock_timestamp() else rested_at end,
+    closing_at = case when state = 'created' and run_id is null and not $5 then clock_timestamp() else closing_at end
 where cluster = $1 and pod_id = $2 and state not in ('closing', 'closed') and (pod_uid is null or pod_uid = $3)
 returning namespace;
 
@@ -25,6 +29,69 @@ left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.n
 where r.run_id = any($1)
 order by r.run_id
 for no key update of h;
+
+-- name: begin_attempts
+-- First attempts that their pods ($1, bound to $2) begin for the first time, and all that they need to know, in one
+-- statement. Whoever is not among them is to be looked at closer. Runs before heads, each in the order of their ids; a
+-- run that somebody has locked is left out. The attempt's row, as it is once its run is locked, says whose it is: what was
+-- read of the others before that lock changes together with it, or never.
+with asking as materialized (
+    select p.pod_id, p.run_id, p.attempt, p.state = 'offered' as offered, p.cold_reason
+    from unnest($1::text[], $2::text[]) as s (pod_id, pod_uid)
+    join pods p on p.pod_id = s.pod_id and p.pod_uid = s.pod_uid
+    where p.cluster = $3 and p.state in ('bound', 'offered') and p.attempt = 1
+), ours as materialized (
+    select r.run_id, r.timeouts from runs r
+    where r.run_id = any(array(select run_id from asking)) and r.attempt = 1 and r.state = 'admitted'
+    order by r.run_id
+    for no key update skip locked
+), heads as materialized (
+    select h.run_id, h.last_seq, h.last_key, h.records from run_heads h
+    where h.run_id = any(array(select run_id from ours))
+    order by h.run_id
+    for no key update
+), begun as (
+    update attempts a
+    set state = 'running', started_at = clock_timestamp(), resumed_after = h.last_seq,
+        deadline_at = clock_timestamp() + make_interval(secs => coalesce((o.timeouts ->> 'attempt_seconds')::float8, $7)),
+        cold_reason = case when not s.offered then coalesce(s.cold_reason, 'first') end
+    from asking s join ours o on o.run_id = s.run_id join heads h on h.run_id = s.run_id
+    where a.run_id = s.run_id and a.attempt = s.attempt and a.state = 'reserved' and a.pod_id = s.pod_id
+    returning a.run_id, a.attempt, a.token, a.cause, a.pod_id, a.cold_reason, h.last_seq, h.last_key, h.records
+), known as materialized (
+    select b.*, r.name, r.namespace, r.task, r.version, r.tags, r.input, r.retry, r.timeouts, r.created_at, r.attempts_counted,
+           r.origin, r.key_run, v.shape, coalesce(t.on_change, 'fail') as on_change,
+           coalesce(r.accepted_version = r.version, false) as accepted, t.record_limits
+    from begun b
+    join runs r on r.run_id = b.run_id
+    join task_versions v on v.cluster = r.cluster and v.namespace = r.namespace and v.task = r.task and v.version = r.version
+    left join tasks t on t.cluster = r.cluster and t.namespace = r.namespace and t.name = r.task
+), leased as (
+    update run_heads h
+    set beat_at = clock_timestamp(), lease_until = clock_timestamp() + $4,
+        max_records = coalesce((k.record_limits ->> 'max_count')::int, $5),
+        max_records_bytes = coalesce((k.record_limits ->> 'max_bytes')::bigint, $6)
+    from known k where h.run_id = k.run_id
+), taken as (
+    update pods p set state = 'bound' from begun b
+    where p.pod_id = b.pod_id and p.state = 'offered' and p.run_id = b.run_id and p.attempt = b.attempt
+), running as (
+    update runs r
+    set state = case when r.state = 'admitted' then 'running' else r.state end,
+        started_at = coalesce(r.started_at, clock_timestamp()),
+        run_deadline_at = coalesce(r.run_deadline_at,
+            clock_timestamp() + make_interval(secs => coalesce((k.timeouts ->> 'run_seconds')::float8, $8))),
+        reason = null, message = null, event_count = r.event_count + 1, rev = r.rev + 1
+    from known k where r.run_id = k.run_id
+    returning r.run_id, r.event_count
+), told as (
+    insert into run_events (run_id, seq, reason, message)
+    select r.run_id, r.event_count, case when k.last_seq > 0 then 'AttemptResumed' else 'AttemptStarted' end,
+           left(case when k.last_seq > 0 then format('attempt %s resumed after checkpoint %s (%s)', k.attempt, k.records, k.last_key)
+                     else format('attempt %s started', k.attempt) end, 900)
+    from running r join known k on k.run_id = r.run_id
+)
+select * from known;
 
 -- name: start_attempts
 -- The lease begins, also anew for a sidecar that asks again; what is told is told once.

@@ -54,7 +54,7 @@ with ending as (
     set state = 'ended', settled = e.settled, reason = e.reason, message = left(e.message, 4000), counted = e.counted,
         infra = e.infra, evidence = e.evidence, ended_at = clock_timestamp()
     from ending e where a.run_id = e.run_id and a.attempt = e.attempt and a.state <> 'ended'
-    returning a.run_id, a.pod_id, a.reserved_at, e.verdict, e.retired
+    returning a.run_id, a.pod_id, a.reserved_at, a.started_at, e.verdict, e.retired
 ), fenced as (
     update run_heads h set token = null, pod_id = null, lease_until = null from ending e where h.run_id = e.run_id
 ), closing as (
@@ -64,7 +64,8 @@ with ending as (
 ), resting as (
     update pods p
     set state = 'resting', rested_at = clock_timestamp(), runs = p.runs + 1, reuse_key = r.concurrency_key,
-        run_id = null, attempt = null, offered_at = null
+        run_id = null, attempt = null, offered_at = null,
+        tenure_seconds = extract(epoch from clock_timestamp() - e.started_at)
     from ended e join runs r on r.run_id = e.run_id
     where p.pod_id = e.pod_id and p.state in ('bound', 'offered') and e.retired is null
 ), moved as (
