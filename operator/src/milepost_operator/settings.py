@@ -75,6 +75,19 @@ class Settings(BaseSettings):
     warm_total: int = Field(default=50, ge=0)
     """Pods that wait in all, at most; 0: no pod waits, whatever its Task says."""
 
+    pattern_window_seconds: float = Field(default=3600.0, gt=0)
+    """Patterns of failure are looked for in attempts that ended within this."""
+    pattern_timeouts: int = Field(default=3, ge=0)
+    """Attempts that ran out of time, where they are half of all, make a TimeoutLoop; 0: never, as below."""
+    pattern_retries: int = Field(default=20, ge=0)
+    """Retries, where half of the attempts fail, make a RetryStorm."""
+    pattern_gap_seconds: float = Field(default=300.0, ge=0)
+    """An attempt that is lost so long after its last record makes a CheckpointGap."""
+    pattern_growth: float = Field(default=1.5, ge=0)
+    """The last runs of a warm pod that take so many times the memory of its first make MemoryGrowth."""
+    pattern_pulls: int = Field(default=3, ge=0)
+    """Pods whose image can't be pulled at first make ImagePullFlapping."""
+
     retention_successful_runs: int = Field(default=10, ge=0, le=1000)
     """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""
     retention_failed_runs: int = Field(default=20, ge=0, le=1000)

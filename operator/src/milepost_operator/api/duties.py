@@ -14,6 +14,7 @@ from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import ControlDuties
+from milepost_operator.ports.findings import FindingDuty
 from milepost_operator.ports.lifecycle import Pruning
 from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
@@ -35,6 +36,9 @@ REAP_SECONDS: Final = 0.5
 QUICK_SECONDS: Final = 1.0
 JUDGING_SHARE: Final = 20
 """The invariants read whole tables: where that takes longer, it is done in a 20th of the time at most."""
+FINDINGS_SECONDS: Final = 5.0
+CHECKED_TASKS: Final = 20
+"""Tasks whose recent attempts one transaction looks at."""
 MIN_GAP_SECONDS: Final = 0.005
 WARM_SECONDS: Final = 0.5
 """An attempt whose warm pod is silent goes elsewhere within this of the time that the pod had."""
@@ -45,7 +49,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, Protocol):
+class DutyStore(DutiesPort, ControlDuties, FindingDuty, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -106,6 +110,7 @@ class Duties:
             _Loop("expire", 5.0, self._expire, now),
             _Loop("invariants", 30.0, self._violations, now),
             _Loop("old-triggers", 15.0, self._forget_triggers, now),
+            _Loop("findings", FINDINGS_SECONDS, self._check_tasks, now),
         ]
         self._violated: set[str] = set()
         self._judge_at = 0.0
@@ -247,6 +252,9 @@ class Duties:
 
     async def _forget_triggers(self) -> bool:
         return await self._store.forget_triggers(FORGET_BATCH) >= FORGET_BATCH
+
+    async def _check_tasks(self) -> bool:
+        return await self._store.check_tasks(CHECKED_TASKS) >= CHECKED_TASKS
 
     async def _violations(self) -> bool:
         began = self._clock()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from milepost_operator.api.queueviews import ReasonOut
+from milepost_operator.domain.causes import explained
 from milepost_operator.domain.lifecycle import Copied, Outcome, Redriven
 from milepost_operator.domain.runs import AttemptView, Created, RecordView, RunView
 from milepost_operator.manifests.names import job_name
@@ -115,6 +116,8 @@ class AttemptOut(_Out):
     resumed_after: int
     started_at: datetime | None
     ended_at: datetime | None
+    explanation: str | None
+    advice: str | None
     evidence: dict[str, object]
 
 
@@ -233,6 +236,8 @@ def full(run: RunView) -> dict[str, object]:
 
 
 def attempt(view: AttemptView) -> dict[str, object]:
+    """`explanation`: what its reason means; `advice`: what can be done about it."""
+    cause = explained(view.reason)
     return {
         "attempt": view.attempt,
         "cause": view.cause,
@@ -244,6 +249,8 @@ def attempt(view: AttemptView) -> dict[str, object]:
         "resumedAfter": view.resumed_after,
         "startedAt": view.started_at,
         "endedAt": view.ended_at,
+        "explanation": cause and cause.sentence,
+        "advice": (cause and cause.advice) or None,
         "evidence": view.evidence,
     }
 

@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from milepost_operator.crds.common import AnyObject, Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
+from milepost_operator.crds.common import (
+    AnyObject,
+    Conditions,
+    Count,
+    Label,
+    Model,
+    Name,
+    Quantity,
+    Word,
+    keyed,
+    rule,
+    rules,
+)
 from milepost_operator.crds.core import Env, EnvFroms, Resources
 from milepost_operator.crds.podspec import PodSettings
 from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
@@ -19,6 +31,23 @@ class Source(Model):
 
     inline: Annotated[str, Field(min_length=1, max_length=MAX_SOURCE)]
     """Python source, at most 200 KB."""
+
+
+class OnOOM(Model):
+    """After an attempt that ran out of memory the next one has more; it counts as a failure all the same."""
+
+    model_config = rules(
+        rule(
+            "isQuantity(string(self.maxMemory)) && quantity(string(self.maxMemory)).isGreaterThan(quantity('0'))",
+            "retry.onOOM.maxMemory must be a quantity above 0",
+            ".maxMemory",
+        ),
+    )
+
+    factor: Annotated[float, Field(gt=1, le=16)] | None = None
+    """Limit and request of the next pod are this many times those of the one before; 2."""
+    max_memory: Quantity
+    """No limit is raised above this; an attempt that had it is followed by one that has it again."""
 
 
 class Retry(Model):
@@ -42,6 +71,8 @@ class Retry(Model):
     """No delay is longer; 60."""
     randomize: bool | None = None
     """Take a random part of each delay, so that many failures do not come back at once; true."""
+    on_oom: Annotated[OnOOM, Field(alias="onOOM")] | None = None
+    """Memory of the attempts after one that ran out of it; none: the same as before."""
 
 
 class Timeouts(Model):
@@ -192,7 +223,7 @@ class WarmStatus(Model):
     misses: Count | None = None
     """Attempts of the same runs that needed a new pod."""
     cold_reason: Word | None = None
-    """Why the newest of these did: first, busy, version, template, off, key, late or returned."""
+    """Why the newest of these did: first, busy, version, template, memory, off, key, late or returned."""
 
 
 class TaskStatus(Model):
@@ -211,7 +242,9 @@ class TaskStatus(Model):
     warm: WarmStatus | None = None
     """Pods that wait for its next runs."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire.
+    MemoryProposal: recent attempts need more memory, or much less. TimeoutLoop, RetryStorm, CheckpointGap,
+    MemoryGrowth, ImagePullFlapping: a pattern of failure in them."""
 
 
 class Task(Model):

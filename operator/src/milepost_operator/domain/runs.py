@@ -18,13 +18,19 @@ DEFAULT_QUEUE: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Budget and backoff of a run: delay before attempt n+1 is min·factorⁿ⁻¹ seconds, at most max, with full jitter."""
+    """Budget and backoff of a run: delay before attempt n+1 is min·factorⁿ⁻¹ seconds, at most max, with full jitter.
+
+    `oom_factor`: an attempt that runs out of memory is followed by one with so many times as much, up to
+    `oom_max_bytes`; None: with as much.
+    """
 
     max_attempts: int = 3
     factor: float = 2.0
     min_seconds: float = 1.0
     max_seconds: float = 60.0
     randomize: bool = True
+    oom_factor: float | None = None
+    oom_max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class QueueIntake:
-    """None: no such limit. `key_…`: of each concurrency key."""
+    """None: no such limit. `key_…`: of each concurrency key. `pause_on`: what pauses it, by domain.findings.Kind."""
 
     namespace: str
     name: str
@@ -108,6 +114,7 @@ class QueueIntake:
     max_depth: int | None = None
     paused: bool = False
     breaker: Policy | None = None
+    pause_on: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +194,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows.
+
+    `memory_class`: bytes of memory that the task has, where that is more than its version says.
+    """
 
     pod_id: str
     namespace: str
@@ -196,6 +206,7 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    memory_class: int = 0
 
 
 @dataclass(frozen=True, slots=True)

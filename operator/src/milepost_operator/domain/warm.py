@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from milepost_operator.domain.runs import Ending
-from milepost_operator.domain.states import Reason
+from milepost_operator.domain.states import OUT_OF_MEMORY, Reason
 
 Reuse = Literal["task", "key", "never"]
-ColdReason = Literal["first", "busy", "version", "template", "off", "key", "late", "returned"]
+ColdReason = Literal["first", "busy", "version", "template", "memory", "off", "key", "late", "returned"]
 """Why an attempt needed a new pod: none of its key was there, all were at work, there were only pods of another version
-or of another template, its Task wants none, none had its concurrency key, the one that was to come did not in time, an
-offered one did not answer.
+or of another template or with other memory, its Task wants none, none had its concurrency key, the one that was to come
+did not in time, an offered one did not answer.
 """
 
 OFFER_SECONDS: Final = 2.0
@@ -22,7 +22,7 @@ RESTING_SECONDS: Final = 15.0
 PREFERENCE_SECONDS: Final = 1.0
 """An attempt waits so long for a warm pod that is there before a new pod is made."""
 
-_RETIRES: Final = frozenset({Reason.OOM, Reason.CRASHED, Reason.LOST_RESULT, Reason.CONFIG})
+_RETIRES: Final = OUT_OF_MEMORY | {Reason.CRASHED, Reason.LOST_RESULT, Reason.CONFIG}
 """After these nobody knows what is left of the attempt in its container."""
 
 
@@ -92,7 +92,7 @@ def retires(policy: WarmPolicy, pod: PodFacts, ending: Ending) -> str | None:
     if not pod.asks or not policy.lets_stay(pod.keeps):
         return "off"
     if ending.reason in _RETIRES or ending.evidence.get("oom_kills"):
-        return "oom" if ending.reason is Reason.OOM or ending.evidence.get("oom_kills") else "crash"
+        return "oom" if ending.reason in OUT_OF_MEMORY or ending.evidence.get("oom_kills") else "crash"
     return worn(policy, runs=pod.runs, age_seconds=pod.age_seconds, current=pod.current)
 
 
@@ -109,13 +109,15 @@ def worn(policy: WarmPolicy, *, runs: int, age_seconds: float, current: bool) ->
 class ColdFacts:
     """What there was for an attempt that gets a new pod. `late`: a warm pod was to take it and did not.
 
-    `other_key`: a pod of its warm key waits, which `reuse: key` keeps from it. `same`, `other_template`,
-    `other_version`: the Task has pods of this warm key, of this version but another template, of another version.
+    `other_key`: a pod of its warm key waits, which `reuse: key` keeps from it. `same`, `other_memory`,
+    `other_template`, `other_version`: the Task has pods of this warm key, of this template but with other memory, of
+    this version but another template, of another version.
     """
 
     late: bool
     other_key: bool
     same: bool
+    other_memory: bool
     other_template: bool
     other_version: bool
     keeps: str | None
@@ -131,6 +133,8 @@ def cold_reason(policy: WarmPolicy, facts: ColdFacts) -> ColdReason:
         return "key"
     if facts.same:
         return "busy"
+    if facts.other_memory:
+        return "memory"
     if facts.other_template:
         return "template"
     return "version" if facts.other_version else "first"

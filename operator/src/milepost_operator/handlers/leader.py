@@ -25,6 +25,7 @@ from milepost_operator.reconcile.queues import QueueStatus
 from milepost_operator.reconcile.room import Room
 from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
+from milepost_operator.reconcile.task_findings import TaskFindingStatus
 from milepost_operator.reconcile.warm_status import TaskWarmStatus
 from milepost_operator.settings import Settings
 
@@ -139,6 +140,9 @@ class Leader:
         warm = TaskWarmStatus(
             store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_states=metrics.show_pods
         )
+        findings = TaskFindingStatus(
+            store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_findings=metrics.show_findings
+        )
         history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
@@ -150,6 +154,7 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("warm-status", warm.turn, interval=5.0),
+            Loop("finding-status", findings.turn, interval=5.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),

@@ -12,8 +12,9 @@ from typing import Final
 from milepost.wire.local import SCRATCH_ENV, SOCKET, SOCKET_ENV
 from milepost.wire.pod import AUDIENCE
 from milepost_operator.domain.runs import PodOrder
-from milepost_operator.manifests import names, quantity
+from milepost_operator.manifests import names
 from milepost_operator.manifests.raw import Manifest, Object, at, number, part, parts, text
+from milepost_operator.manifests.resources import resources
 
 TASK_CONTAINER: Final = "task"
 SIDECAR_CONTAINER: Final = "milepost-sidecar"
@@ -194,7 +195,7 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "imagePullPolicy": settings.image_pull_policy,
         "command": at(order.shape, "command") or list(RUNNER_COMMAND),
         "env": [*parts(order.shape, "env"), *({"name": key, "value": value} for key, value in env.items())],
-        "resources": _resources(part(order.shape, "resources"), settings),
+        "resources": resources(part(order.shape, "resources"), settings.requests, settings.limits, order.memory_class),
         "securityContext": _hardened(read_only=own.get("readOnlyRootFilesystem") is not False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
@@ -225,19 +226,6 @@ def repository(image: str) -> str:
     name = image.partition("@")[0]
     head, colon, tail = name.rpartition(":")
     return head if colon and "/" not in tail else name
-
-
-def _resources(own: Object, settings: PodSettings) -> Manifest:
-    """Defaults bend to what the Task says: no default request above its limit, no default limit below its request."""
-    requests = {key: str(value) for key, value in part(own, "requests").items()}
-    limits = {key: str(value) for key, value in part(own, "limits").items()}
-    for key, default in settings.limits.items():
-        if key not in limits:
-            limits[key] = quantity.larger(default, requests[key]) if key in requests else default
-    for key, default in settings.requests.items():
-        if key not in requests:
-            requests[key] = quantity.smaller(default, limits[key]) if key in limits else default
-    return {"requests": requests, "limits": limits}
 
 
 def _own_tmp(own: Object) -> bool:

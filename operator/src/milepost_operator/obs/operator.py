@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from milepost_operator.domain.findings import TaskFinding
 from milepost_operator.domain.queues import QueueView
 from milepost_operator.obs.metrics import ProcessMetrics
 
@@ -52,6 +53,12 @@ class OperatorMetrics(ProcessMetrics):
             ("state",),
             registry=registry,
         )
+        self.findings = Gauge(
+            "milepost_task_finding",
+            "1 while a Task's recent attempts show a pattern of failure, or need other memory; told by the leader.",
+            ("namespace", "task", "finding"),
+            registry=registry,
+        )
         self.queue_depth = self._of_queue(
             "depth", "Runs that wait for a slot of the queue, counted up to 10,000; told by the leader."
         )
@@ -81,9 +88,17 @@ class OperatorMetrics(ProcessMetrics):
         for state in OPEN_STATES:
             self.pods.labels(state).set(states.get(state, 0))
 
+    def show_findings(self, found: Sequence[TaskFinding]) -> None:
+        """What holds now; the rest is told no more."""
+        self.findings.clear()
+        for one in found:
+            if one.finding.holds:
+                self.findings.labels(one.namespace, one.task, one.finding.kind).set(1)
+
     def forget(self) -> None:
-        """Only the leader tells of queues and pods."""
+        """Only the leader tells of queues, pods and Tasks."""
         self._forget_queues()
+        self.findings.clear()
         self.pods.clear()
 
     def _forget_queues(self) -> None:

@@ -306,6 +306,7 @@ def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
         max_depth=spec.max_depth,
         paused=bool(spec.paused),
         breaker=breaker_policy(spec),
+        pause_on=spec.pause_on or (),
     )
 
 

@@ -97,8 +97,11 @@ class Launcher:
         except ForbiddenError as error:
             await self._refused(order, str(error))
             return
-        except (InvalidInputError, NotFoundError, ValueError) as error:
-            await self._hopeless(order, f"the pod can't be created: {error}")
+        except (InvalidInputError, NotFoundError) as error:
+            await self._hopeless(order, Reason.POD_REFUSED, f"the pod can't be created: {error}")
+            return
+        except ValueError as error:
+            await self._hopeless(order, Reason.CONFIG, f"the pod can't be made: {error}")
             return
         if not await self._store.launched(self._epoch, order.pod_id, raw.uid(job)):
             await self._jobs.delete_job(order.namespace, names.job_name(order.pod_id), raw.uid(job))
@@ -124,14 +127,14 @@ class Launcher:
             held.refused = now
             await self._store.note_pod(order.pod_id, Reason.POD_REFUSED.value, names.clipped(message, 1000))
         if now - held.refused >= self._grace and not is_quota(message):
-            await self._hopeless(order, f"the API server refuses the pod: {message}")
+            await self._hopeless(order, Reason.POD_REFUSED, f"the API server refuses the pod: {message}")
             return
         if is_quota(message) and await self._room.make(order.pod_id, order.namespace):
             held.pause = 1.0  # what gives up its place is gone in a moment
         held.due = now + held.pause
         held.pause = min(held.pause * 2, MAX_PAUSE)
 
-    async def _hopeless(self, order: PodOrder, message: str) -> None:
-        ending = Ending(Reason.CONFIG, names.clipped(message, 2000), counted=False, final=True, started=False)
+    async def _hopeless(self, order: PodOrder, reason: Reason, message: str) -> None:
+        ending = Ending(reason, names.clipped(message, 2000), counted=False, final=True, started=False)
         await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
         self._held.pop(order.pod_id, None)

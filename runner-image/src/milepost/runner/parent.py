@@ -77,8 +77,8 @@ def _run(path: str) -> int:
     sidecar.close()
     if hygiene is not None:
         hygiene.imported()
-    child = _child(task, attempt, path)
     before = replace(cgroup.read(), peak_bytes=0)  # what the import took is of the first attempt
+    child = _child(task, attempt, path, before)
     while True:
         watch = Watch(path, attempt, child)
         ending = watch.run()
@@ -93,11 +93,11 @@ def _run(path: str) -> int:
         if following is None or retire is not None:
             return 0 if retire is None else end.code
         require_same_task(following, loaded)
-        attempt, child = following, _child_of_reuse(task, following, path, hygiene)
         before = cgroup.read()
+        attempt, child = following, _child_of_reuse(task, following, path, before, hygiene)
 
 
-def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> Child:
+def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, before: cgroup.Counters) -> Child:
     """What the forked process does. Threads of the import would be missing there: then it imports the task anew."""
     if threads := threads_of_import():
         names = ", ".join(threads[:TOLD_THREADS])
@@ -105,14 +105,16 @@ def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> 
             f"the import of the task started threads ({names}), which a fork would not have: the attempt imports it "
             "once more, in a process of its own; start threads in the task to save that time"
         )
-        return afresh
-    return partial(run_and_exit, task, attempt, path)
+        return partial(afresh, before)
+    return partial(run_and_exit, task, attempt, path, before)
 
 
-def _child_of_reuse(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, hygiene: Hygiene) -> Child:
+def _child_of_reuse(
+    task: TaskFunction[..., object], attempt: AttemptInfo, path: str, before: cgroup.Counters, hygiene: Hygiene
+) -> Child:
     """What the process of a further attempt does: it shares nothing with that of the one before."""
     hygiene.tell_unforkable()
     # on stdout: a last line of the run before that has no end ends here, and not in a line of this run
     sys.stdout.write(f"milepost: run {attempt.run.name}, attempt {attempt.run.attempt}, in the same pod\n")
     sys.stdout.flush()
-    return afresh if hygiene.unforkable else partial(run_and_exit, task, attempt, path)
+    return partial(afresh, before) if hygiene.unforkable else partial(run_and_exit, task, attempt, path, before)

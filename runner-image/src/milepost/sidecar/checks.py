@@ -7,6 +7,7 @@ from typing import Final, get_args
 from urllib.parse import unquote_to_bytes
 
 from milepost.net.messages import ProblemError
+from milepost.wire.local import USAGE
 from milepost.wire.pod import (
     MAX_KEY_BYTES,
     MAX_WAITS,
@@ -160,6 +161,17 @@ def _wait(data: JSON, place: str) -> Wait:
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     _ask(seconds is None or number, f"{place}.seconds", "a number or null")
     return Wait(**data)  # type: ignore[arg-type]  # checked above
+
+
+def usage(text: str | None) -> Evidence:
+    """Check the header Milepost-Usage."""
+    if text is None:
+        return Evidence()
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ProblemError(422, "bad-evidence", f"{USAGE} is no JSON: {error}") from error
+    return _evidence(data)
 
 
 def _evidence(data: JSON) -> Evidence:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from milepost.net.messages import ProblemError, Request, Response, compact, unique_id
@@ -12,8 +12,8 @@ from milepost.sidecar.log import log
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
-from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, USAGE, WRITE_ID
+from milepost.wire.pod import ChunkWrite, Evidence, RecordKind, RecordWrite, Start
 from milepost.wire.values import JSON
 
 Handler = Callable[[Request, str], Awaitable[Response]]
@@ -132,16 +132,22 @@ class Routes:
     async def _result(self, request: Request, _rest: str) -> Response:
         start = self._state.running()
         text = checks.value(request.body, start.max_result_bytes, "result")
-        return await self._settle(Settlement(_identity(request), "succeeded", result=text))
+        used = checks.usage(request.headers.get(USAGE.lower()))
+        return await self._settle(Settlement(_identity(request), "succeeded", result=text, evidence=used))
 
     async def _failure(self, request: Request, _rest: str) -> Response:
         self._state.running()
         failure, evidence = checks.failure(request.body)
+        used = checks.usage(request.headers.get(USAGE.lower()))
+        evidence = (
+            replace(used, exit_code=evidence.exit_code, signal=evidence.signal) if used != Evidence() else evidence
+        )
         return await self._settle(Settlement(_identity(request), "failed", failure=failure, evidence=evidence))
 
     async def _suspension(self, request: Request, _rest: str) -> Response:
         self._state.running()
-        return await self._settle(Settlement(_identity(request), "suspended", waits=checks.waits(request.body)))
+        waits, used = checks.waits(request.body), checks.usage(request.headers.get(USAGE.lower()))
+        return await self._settle(Settlement(_identity(request), "suspended", waits=waits, evidence=used))
 
     async def _settle(self, settlement: Settlement) -> Response:
         return Response(200, compact({"state": await self._settler.settle(settlement)}))

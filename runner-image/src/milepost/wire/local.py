@@ -21,8 +21,8 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
 request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
-Milepost-Types, Milepost-Fingerprint, Milepost-Failed. Errors are problem+json with `code`, `detail` and, for a value
-that can't be kept, `path` (a JSON path such as `$.items[3].when`).
+Milepost-Types, Milepost-Fingerprint, Milepost-Failed, Milepost-Usage. Errors are problem+json with `code`, `detail`
+and, for a value that can't be kept, `path` (a JSON path such as `$.items[3].when`).
 """
 
 from typing import Final
@@ -40,6 +40,8 @@ FINGERPRINT: Final = "Milepost-Fingerprint"
 SEQ: Final = "Milepost-Seq"
 FAILED: Final = "Milepost-Failed"
 """`true`: the step failed for good and the task caught its error, which is the value."""
+USAGE: Final = "Milepost-Usage"
+"""JSON object of what the attempt used, by the names of wire.pod.Evidence; of result, failure and suspension."""
 
 EXIT_CONFIG: Final = 64
 EXIT_SIDECAR: Final = 65

@@ -247,12 +247,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the runner's parent saw of its own container: cgroup `oom_kill` since start, peak memory, child's exit."""
+    """What the runner saw of its own container in the attempt: cgroup `oom_kill`, peak memory, CPU periods cut short by
+    the limit and the time of that, and the process's exit where it could not settle itself.
+
+    `peak_bytes`: of the container where the attempt raised it, else 0; `resident_bytes`: of its largest process.
+    """
 
     oom_kills: int = 0
     peak_bytes: int = 0
     exit_code: int | None = None
     signal: int | None = None
+    throttled_periods: int = 0
+    throttled_ms: int = 0
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
+from milepost_operator.domain.states import Reason
 from milepost_operator.domain.warm import PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
@@ -43,6 +44,7 @@ class PostgresLaunches:
                     r["template_hash"] or "",
                     orjson.loads(r["shape"]),
                     r["image_digest"],
+                    r["memory_class"],
                 )
                 for r in rows
             ]
@@ -77,6 +79,8 @@ class PostgresLaunches:
 
     async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
         await self._db.fetch(Q["note_run"], self._db.cluster, pod_id, reason, message)
+        if reason == Reason.IMAGE_PULL:
+            await self._db.fetch(Q["note_pull_failed"], self._db.cluster, pod_id)
         self._db.wake("project")
 
     async def pod_digest(self, pod_id: str, digest: str) -> None:
@@ -87,6 +91,7 @@ class PostgresLaunches:
             late=row["late"],
             other_key=row["other_key"],
             same=row["same"],
+            other_memory=row["other_memory"],
             other_template=row["other_template"],
             other_version=row["other_version"],
             keeps=row["keeps"],

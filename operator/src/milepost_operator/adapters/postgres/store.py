@@ -10,6 +10,7 @@ from milepost_operator.adapters.postgres.breaker import PostgresBreakers
 from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
+from milepost_operator.adapters.postgres.findings import PostgresFindings
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
@@ -58,6 +59,7 @@ class PostgresStore(
     PostgresStreams,
     PostgresWarm,
     PostgresWarmReads,
+    PostgresFindings,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 

@@ -79,7 +79,7 @@ where queues.uid = '' and queues.concurrency is distinct from excluded.concurren
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
 update queues set present = true, uid = '', generation = 0, concurrency = $3, key_concurrency = null, rate = null,
-    key_rate = null, max_depth = null, spec_paused = false, breaker = null, updated_at = clock_timestamp()
+    key_rate = null, max_depth = null, spec_paused = false, breaker = null, pause_on = '{}', updated_at = clock_timestamp()
 where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4)
 returning name;
 

@@ -12,23 +12,24 @@ select epoch from leadership where cluster = $1 for share;
 -- Also those that an earlier epoch had begun: their Job, if it is there, is adopted by its name. Those that a warm pod
 -- can take, the oldest of each key, are left to it for a moment ($4); a pod that rests will be back by then.
 with warm as (
-    select p.namespace, p.task, p.version, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
+    select p.namespace, p.task, p.version, p.memory_class, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
     from pods p
     join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     left join leadership l on l.cluster = p.cluster
     where p.cluster = $1 and (p.state = 'idle' or p.state = 'resting' and p.rested_at > clock_timestamp() - $4::interval)
       and p.template_hash is not distinct from l.template_hash and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
-    group by 1, 2, 3, 4
+    group by 1, 2, 3, 4, 5
 ), wanted as (
-    select p.pod_id, p.namespace, p.task, p.version, k.key, p.created_at,
-           row_number() over (partition by p.namespace, p.task, p.version, k.key order by p.created_at, p.pod_id) as nth
+    select p.pod_id, p.namespace, p.task, p.version, k.memory_class, k.key, p.created_at,
+           row_number() over (partition by p.namespace, p.task, p.version, k.memory_class, k.key order by p.created_at, p.pod_id) as nth
     from pods p
     left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     left join runs r on r.run_id = p.run_id
-    cross join lateral (select case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
+    cross join lateral (select coalesce(r.memory_class, 0) as memory_class,
+                               case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
     where p.cluster = $1 and p.state = 'wanted'
 ), cold as (
-    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, key)
+    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, memory_class, key)
     where w.nth > coalesce(m.n, 0) or w.created_at <= clock_timestamp() - $4::interval
 ), taken as (
     select pod_id from pods
@@ -39,25 +40,27 @@ with warm as (
     for update skip locked
 ), facts as materialized (
     select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
-           s.same, m.other_template, o.other_version, o.other_key
-    from taken k
-    join pods q on q.pod_id = k.pod_id
+           k.memory_class, s.same, m.other_memory, m.other_template, o.other_version, o.other_key
+    from taken
+    join pods q using (pod_id)
     join task_versions v on v.cluster = q.cluster and v.namespace = q.namespace and v.task = q.task and v.version = q.version
     left join tasks t on t.cluster = q.cluster and t.namespace = q.namespace and t.name = q.task
     left join leadership l on l.cluster = q.cluster
     left join cold c on c.pod_id = q.pod_id
+    left join runs r on r.run_id = q.run_id
+    cross join lateral (select coalesce(r.memory_class, 0) as memory_class) k
     -- each is looked for only where what is nearer was not found: a Task may have many pods at work
     cross join lateral (
         select exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                        and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
-                       and o.template_hash is not distinct from l.template_hash) as same) s
+                       and o.template_hash is not distinct from l.template_hash and o.memory_class = k.memory_class) as same) s
     cross join lateral (
-        select case when not s.same then exists (
-                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-                   and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id)
-               else false end as other_template) m
+        select coalesce(bool_or(o.template_hash is not distinct from l.template_hash), false) as other_memory,
+               coalesce(bool_or(o.template_hash is distinct from l.template_hash), false) as other_template
+        from pods o where not s.same and o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+          and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id) m
     cross join lateral (
-        select case when not s.same and not m.other_template then exists (
+        select case when not s.same and not m.other_memory and not m.other_template then exists (
                    select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                    and o.version <> q.version and o.state not in ('wanted', 'closing', 'closed'))
                else false end as other_version,
@@ -66,11 +69,12 @@ with warm as (
                    and o.version = q.version and o.state = 'idle' and o.template_hash is not distinct from l.template_hash)
                else false end as other_key) o
 )
-update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash
+update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash,
+    memory_class = f.memory_class
 from facts f
 where p.pod_id = f.pod_id
 returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm,
-          f.late, f.other_key, f.same, f.other_template, f.other_version;
+          f.late, f.other_key, f.same, f.other_memory, f.other_template, f.other_version, f.memory_class;
 
 -- name: note_cold
 -- Why these pods had to be made; what is known already stays.

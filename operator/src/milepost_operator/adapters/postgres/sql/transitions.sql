@@ -35,6 +35,14 @@ left join task_versions v on v.cluster = p.cluster and v.namespace = p.namespace
 order by a.run_id
 for no key update of a, h;
 
+-- name: memory_of_attempts
+-- What their pods' memory is by: the class, and what the version says.
+select a.run_id, p.memory_class, v.shape -> 'resources' as resources
+from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
+join attempts a on a.run_id = e.run_id and a.attempt = e.attempt
+join pods p on p.pod_id = a.pod_id
+join task_versions v on v.cluster = p.cluster and v.namespace = p.namespace and v.task = p.task and v.version = p.version;
+
 -- name: head_for_ending
 select last_seq from run_heads where run_id = $1 for no key update;
 
@@ -45,10 +53,11 @@ select last_seq from run_heads where run_id = $1 for no key update;
 with ending as (
     select * from unnest($1::uuid[], $2::int[], $3::bool[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::json[], $9::text[],
                          $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::bool[], $16::text[],
-                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[], $24::text[])
+                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[], $24::text[],
+                         $25::bigint[])
         as e (run_id, attempt, settled, reason, message, counted, infra, evidence, verdict,
               run_state, run_reason, run_message, attempts_counted, infra_streak, dead_lettered, next_cause,
-              result, error, delay, event, event_message, warning, terminal, retired)
+              result, error, delay, event, event_message, warning, terminal, retired, memory_class)
 ), ended as (
     update attempts a
     set state = 'ended', settled = e.settled, reason = e.reason, message = left(e.message, 4000), counted = e.counted,
@@ -73,7 +82,7 @@ with ending as (
         message = case when e.run_reason <> 'Paused' then left(e.run_message, 4000) end,
         attempts_counted = e.attempts_counted, infra_streak = e.infra_streak, dead_lettered = e.dead_lettered,
         dead_lettered_at = case when e.dead_lettered then clock_timestamp() end, next_cause = e.next_cause,
-        result = e.result, error = e.error, wait_code = null, noted = null,
+        result = e.result, error = e.error, wait_code = null, noted = null, memory_class = e.memory_class,
         ready_at = case when e.run_reason = 'Paused' or e.run_state in ('suspended', 'held') then r.ready_at
                         else clock_timestamp() + e.delay end,
         order_at = case when e.run_state in ('queued', 'suspended', 'held') or e.next_cause = 'resume' then r.order_at

@@ -43,8 +43,8 @@ order by offered_at limit $3;
 -- last, so that the others can age out. Under `lock_warm`. Runs before heads, attempts and pods; what somebody else has
 -- locked is left out, and told: it is to be tried again.
 with idle as (
-    select p.pod_id, p.namespace, p.task, p.version, k.key,
-           row_number() over (partition by p.namespace, p.task, p.version, k.key order by p.rested_at desc, p.pod_id) as nth
+    select p.pod_id, p.namespace, p.task, p.version, p.memory_class, k.key,
+           row_number() over (partition by p.namespace, p.task, p.version, p.memory_class, k.key order by p.rested_at desc, p.pod_id) as nth
     from pods p
     join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     left join leadership l on l.cluster = p.cluster
@@ -52,8 +52,8 @@ with idle as (
     where p.cluster = $1 and p.state = 'idle' and p.template_hash is not distinct from l.template_hash
       and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
 ), wanted as (
-    select p.pod_id, p.run_id, p.attempt, p.namespace, p.task, p.version, k.key,
-           row_number() over (partition by p.namespace, p.task, p.version, k.key order by p.created_at, p.pod_id) as nth
+    select p.pod_id, p.run_id, p.attempt, p.namespace, p.task, p.version, r.memory_class, k.key,
+           row_number() over (partition by p.namespace, p.task, p.version, r.memory_class, k.key order by p.created_at, p.pod_id) as nth
     from pods p
     join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     join runs r on r.run_id = p.run_id
@@ -61,7 +61,7 @@ with idle as (
     where p.cluster = $1 and p.state = 'wanted'
 ), paired as materialized (
     select i.pod_id, w.pod_id as wanted, w.run_id, w.attempt
-    from idle i join wanted w using (namespace, task, version, key, nth)
+    from idle i join wanted w using (namespace, task, version, memory_class, key, nth)
 ), ours as materialized (
     select r.run_id from runs r where r.run_id = any(array(select run_id from paired)) and r.state = 'admitted'
     order by r.run_id
