@@ -89,6 +89,10 @@ class Store:
     async def ended(self, run_ids):
         raise NotImplementedError
 
+    async def check_tasks(self, limit: int) -> int:
+        self._turn("check")
+        return 0
+
     async def forget_triggers(self, limit: int) -> int:
         self._turn("forget")
         return 0
@@ -134,7 +138,7 @@ async def stop(task: asyncio.Task[None]) -> None:
 
 async def test_all_duties_turn_at_once_at_the_start(store: Store, duties: Duties) -> None:
     task = await running(duties)
-    await until(lambda: store.turns.keys() >= {"pulse", "promote", "admit", "reap", "violations", "listen"})
+    await until(lambda: store.turns.keys() >= {"pulse", "promote", "admit", "reap", "violations", "check", "listen"})
     await stop(task)
 
 
@@ -252,8 +256,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake","warm"]' in bytes(
-        answer.body
+    assert (
+        b'"stale":["admit","expire","findings","old-triggers","pulse","reap","schedules","waiting","wake","warm"]'
+        in bytes(answer.body)
     )
 
 

@@ -100,7 +100,15 @@ def test_room_is_made_by_the_pod_that_is_needed_least():
     assert least_used([], 1) == []
 
 
-NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=False, other_version=False, keeps=None)
+NOTHING = ColdFacts(
+    late=False,
+    other_key=False,
+    same=False,
+    other_memory=False,
+    other_template=False,
+    other_version=False,
+    keeps=None,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +117,7 @@ NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=Fals
         ({}, {}, "first"),
         ({}, {"other_version": True}, "version"),
         ({}, {"other_version": True, "other_template": True}, "template"),
+        ({}, {"other_memory": True, "other_template": True}, "memory"),
         ({}, {"other_template": True, "same": True}, "busy"),
         ({}, {"same": True, "other_key": True}, "busy"),
         ({"reuse": "key"}, {"same": True, "other_key": True}, "key"),

@@ -28,6 +28,7 @@ class FakeStore:
         self.scheduled: list[Any] = []
         self.warm: list[Any] = []
         self.states: dict[str, int] = {}
+        self.findings: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -39,6 +40,9 @@ class FakeStore:
 
     async def warm_view(self, namespace):
         return list(self.warm)
+
+    async def task_findings(self):
+        return list(self.findings)
 
     async def pods_by_state(self):
         return dict(self.states)

@@ -55,7 +55,7 @@ async def test_a_foreign_job_of_that_name_is_not_adopted(world):
     store, cluster, launcher, _ = world
     cluster.put("jobs", {"metadata": {"name": JOB}})
     await launcher.turn()
-    assert store.of("ended")[0][1].reason is Reason.CONFIG
+    assert store.of("ended")[0][1].reason is Reason.POD_REFUSED
 
 
 async def test_a_job_whose_row_closed_meanwhile_is_deleted(world):
@@ -120,7 +120,7 @@ async def test_an_invalid_job_ends_the_run_at_once(world):
     cluster.fail["create_job"] = [InvalidInputError("invalid", "spec.x: bad")]
     await launcher.turn()
     ending = store.of("ended")[0][1]
-    assert (ending.reason, ending.final, ending.started) == (Reason.CONFIG, True, False)
+    assert (ending.reason, ending.final, ending.started) == (Reason.POD_REFUSED, True, False)
 
 
 async def test_an_order_that_is_no_longer_wanted_is_dropped(world):

@@ -44,7 +44,7 @@ class OnOOM(Model):
         ),
     )
 
-    factor: Annotated[float, Field(gt=1, le=16)] | None = None
+    factor: Annotated[float, Field(ge=1, le=16)] | None = None
     """Limit and request of the next pod are this many times those of the one before; 2."""
     max_memory: Quantity
     """No limit is raised above this; an attempt that had it is followed by one that has it again."""
@@ -71,7 +71,7 @@ class Retry(Model):
     """No delay is longer; 60."""
     randomize: bool | None = None
     """Take a random part of each delay, so that many failures do not come back at once; true."""
-    on_oom: Annotated[OnOOM, Field(alias="onOOM")] | None = None
+    on_oom: Annotated[OnOOM | None, Field(alias="onOOM")] = None
     """Memory of the attempts after one that ran out of it; none: the same as before."""
 
 
