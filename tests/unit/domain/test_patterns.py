@@ -79,10 +79,11 @@ def held(kind: Kind, message: str = "as it began") -> dict[Kind, Finding]:
 
 
 @pytest.mark.parametrize(("count", "holds"), [(3, True), (2, True), (1, False), (0, False)])
-def test_a_pattern_ends_when_half_of_it_is_left(count: int, holds: bool) -> None:  # noqa: FBT001
+def test_a_pattern_ends_when_half_of_it_is_left(count: int, holds: bool) -> None:
     found = find(late(count), held(Kind.TIMEOUT_LOOP), PLAIN, NOW)[Kind.TIMEOUT_LOOP]
     assert found.holds is holds
-    assert ("as it began" in found.message) and ((found.reason == "Over") is not holds)
+    assert "as it began" in found.message
+    assert (found.reason == "Over") is not holds
 
 
 def test_what_holds_keeps_its_words() -> None:

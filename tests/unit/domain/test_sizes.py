@@ -74,6 +74,6 @@ def told(reason: str, mebibytes: int) -> Finding:
         (took(*[100] * 3), told("Raise", 544), True),
     ],
 )
-def test_small_changes_are_not_told(seen: list[Tried], before: Finding, stays: bool) -> None:  # noqa: FBT001
+def test_small_changes_are_not_told(seen: list[Tried], before: Finding, stays: bool) -> None:
     found = propose(seen, 1, LIMIT, before)
     assert (found == before) is stays

@@ -16,6 +16,7 @@ from milepost_operator.domain.findings import Finding, Kind, TaskFinding, Tried
 from milepost_operator.domain.patterns import Thresholds
 from milepost_operator.manifests.resources import memory_limit
 from milepost_operator.obs.logging import get_logger
+from milepost_operator.settings import Settings
 
 CHECK_SECONDS: Final = 30.0
 """A Task is looked at so often, at most."""
@@ -37,80 +38,70 @@ class PostgresFindings:
         async def work(connection: Connection) -> int:
             due = await connection.fetch(Q["claim_checks"], self._db.cluster, seconds(CHECK_SECONDS), limit)
             for row in due:
-                await self._check(connection, row)
+                await _look(self._db, connection, row)
             return len(due)
 
         checked = await self._db.transaction(work)
         for row in await self._db.fetch(Q["to_remedy"], self._db.cluster, limit):
-            await self._remedy(row)
+            await self._db.transaction(lambda c, row=row: _remedy(self._db, c, row))  # type: ignore[misc]
+            self._db.wake("launch", "project")
         return checked
-
-    async def _check(self, connection: Connection, due: Row) -> None:
-        key = (self._db.cluster, due["namespace"], due["task"])
-        task = await connection.fetchrow(Q["checked_task"], *key)
-        if task is None:
-            await connection.execute(Q["drop_checks"], *key)
-            return
-        rows = await connection.fetch(Q["tried"], *key, RUNS, ATTEMPTS)
-        tried = [Tried(**row) for row in rows]
-        before = {
-            Kind(row["kind"]): Finding(Kind(row["kind"]), row["holds"], row["reason"], row["message"], row["value"])
-            for row in await connection.fetch(Q["findings_of"], *key)
-        }
-        found = dict(patterns.find(tried, before, self._thresholds(), due["now"]))
-        proposal = sizes.propose(tried, task["version"], self._limit(task), before.get(Kind.MEMORY_PROPOSAL))
-        if proposal is not None:
-            found[Kind.MEMORY_PROPOSAL] = proposal
-        fresh = [finding for kind, finding in found.items() if finding != before.get(kind)]
-        if fresh:
-            columns = zip(*((f.kind, f.holds, f.reason, f.message, f.value) for f in fresh), strict=True)
-            await connection.execute(Q["put_findings"], *key, *(list(column) for column in columns))
-            for finding in fresh:
-                _log.info("finding", namespace=key[1], task=key[2], kind=finding.kind, holds=finding.holds)
-
-    def _limit(self, task: Row) -> int:
-        defaults = self._db.settings.task_requests, self._db.settings.task_limits
-        return memory_limit(orjson.loads(task["resources"] or "{}"), *defaults, 0)
-
-    def _thresholds(self) -> Thresholds:
-        settings = self._db.settings
-        return Thresholds(
-            window_seconds=settings.pattern_window_seconds,
-            timeouts=settings.pattern_timeouts,
-            retries=settings.pattern_retries,
-            gap_seconds=settings.pattern_gap_seconds,
-            growth=settings.pattern_growth,
-            pulls=settings.pattern_pulls,
-        )
-
-    async def _remedy(self, row: Row) -> None:
-        """Pause the queue of a Task for what was found, once; a queue that is paused already stays as it is."""
-        key: Key = (self._db.cluster, row["namespace"], row["queue"])
-
-        async def work(connection: Connection) -> None:
-            queue = await connection.fetchrow(Q["lock_queue_to_change"], *key)
-            if queue is None:
-                return
-            if not await connection.fetch(Q["remedied"], *key[:2], row["task"], row["kind"]):
-                return
-            if queue["paused_by"] is None and not queue["spec_paused"]:
-                reason = f"{row['kind']} of task {row['task']}: {row['message']}"
-                await connection.execute(Q["pause_queue"], *key, WHO, reason)
-                await sync_pause(self._db, connection, key)
-                _log.warning(
-                    "queue_paused_for_pattern", namespace=key[1], queue=key[2], task=row["task"], kind=row["kind"]
-                )
-
-        await self._db.transaction(work)
-        self._db.wake("launch", "project")
 
     async def task_findings(self) -> Sequence[TaskFinding]:
         return [
-            TaskFinding(
-                row["namespace"],
-                row["task"],
-                Finding(Kind(row["kind"]), row["holds"], row["reason"], row["message"], row["value"]),
-                row["since"],
-            )
+            TaskFinding(row["namespace"], row["task"], _finding(row), row["since"])
             for row in await self._db.fetch(Q["all_findings"], self._db.cluster)
         ]
+
+
+async def _look(db: Database, connection: Connection, due: Row) -> None:
+    """Look at one Task, whose check is ours."""
+    key = (db.cluster, due["namespace"], due["task"])
+    task = await connection.fetchrow(Q["checked_task"], *key)
+    if task is None:
+        await connection.execute(Q["drop_checks"], *key)
+        return
+    tried = [Tried(**row) for row in await connection.fetch(Q["tried"], *key, RUNS, ATTEMPTS)]
+    before = {Kind(row["kind"]): _finding(row) for row in await connection.fetch(Q["findings_of"], *key)}
+    found = patterns.find(tried, before, _thresholds(db.settings), due["now"])
+    defaults = db.settings.task_requests, db.settings.task_limits
+    limit = memory_limit(orjson.loads(task["resources"] or "{}"), *defaults, 0)
+    proposal = sizes.propose(tried, task["version"], limit, before.get(Kind.MEMORY_PROPOSAL))
+    if proposal is not None:
+        found[Kind.MEMORY_PROPOSAL] = proposal
+    fresh = [finding for kind, finding in found.items() if finding != before.get(kind)]
+    if not fresh:
+        return
+    columns = zip(*((f.kind, f.holds, f.reason, f.message, f.value) for f in fresh), strict=True)
+    await connection.execute(Q["put_findings"], *key, *(list(column) for column in columns))
+    for one in fresh:
+        _log.info("finding", namespace=key[1], task=key[2], kind=one.kind, holds=one.holds)
+
+
+async def _remedy(db: Database, connection: Connection, row: Row) -> None:
+    """Pause the queue of a Task for what was found, once; a queue that is paused already stays as it is."""
+    key: Key = (db.cluster, row["namespace"], row["queue"])
+    queue = await connection.fetchrow(Q["lock_queue_to_change"], *key)
+    if queue is None or not await connection.fetch(Q["remedied"], *key[:2], row["task"], row["kind"]):
+        return
+    if queue["paused_by"] is not None or queue["spec_paused"]:
+        return
+    reason = f"{row['kind']} of task {row['task']}: {row['message']}"
+    await connection.execute(Q["pause_queue"], *key, WHO, reason)
+    await sync_pause(db, connection, key)
+    _log.warning("queue_paused", namespace=key[1], queue=key[2], task=row["task"], kind=row["kind"])
+
+
+def _finding(row: Row) -> Finding:
+    return Finding(Kind(row["kind"]), row["holds"], row["reason"], row["message"], row["value"])
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    return Thresholds(
+        window_seconds=settings.pattern_window_seconds,
+        timeouts=settings.pattern_timeouts,
+        retries=settings.pattern_retries,
+        gap_seconds=settings.pattern_gap_seconds,
+        growth=settings.pattern_growth,
+        pulls=settings.pattern_pulls,
+    )

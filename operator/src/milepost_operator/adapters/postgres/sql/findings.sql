@@ -5,7 +5,7 @@ insert into task_checks (cluster, namespace, task) values ($1, $2, $3) on confli
 -- Tasks that nobody has looked at for $2, those first that wait longest. They are ours until this transaction ends.
 with due as (
     select namespace, task from task_checks
-    where cluster = $1 and checked_at < clock_timestamp() - $2::interval
+    where cluster = $1 and checked_at < (select clock_timestamp() - $2::interval)
     order by checked_at
     limit $3
     for no key update skip locked
@@ -23,7 +23,7 @@ where t.cluster = $1 and t.namespace = $2 and t.name = $3 and t.present;
 
 -- name: tried
 -- The newest $5 attempts of each of a Task's newest $4 runs, and of as many that attempts have failed in. The record that
--- an attempt made last is the one that the next attempt resumed after.
+-- an attempt made last is the one that the next attempt resumed after. One probe each (`limit 1`): a join would read whole tables.
 with looked_at as (
     (select run_id from runs where cluster = $1 and namespace = $2 and task = $3
      order by created_at desc, run_id desc limit $4)
@@ -34,7 +34,7 @@ with looked_at as (
 ), newest as materialized (
     select a.*, coalesce(lag(a.resumed_after) over (partition by a.run_id order by a.attempt desc), h.last_seq) as last_seq
     from looked_at l
-    join run_heads h on h.run_id = l.run_id
+    cross join lateral (select last_seq from run_heads where run_id = l.run_id limit 1) h
     cross join lateral (select * from attempts where run_id = l.run_id order by attempt desc limit $5) a
 )
 select n.run_id::text as run, n.attempt, n.pod_id as pod, coalesce(p.version, 0) as version, n.cause, n.reason, n.counted, n.infra,
@@ -45,8 +45,10 @@ select n.run_id::text as run, n.attempt, n.pod_id as pod, coalesce(p.version, 0)
        coalesce(p.memory_class, 0) as memory_class, coalesce(p.pull_failed, false) as pull_failed,
        coalesce(p.retired = 'grew', false) as grew
 from newest n
-left join pods p on p.pod_id = n.pod_id
-left join records r on r.run_id = n.run_id and r.seq = n.last_seq and n.last_seq > n.resumed_after;
+left join lateral (select * from pods where pod_id = n.pod_id limit 1) p on true
+left join lateral (
+    select created_at from records where run_id = n.run_id and seq = n.last_seq and n.last_seq > n.resumed_after limit 1) r
+    on true;
 
 -- name: findings_of
 select kind, holds, reason, message, value from task_findings where cluster = $1 and namespace = $2 and task = $3;

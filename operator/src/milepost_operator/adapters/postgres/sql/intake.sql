@@ -192,12 +192,12 @@ select * from runs where run_id = $1 for no key update;
 
 -- name: lock_runs
 -- In their order: two batches can't deadlock.
-select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+select run_id, name, state, attempt, attempts_counted, infra_streak, memory_class, retry, timeouts, cancel_requested_at
 from runs where run_id = any($1) order by run_id for no key update;
 
 -- name: lock_free_runs
 -- As lock_runs; one that somebody else has locked is left out instead of waited for.
-select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+select run_id, name, state, attempt, attempts_counted, infra_streak, memory_class, retry, timeouts, cancel_requested_at
 from runs where run_id = any($1) order by run_id for no key update skip locked;
 
 -- name: runs_there

@@ -29,7 +29,7 @@ with warm as (
                                case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
     where p.cluster = $1 and p.state = 'wanted'
 ), cold as (
-    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, memory_class, key)
+    select w.pod_id, w.memory_class, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, memory_class, key)
     where w.nth > coalesce(m.n, 0) or w.created_at <= clock_timestamp() - $4::interval
 ), taken as (
     select pod_id from pods
@@ -40,27 +40,32 @@ with warm as (
     for update skip locked
 ), facts as materialized (
     select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
-           k.memory_class, s.same, m.other_memory, m.other_template, o.other_version, o.other_key
+           k.memory_class, s.same, e.other_memory, m.other_template, o.other_version, o.other_key
     from taken
     join pods q using (pod_id)
     join task_versions v on v.cluster = q.cluster and v.namespace = q.namespace and v.task = q.task and v.version = q.version
     left join tasks t on t.cluster = q.cluster and t.namespace = q.namespace and t.name = q.task
     left join leadership l on l.cluster = q.cluster
     left join cold c on c.pod_id = q.pod_id
-    left join runs r on r.run_id = q.run_id
-    cross join lateral (select coalesce(r.memory_class, 0) as memory_class) k
+    cross join lateral (select coalesce(c.memory_class, q.memory_class) as memory_class) k
     -- each is looked for only where what is nearer was not found: a Task may have many pods at work
     cross join lateral (
         select exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                        and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
                        and o.template_hash is not distinct from l.template_hash and o.memory_class = k.memory_class) as same) s
     cross join lateral (
-        select coalesce(bool_or(o.template_hash is not distinct from l.template_hash), false) as other_memory,
-               coalesce(bool_or(o.template_hash is distinct from l.template_hash), false) as other_template
-        from pods o where not s.same and o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
-          and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id) m
+        select case when not s.same then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
+                   and o.template_hash is not distinct from l.template_hash)
+               else false end as other_memory) e
     cross join lateral (
-        select case when not s.same and not m.other_memory and not m.other_template then exists (
+        select case when not s.same and not e.other_memory then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id)
+               else false end as other_template) m
+    cross join lateral (
+        select case when not s.same and not e.other_memory and not m.other_template then exists (
                    select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                    and o.version <> q.version and o.state not in ('wanted', 'closing', 'closed'))
                else false end as other_version,
