@@ -48,16 +48,17 @@ with warm as (
     left join leadership l on l.cluster = q.cluster
     left join cold c on c.pod_id = q.pod_id
     cross join lateral (select coalesce(c.memory_class, q.memory_class) as memory_class) k
-    -- each is looked for only where what is nearer was not found: a Task may have many pods at work
+    -- each is looked for only where what is nearer was not found: a Task may have many pods at work. Compared so that the
+    -- planner expects few, and takes the index: it would look for one of many among all that are closed.
     cross join lateral (
         select exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                        and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
-                       and o.template_hash is not distinct from l.template_hash and o.memory_class = k.memory_class) as same) s
+                       and coalesce(o.template_hash, '') = coalesce(l.template_hash, '') and o.memory_class = k.memory_class) as same) s
     cross join lateral (
         select case when not s.same then exists (
                    select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                    and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
-                   and o.template_hash is not distinct from l.template_hash)
+                   and coalesce(o.template_hash, '') = coalesce(l.template_hash, ''))
                else false end as other_memory) e
     cross join lateral (
         select case when not s.same and not e.other_memory then exists (
