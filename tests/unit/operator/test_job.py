@@ -157,6 +157,28 @@ def test_defaults_bend_to_what_the_task_says(own, requests, limits):
     assert task["resources"] == {"requests": requests, "limits": limits}
 
 
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("own", "memory_class", "request", "limit"),
+    [
+        ({}, GIB, "256Mi", "1Gi"),
+        ({}, 3 * GIB // 2, "384Mi", "1536Mi"),
+        ({}, 512 * 1024**2, "128Mi", "512Mi"),
+        ({"limits": {"memory": "2Gi"}}, GIB, "128Mi", "2Gi"),
+        ({"requests": {"memory": "500M"}, "limits": {"memory": "1G"}}, 2 * 10**9, "1G", "2G"),
+        ({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}}, 2 * GIB, "2Gi", "2Gi"),
+    ],
+)
+def test_a_larger_memory_class_raises_limit_and_request(own, memory_class, request, limit):
+    shape = {"image": "a", "entrypoint": "m:f", "resources": own}
+    order = PodOrder("0" * 16, "team", "index", 1, "", shape, None, memory_class)
+    (task,) = build_job(order, SETTINGS)["spec"]["template"]["spec"]["containers"]
+    assert (task["resources"]["requests"]["memory"], task["resources"]["limits"]["memory"]) == (request, limit)
+    assert task["resources"]["limits"]["cpu"] == "1"
+
+
 def test_pod_settings_reach_the_pod_and_cannot_replace_our_labels():
     own = {
         "labels": {"team": "a", "milepost.dev/pod": "forged"},
