@@ -161,7 +161,7 @@ GIB = 1024**3
 
 
 @pytest.mark.parametrize(
-    ("own", "memory_class", "request", "limit"),
+    ("own", "memory_class", "asked", "limit"),
     [
         ({}, GIB, "256Mi", "1Gi"),
         ({}, 3 * GIB // 2, "384Mi", "1536Mi"),
@@ -171,11 +171,11 @@ GIB = 1024**3
         ({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}}, 2 * GIB, "2Gi", "2Gi"),
     ],
 )
-def test_a_larger_memory_class_raises_limit_and_request(own, memory_class, request, limit):
+def test_a_larger_memory_class_raises_limit_and_request(own, memory_class, asked, limit):
     shape = {"image": "a", "entrypoint": "m:f", "resources": own}
     order = PodOrder("0" * 16, "team", "index", 1, "", shape, None, memory_class)
     (task,) = build_job(order, SETTINGS)["spec"]["template"]["spec"]["containers"]
-    assert (task["resources"]["requests"]["memory"], task["resources"]["limits"]["memory"]) == (request, limit)
+    assert (task["resources"]["requests"]["memory"], task["resources"]["limits"]["memory"]) == (asked, limit)
     assert task["resources"]["limits"]["cpu"] == "1"
 
 

@@ -203,6 +203,7 @@ class PodApi:
         state = await self._settle.submit((session, asked), size=len(body))
         self._poke()
         self._metrics.settled.labels(state, asked.failure.kind if asked.failure else asked.outcome).inc()
+        self._metrics.used(asked.evidence)
         return json_response(SettleAnswer(state))
 
 

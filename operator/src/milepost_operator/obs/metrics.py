@@ -5,7 +5,10 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from milepost.wire.pod import Evidence
+
 _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_MEMORY = tuple(2**n for n in range(25, 36))
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -84,6 +87,17 @@ class Metrics(ProcessMetrics):
             ("state", "reason"),
             registry=registry,
         )
+        self.peak_bytes = Histogram(
+            "milepost_attempt_peak_bytes",
+            "Memory that settled attempts took at most: of the container, or else of their largest process.",
+            buckets=_MEMORY,
+            registry=registry,
+        )
+        self.throttled_seconds = Counter(
+            "milepost_attempt_throttled_seconds",
+            "Time for which the CPU limit held settled attempts back.",
+            registry=registry,
+        )
         self.pod_starts = Counter(
             "milepost_pod_starts",
             "Attempts that started: warm, in a pod that waited, or cold, in a new one, with the reason of that.",
@@ -115,6 +129,13 @@ class Metrics(ProcessMetrics):
             ("duty", "cause"),
             registry=registry,
         )
+
+    def used(self, evidence: Evidence) -> None:
+        """What a settled attempt told of itself."""
+        most = max(evidence.peak_bytes, evidence.resident_bytes)
+        if most:
+            self.peak_bytes.observe(most)
+        self.throttled_seconds.inc(max(0, evidence.throttled_ms) / 1000)
 
     def started(self, cold_reason: str | None) -> None:
         """An attempt started; None: a pod that waited took it."""
