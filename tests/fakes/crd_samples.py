@@ -38,7 +38,8 @@ FULL: Body = {
     },
     "outputSchema": {"type": "null"},
     "queue": "etl",
-    "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False},
+    "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False}
+    | {"onOOM": {"factor": 1.5, "maxMemory": "2Gi"}},
     "timeouts": {"attemptSeconds": 600, "runSeconds": 7200},
     "warm": {"seconds": 300, "max": 2, "reuse": "key", "maxRuns": 50, "maxAgeSeconds": 900},
     "pod": {
@@ -109,6 +110,7 @@ GOOD: dict[str, Body] = {
         },
     ),
     "queue-breaker": queue({"breaker": {"failures": 5, "windowSeconds": 60, "openSeconds": 30, "probes": 2}}),
+    "queue-pause-on": queue({"pauseOn": ["RetryStorm", "TimeoutLoop"]}),
     "task-limits": task(ENTRY | {"concurrency": 3, "semaphores": [{"name": "db", "limit": 5, "units": 2}]}),
     "run": run({"task": "full", "input": {"a": [1, {"b": None}]}, "tags": ["x"], "idempotencyKey": "k"}),
     "run-list-input": run({"task": "full", "input": [1, 2]}),
@@ -196,6 +198,13 @@ BAD: dict[str, tuple[Body, str]] = {
         task(ENTRY | {"retry": {"minSeconds": 10, "maxSeconds": 1}}),
         "retry.maxSeconds must not be below retry.minSeconds",
     ),
+    "oom-no-cap": (task(ENTRY | {"retry": {"onOOM": {"factor": 2}}}), "spec.retry.onOOM.maxMemory"),
+    "oom-cap-0": (task(ENTRY | {"retry": {"onOOM": {"maxMemory": 0}}}), "must be a quantity above 0"),
+    "oom-cap-word": (task(ENTRY | {"retry": {"onOOM": {"maxMemory": "much"}}}), "spec.retry.onOOM.maxMemory"),
+    "oom-factor-below-1": (
+        task(ENTRY | {"retry": {"onOOM": {"factor": 0.5, "maxMemory": "1Gi"}}}),
+        "spec.retry.onOOM.factor",
+    ),
     "timeout-0": (task(ENTRY | {"timeouts": {"attemptSeconds": 0}}), "spec.timeouts.attemptSeconds"),
     "queue-name": (task(ENTRY | {"queue": "Not A Name"}), "spec.queue"),
     "source-too-long": (task({"source": {"inline": "x" * 204_801}}), "spec.source.inline"),
@@ -232,6 +241,8 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-breaker-0": (queue({"breaker": {"failures": 0}}), "spec.breaker.failures"),
     "queue-breaker-bare": (queue({"breaker": {"probes": 1}}), "spec.breaker.failures"),
     "queue-breaker-endless": (queue({"breaker": {"failures": 1, "openSeconds": 86_401}}), "spec.breaker.openSeconds"),
+    "queue-pause-on-twice": (queue({"pauseOn": ["RetryStorm", "RetryStorm"]}), "Duplicate value"),
+    "queue-pause-on-what": (queue({"pauseOn": ["Storm"]}), "spec.pauseOn"),
     "queue-depth-0": (queue({"maxDepth": 0}), "spec.maxDepth"),
     "task-concurrency-0": (task(ENTRY | {"concurrency": 0}), "spec.concurrency"),
     "task-semaphore-units": (

@@ -202,7 +202,7 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
 def _event(one: Ended, following: Next) -> tuple[str | None, str | None, bool, bool]:
     """What is told of it: reason, message, whether it is a warning, whether it ends the run."""
     number, ending = one.attempt["attempt"], one.ending
-    cause = explained(ending.reason)
+    cause = explained(following.reason if following.state in TERMINAL else ending.reason)
     advice = f". {cause.advice}" if cause and cause.advice else ""
     if following.reason is Reason.PAUSED:
         return None, None, False, False  # one pause would be an Event for each run: the queue tells of it
