@@ -108,7 +108,8 @@ ENDED = {
     ),
     "node-gone": (pod(phase="Failed", conditions=[disruption(-5, "DeletionByPodGC")]), Reason.NODE_LOST, INFRA),
     "unknown-disruption": (pod(terminated(143), conditions=[disruption(-5, "SomethingNew")]), Reason.EVICTED, INFRA),
-    "oom-of-a-child": (pod(terminated(1, "OOMKilled"), phase="Failed"), Reason.CHILD_OOM, USER),
+    "oom-of-a-child": (pod(terminated(1, "OOMKilled"), command=True, phase="Failed"), Reason.CHILD_OOM, USER),
+    "oom-under-the-runner": (pod(terminated(70, "OOMKilled"), phase="Failed"), Reason.OOM, USER),
     "oom-of-a-child-that-did-not-matter": (
         pod(terminated(0, "OOMKilled"), command=True, phase="Succeeded"),
         Reason.SUCCEEDED,

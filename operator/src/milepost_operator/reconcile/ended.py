@@ -115,11 +115,11 @@ def _of_exit(end: Exit | None, pod: Object) -> Ending:
 
 def _out_of_memory(pod: Object, end: Exit) -> Ending:
     """The kernel killed the container's main process (with it all of them, by cgroup v2), or, by another exit code, one
-    that it had started.
+    that it had started: under our runner that may be the task itself.
     """
     limit = evidence.memory_limit(pod)
     at = f"at its limit of {limit}" if limit else "by the kernel"
-    if end.code == _SIGKILL:
+    if end.code == _SIGKILL or not evidence.is_command(pod):
         return _ended(Reason.OOM, f"out of memory: the container was killed {at}", pod, end)
     said = f"out of memory: a process that the task had started was killed {at}, then it ended with {end.code}"
     return _ended(Reason.CHILD_OOM, said, pod, end)
