@@ -68,9 +68,12 @@ def recording(lab: Lab) -> Iterator[Recorder]:
                     watch.wait(10)
 
 
+_UNTOLD = frozenset({"managedFields", "annotations"})
+
+
 def stripped(body: Object) -> dict[str, object]:
     """Less what says nothing of its end: who wrote which field, volumes, environments, addresses."""
-    meta = {key: value for key, value in as_object(body["metadata"]).items() if key != "managedFields"}
+    meta = {key: value for key, value in as_object(body["metadata"]).items() if key not in _UNTOLD}
     made: dict[str, object] = {"kind": body["kind"], "metadata": meta}
     spec, status = as_object(body["spec"]), as_object(body.get("status") or {})
     if body["kind"] == "Pod":

@@ -122,7 +122,7 @@ def test_out_of_memory_is_followed_by_more_memory(lab: Lab, child: bool) -> None
     """96Mi are not enough, 192Mi are; the first attempt counts."""
     lab.task("hog", HOG, resources=LIMIT, retry=RAISING)
     run = lab.run("hog", given={"child": child})
-    run.wait("Succeeded")
+    run.wait("Succeeded", timeout=120)
     first, second = run.attempts()
     # cgroup v2 kills all processes of the container together: then nobody is left to tell which one was too large
     allowed = {"ChildOOMKilled", "OOMKilled"} if child else {"OOMKilled"}
@@ -164,15 +164,17 @@ def test_preempted_by_a_pod_of_higher_priority(lab: Lab, seen: Recorder, images:
             "the end of the first attempt", lambda: run.attempts()[0].state == "ended", 40, diagnose=run.diagnose
         )
         first = run.attempts()[0]
-        assert (first.reason, first.counted, first.infra) == ("Preempted", False, True), first
         seen.keep("preempted", first.pod_id)
+        # a pod that was gone before anybody looked left no more than that in its Job
+        assert first.reason in {"Preempted", "Evicted"}, first
+        assert (first.counted, first.infra) == (False, True), first
     finally:
         lab.kubectl.delete("pod", "rival", lab.namespace, "--grace-period=0", "--force")
         lab.kubectl.delete("priorityclass", name)
     run.wait("Succeeded")
     assert run.attempts()[1].cause == "infra"
     assert run.attempts()[1].resumed_after == 1
-    told(run, "Preempted")
+    told(run, str(first.reason), "infrastructure")
 
 
 def free_millicores(lab: Lab) -> int:
@@ -207,7 +209,7 @@ def sleeper(name: str, image: str, priority: str, cpu: int) -> Object:
 def test_timeout_of_a_task_that_ignores_everything(lab: Lab) -> None:
     lab.task("stubborn", STUBBORN, retry=ONCE, timeouts={"attemptSeconds": 3})
     run = lab.run("stubborn")
-    run.wait("Failed", timeout=40)
+    run.wait("Failed", timeout=90)
     (attempt,) = run.attempts()
     assert (attempt.reason, attempt.counted) == ("AttemptTimeout", True), attempt
     told(run, "AttemptTimeout", "timeouts.attemptSeconds")
@@ -254,8 +256,8 @@ def test_pods_that_end_by_themselves(lab: Lab, seen: Recorder, images: dict[str,
     for name, (_, reason) in cases.items():
         runs[name].wait("Failed", timeout=60)
         (attempt,) = runs[name].attempts()
-        assert attempt.reason == reason, attempt
         seen.keep(name, attempt.pod_id)
+        assert attempt.reason == reason, attempt
     told(runs["start-error"], "StartError", "the program must be there")
     told(runs["out-of-memory"], "OOMKilled", "killed at its limit of 96Mi")
 
@@ -274,10 +276,11 @@ def test_pods_that_others_end(lab: Lab, seen: Recorder) -> None:
     for run, reason, sample in ((drained, "Drained", "drained"), (deleted, "PodLost", "deleted")):
         run.wait("Succeeded")
         first, second = run.attempts()
-        assert (first.reason, first.counted, first.infra) == (reason, False, True), first
-        assert (second.cause, second.resumed_after) == ("infra", 1)
-        told(run, reason, "infrastructure")
         seen.keep(sample, first.pod_id)
+        assert first.reason in {reason, "Evicted"}, first
+        assert (first.counted, first.infra) == (False, True), first
+        assert (second.cause, second.resumed_after) == ("infra", 1)
+        told(run, str(first.reason), "infrastructure")
 
 
 def evict(lab: Lab, pod: str) -> None:
@@ -287,10 +290,18 @@ def evict(lab: Lab, pod: str) -> None:
     lab.kubectl.run("create", "--raw", path, "-f", "-", text_in=json.dumps(eviction))
 
 
+EATS_WHEN_TOLD = """
+import os, time
+while not os.path.exists("/tmp/eat"):
+    time.sleep(0.1)
+x = [bytearray(b"x") * 2**20 for _ in range(4096)]
+"""
+
+
 @pytest.mark.alone
 def test_causes_while_no_operator_is_there(lab: Lab, release: Release, images: dict[str, BuiltImage]) -> None:
     """An OOM and an eviction that nobody watched are told by what Kubernetes keeps."""
-    program = ["python3", "-c", "import time; time.sleep(4); x = [bytearray(b'x') * 2**20 for _ in range(4096)]"]
+    program = ["python3", "-c", EATS_WHEN_TOLD]
     lab.task("hog", image=images["runner"].ref, command=program, resources=LIMIT, retry=ONCE)
     lab.task("waiting", WAITING, pod={"terminationGracePeriodSeconds": 1}, warm=COLD)
     hog, waiting = lab.run("hog"), lab.run("waiting")
@@ -298,6 +309,7 @@ def test_causes_while_no_operator_is_there(lab: Lab, release: Release, images: d
     release.scale("operator", 0)
     try:
         evict(lab, str(evicted.pod))
+        lab.kubectl.execute(str(hungry.pod), lab.namespace, "task", "touch", "/tmp/eat")
         eventually(
             "an evicted pod that is gone", lambda: lab.kubectl.find("pod", str(evicted.pod), lab.namespace) is None, 40
         )
