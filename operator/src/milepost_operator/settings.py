@@ -74,6 +74,14 @@ class Settings(BaseSettings):
     """Pods of one Task that wait, at most, where it says nothing."""
     warm_total: int = Field(default=50, ge=0)
     """Pods that wait in all, at most; 0: no pod waits, whatever its Task says."""
+    warm_min: int = Field(default=0, ge=0)
+    """Pods of each Task that are there, at work or not, at least, where it says nothing."""
+    warm_predict: bool = True
+    """Pods are made before runs come that are foretold, unless their Task says no; False: for no Task."""
+    prepull: bool = True
+    """The image of a new version is pulled before its runs come."""
+    prepull_max_nodes: int = Field(default=2, ge=1, le=100)
+    """On so many nodes, at most."""
 
     retention_successful_runs: int = Field(default=10, ge=0, le=1000)
     """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
+from milepost_operator.api.ahead import AheadApi
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
 from milepost_operator.api.decisions import DecisionsApi
@@ -34,6 +35,7 @@ from milepost_operator.api.waiting import Waiters
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.lifecycle import Lifecycle, Lists
+from milepost_operator.ports.prewarm import PrewarmPods
 from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
 from milepost_operator.ports.streams import Streams
@@ -47,6 +49,7 @@ class ApiStore(
     Triggers,
     PodStore,
     WarmPods,
+    PrewarmPods,
     Reads,
     Lists,
     Lifecycle,
@@ -129,7 +132,7 @@ def build_app(
     )
     streams = StreamsApi(store, named=runs.named, ended=store.ended, waiters=listeners)
     following = NextApi(store, offers=offers or offers_of(store), metrics=metrics)
-    inside = [*pod.routes(), *chunks.routes(), *following.routes()]
+    inside = [*pod.routes(), *chunks.routes(), *following.routes(), *AheadApi(store).routes()]
     app.router.routes.extend(inside)
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)

@@ -15,6 +15,7 @@ from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import ControlDuties
 from milepost_operator.ports.lifecycle import Pruning
+from milepost_operator.ports.prewarm import PrewarmDuty
 from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 from milepost_operator.ports.suspension import Wakes
@@ -35,6 +36,8 @@ REAP_SECONDS: Final = 0.5
 QUICK_SECONDS: Final = 1.0
 JUDGING_SHARE: Final = 20
 """The invariants read whole tables: where that takes longer, it is done in a 20th of the time at most."""
+PREWARM_SECONDS: Final = 2.0
+"""What a Task's pods should be changes with its runs and the clock: so often it is decided anew."""
 MIN_GAP_SECONDS: Final = 0.005
 WARM_SECONDS: Final = 0.5
 """An attempt whose warm pod is silent goes elsewhere within this of the time that the pod had."""
@@ -45,7 +48,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, Protocol):
+class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, PrewarmDuty, Protocol):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -92,12 +95,14 @@ class Duties:
         self._warm_now = asyncio.Event()
         self._admit_now = asyncio.Event()
         self._wake_now = asyncio.Event()
+        self._prewarm_now = asyncio.Event()
         now = clock()
         self._loops = [
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("wake", 1.0, self._wake, now, self._wake_now),
             _Loop("warm", WARM_SECONDS, self._warm, now, self._warm_now),
+            _Loop("prewarm", PREWARM_SECONDS, self._prewarm, now, self._prewarm_now),
             _Loop("reap", REAP_SECONDS, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
@@ -163,7 +168,7 @@ class Duties:
         failures = 0
         while True:
             try:
-                async for name in self._store.wakeups({"admit", "offer", "warm"}):
+                async for name in self._store.wakeups({"admit", "offer", "warm", "prewarm"}):
                     failures = 0
                     self._heard(name)
             except (UnavailableError, OSError) as error:
@@ -179,6 +184,8 @@ class Duties:
                 self._offers.nudge()
         elif name == "warm":
             self._warm_now.set()
+        elif name == "prewarm":
+            self._prewarm_now.set()
         else:
             self.poke()
 
@@ -206,6 +213,10 @@ class Duties:
     async def _warm(self) -> bool:
         await self._store.keep_warm()
         await self._hand_over()
+        return False
+
+    async def _prewarm(self) -> bool:
+        self._metrics.prewarmed.inc(await self._store.prewarm())
         return False
 
     async def _hand_over(self) -> None:

@@ -104,10 +104,34 @@ class RecordLimits(Model):
 class Warm(Model):
     """Pods that stay after a run and take the next one of the version; what is not set is as the installation says."""
 
+    model_config = rules(
+        rule(
+            "!has(self.min) || !has(self.max) || self.min <= self.max",
+            "warm.max must not be below warm.min",
+            ".max",
+        ),
+        rule(
+            "!has(self.min) || self.min == 0 || !has(self.seconds) || self.seconds > 0",
+            "warm.min needs pods that may wait: warm.seconds must not be 0",
+            ".min",
+        ),
+        rule(
+            "!has(self.min) || self.min == 0 || !has(self.reuse) || self.reuse == 'task'",
+            "warm.min needs pods that any run may take: warm.reuse must be task",
+            ".min",
+        ),
+    )
+
     seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
     """A pod waits so long for the next run, then it ends; 0: no pod stays; 60."""
     max: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Pods of this Task that wait at once; 5."""
+    """Pods of this Task that wait at once; 5, or min where that is more."""
+    min: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Pods of this Task that are there, at work or waiting, at least: they are made before any run needs them, and hold
+    their requests all the time; 0."""
+    predict: bool | None = None
+    """More of them are made, and kept, when the schedules' next slots or the runs of the last minutes foretell them;
+    true."""
     reuse: Literal["task", "key", "never"] | None = None
     """Which runs a pod may take: all of this Task, those with the concurrency key of its last one, or none; task. A pod
     with a volume of the Task's that can be written, or a writable root, stays only where this is set."""
@@ -178,6 +202,8 @@ class TaskSpec(Model):
     """Runs by the clock."""
     warm: Warm | None = None
     """Pods that stay for the next run. No part of the version: a change of it replaces no pod."""
+    prepull: bool | None = None
+    """The image of a new version is pulled on a few nodes before its runs come; as the installation says."""
 
 
 class WarmStatus(Model):
@@ -211,7 +237,9 @@ class TaskStatus(Model):
     warm: WarmStatus | None = None
     """Pods that wait for its next runs."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire.
+    Prewarmed: warm.min pods are there. ImagePulled: the version's image is on nodes. NotForkSafe: its import costs each
+    run of a pod."""
 
 
 class Task(Model):

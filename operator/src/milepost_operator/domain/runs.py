@@ -60,8 +60,9 @@ class TaskIntake:
 
     `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
     Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
-    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas
-    are JSON text, checked.
+    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Where
+    `restart` is not what it was, pods of before take no more work. `prepull`: the image of a new version is pulled ahead
+    (None: as the installation says). Schemas are JSON text, checked.
     """
 
     namespace: str
@@ -79,6 +80,8 @@ class TaskIntake:
     on_change: OnChange = "fail"
     versioning: Literal["pinned", "latest"] = "pinned"
     warm: Mapping[str, int | str] = field(default_factory=dict)
+    restart: str | None = None
+    prepull: bool | None = None
     input_schema: str | None = None
     output_schema: str | None = None
 
@@ -187,7 +190,9 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows. `ahead`: no run waits
+    for it.
+    """
 
     pod_id: str
     namespace: str
@@ -196,11 +201,12 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """A pods row that is not closed. `state`: wanted, creating, created, bound, resting, idle, offered, closing.
+    """A pods row that is not closed. `state`: ahead, wanted, creating, created, bound, resting, idle, offered, closing.
 
     `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
     """

@@ -28,7 +28,8 @@ _RETIRES: Final = frozenset({Reason.OOM, Reason.CRASHED, Reason.LOST_RESULT, Rea
 
 @dataclass(frozen=True, slots=True)
 class WarmPolicy:
-    """What becomes of a Task's pods. `seconds`: how long one may wait for work; `max`: how many of them may.
+    """What becomes of a Task's pods. `seconds`: how long one may wait for work; `max`: how many of them may; `min`: how
+    many there are at least, at work or not; `predict`: whether more are made before they are needed (domain.prewarm).
 
     `reuse`: for which runs: any of the Task, those with the concurrency key of the pod's last one, none. `written`: the
     Task says so itself, which includes pods that can keep files of a run.
@@ -40,6 +41,8 @@ class WarmPolicy:
     max_runs: int = 100
     max_age_seconds: int = 3600
     written: bool = False
+    min: int = 0
+    predict: bool = True
 
     @property
     def off(self) -> bool:
@@ -53,19 +56,25 @@ class WarmPolicy:
         return not self.off and keeps != "command" and (keeps is None or self.written)
 
 
-def policy_of(told: Mapping[str, object], *, seconds: int, most: int, total: int) -> WarmPolicy:
+def policy_of(
+    told: Mapping[str, object], *, seconds: int, most: int, total: int, least: int = 0, predict: bool = True
+) -> WarmPolicy:
     """The policy of a Task that says `told` (by the names of crds.task.Warm); for the rest the installation's count.
 
-    No pod waits where `total`, which all Tasks share, is 0.
+    No pod waits where `total`, which all Tasks share, is 0. A Task that says how many there are at least, and not how
+    many may wait, lets so many wait. Nothing is predicted for any Task where not `predict`.
     """
     base = WarmPolicy(seconds, most)
+    least = _number(told, "min", least)
     return WarmPolicy(
         seconds=_number(told, "seconds", base.seconds) if total > 0 else 0,
-        max=_number(told, "max", base.max),
+        max=_number(told, "max", max(base.max, least)),
         reuse=cast("Reuse", told.get("reuse", base.reuse)),
         max_runs=_number(told, "max_runs", base.max_runs),
         max_age_seconds=_number(told, "max_age_seconds", base.max_age_seconds),
         written="reuse" in told,
+        min=least,
+        predict=predict and told.get("predict") is not False,
     )
 
 
@@ -138,7 +147,10 @@ def cold_reason(policy: WarmPolicy, facts: ColdFacts) -> ColdReason:
 
 @dataclass(frozen=True, slots=True)
 class IdlePod:
-    """A pod that waits for work. `task`: (namespace, name). `idle_seconds`: since when; `age_seconds`: of the pod."""
+    """A pod that waits for work. `task`: (namespace, name). `idle_seconds`: since when; `age_seconds`: of the pod.
+
+    `spare`: so many pods that wait the Task should keep, this one among them or not.
+    """
 
     pod_id: str
     task: tuple[str, str]
@@ -148,6 +160,7 @@ class IdlePod:
     age_seconds: float
     current: bool
     template: bool = True
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,26 +174,41 @@ class HandedOver:
 def lapsed(pods: Sequence[IdlePod]) -> dict[str, str]:
     """Pods that wait for nothing any more, and why."""
     found: dict[str, str] = {}
+    kept = _kept(pods)
     for pod in pods:
         why = worn(pod.policy, runs=pod.runs, age_seconds=pod.age_seconds, current=pod.current)
         if pod.policy.off:
             why = "off"
         elif not pod.template:
             why = "template"
-        elif why is None and pod.idle_seconds >= pod.policy.seconds:
+        elif why is None and pod.pod_id not in kept and pod.idle_seconds >= pod.policy.seconds:
             why = "idle"
         if why is not None:
             found[pod.pod_id] = why
     return found
 
 
-def surplus(pods: Sequence[IdlePod], total: int) -> list[str]:
-    """Pods beyond what may wait: of each Task those that waited longest, then of all those of the Task that waits
-    longest for a run, where one that runs often counts as used later.
-    """
+def _kept(pods: Sequence[IdlePod]) -> frozenset[str]:
+    """Those that their Tasks should keep: the ones that were used last."""
+    kept: set[str] = set()
+    for of_task in _by_use([pod for pod in pods if pod.current and pod.template]).values():
+        kept.update(pod.pod_id for pod in of_task[: max(0, of_task[0].spare)])
+    return frozenset(kept)
+
+
+def _by_use(pods: Sequence[IdlePod]) -> dict[tuple[str, str], list[IdlePod]]:
+    """The pods of each Task, those that were used last first."""
     by_task: dict[tuple[str, str], list[IdlePod]] = {}
     for pod in sorted(pods, key=lambda p: (p.idle_seconds, p.pod_id)):
         by_task.setdefault(pod.task, []).append(pod)
+    return by_task
+
+
+def surplus(pods: Sequence[IdlePod], total: int) -> list[str]:
+    """Pods beyond what may wait: of each Task those that waited longest, then of all those of the Task that waits
+    longest for a run, where one that runs often counts as used later. Those that a Task should keep go last.
+    """
+    by_task, spared = _by_use(pods), _kept(pods)
     gone: list[str] = []
     for kept in by_task.values():
         most = max(0, kept[0].policy.max)
@@ -188,7 +216,10 @@ def surplus(pods: Sequence[IdlePod], total: int) -> list[str]:
         del kept[most:]
     left = sum(len(kept) for kept in by_task.values())
     while left > max(0, total):
-        last = max((kept for kept in by_task.values() if kept), key=lambda kept: (_disuse(kept), kept[0].task))
+        last = max(
+            (kept for kept in by_task.values() if kept),
+            key=lambda kept: (kept[-1].pod_id not in spared, _disuse(kept), kept[0].task),
+        )
         gone.append(last.pop().pod_id)
         left -= 1
     return gone

@@ -21,10 +21,12 @@ from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector
+from milepost_operator.reconcile.pulls import ImagePulls
 from milepost_operator.reconcile.queues import QueueStatus
 from milepost_operator.reconcile.room import Room
 from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
+from milepost_operator.reconcile.task_notes import TaskNotes
 from milepost_operator.reconcile.warm_status import TaskWarmStatus
 from milepost_operator.settings import Settings
 
@@ -139,6 +141,15 @@ class Leader:
         warm = TaskWarmStatus(
             store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_states=metrics.show_pods
         )
+        notes = TaskNotes(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), tasks=intake.tasks, clock=now)
+        pulls = ImagePulls(
+            store,
+            cluster,
+            self._watches,
+            pod_settings(settings),
+            epoch,
+            nodes=settings.prepull_max_nodes if settings.prepull else 0,
+        )
         history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
@@ -150,6 +161,8 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("warm-status", warm.turn, interval=5.0),
+            Loop("task-notes", notes.turn, interval=5.0),
+            Loop("image-pulls", pulls.turn, interval=2.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from milepost.wire.local import SCRATCH_ENV, SOCKET, SOCKET_ENV
+from milepost.wire.local import AHEAD_ENV, SCRATCH_ENV, SOCKET, SOCKET_ENV
 from milepost.wire.pod import AUDIENCE
 from milepost_operator.domain.runs import PodOrder
 from milepost_operator.manifests import names, quantity
@@ -125,12 +125,17 @@ def _pod_spec(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
             "fsGroup": number(own, "fsGroup") or SHARED_GID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": [*parts(own, "tolerations"), *_node_loss(own)],
         "initContainers": [_sidecar(order, settings)],
         "containers": [_task(order, settings, own)],
         "volumes": _volumes(own),
     }
-    return spec | {key: own[key] for key in _PASSED if key in own}
+    return spec | placed(own)
+
+
+def placed(own: Object) -> Manifest:
+    """Where the Task's pods run, and as whom they pull."""
+    tolerations = [*parts(own, "tolerations"), *_node_loss(own)]
+    return {"tolerations": tolerations, **{key: own[key] for key in _PASSED if key in own}}
 
 
 def _node_loss(own: Object) -> list[Manifest]:
@@ -143,7 +148,8 @@ def _node_loss(own: Object) -> list[Manifest]:
     ]
 
 
-def _hardened(*, read_only: bool) -> Manifest:
+def hardened(*, read_only: bool) -> Manifest:
+    """What no container of ours may do, as the Pod Security Standard `restricted` asks."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -171,7 +177,7 @@ def _sidecar(order: PodOrder, settings: PodSettings) -> Manifest:
         "restartPolicy": "Always",
         "env": [{"name": key, "value": value} for key, value in env.items() if value],
         "resources": _SIDECAR_RESOURCES,
-        "securityContext": {**_hardened(read_only=True), "runAsUser": SIDECAR_UID},
+        "securityContext": {**hardened(read_only=True), "runAsUser": SIDECAR_UID},
         "volumeMounts": [
             {"name": "milepost-run", "mountPath": RUN_DIR},
             {"name": "milepost-token", "mountPath": TOKEN_DIR, "readOnly": True},
@@ -187,6 +193,7 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "TMPDIR": "/tmp",  # noqa: S108
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        **({AHEAD_ENV: "true"} if order.ahead else {}),
     }
     container: Manifest = {
         "name": TASK_CONTAINER,
@@ -195,7 +202,7 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "command": at(order.shape, "command") or list(RUNNER_COMMAND),
         "env": [*parts(order.shape, "env"), *({"name": key, "value": value} for key, value in env.items())],
         "resources": _resources(part(order.shape, "resources"), settings),
-        "securityContext": _hardened(read_only=own.get("readOnlyRootFilesystem") is not False),
+        "securityContext": hardened(read_only=own.get("readOnlyRootFilesystem") is not False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "milepost-run", "mountPath": RUN_DIR},

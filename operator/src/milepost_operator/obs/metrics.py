@@ -68,6 +68,11 @@ class Metrics(ProcessMetrics):
             registry=registry,
         )
         self.admitted = Counter("milepost_runs_admitted", "Runs that got a slot, by this process.", registry=registry)
+        self.prewarmed = Counter(
+            "milepost_pods_prewarmed",
+            "Pods that this process had made before there was a run for them.",
+            registry=registry,
+        )
         self.reaped = Counter(
             "milepost_attempts_reaped",
             "Attempts and runs that this process ended for their lease, timeout or grace.",

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 from milepost_operator.domain.queues import QueueView
 from milepost_operator.obs.metrics import ProcessMetrics
 
-OPEN_STATES: Final = ("wanted", "creating", "created", "bound", "resting", "idle", "offered", "closing")
+OPEN_STATES: Final = ("ahead", "wanted", "creating", "created", "bound", "resting", "idle", "offered", "closing")
 
 
 class OperatorMetrics(ProcessMetrics):

@@ -20,7 +20,7 @@ from milepost_operator.reconcile.evidence import Exit
 _OVER_LIMIT: Final = re.compile(r"exceed(s|ed).*(ephemeral|limit)|ephemeral.*exceed", re.IGNORECASE)
 _NODE_PRESSURE: Final = "The node was low on resource"
 _LOST_NODE: Final = frozenset({"NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Terminating"})
-_IMAGE: Final = frozenset(
+IMAGE_TROUBLE: Final = frozenset(
     {
         "ErrImagePull",
         "ImagePullBackOff",
@@ -32,7 +32,7 @@ _IMAGE: Final = frozenset(
     },
 )
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+HOPELESS_IMAGE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _CRASH_LOOPS: Final = 3
 _LATE_SECONDS: Final = 15
 _SIGKILL: Final = 137
@@ -146,7 +146,7 @@ def _of_waiting(pod: Object, now: datetime, grace_seconds: float) -> Ending | Wa
 def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -> Ending | Waiting | None:
     """A container that can't be created: by its image, or by what its configuration refers to."""
     why = raw.text(status, "state", "waiting", "reason")
-    if why in _IMAGE:
+    if why in IMAGE_TROUBLE:
         reason = Reason.IMAGE_PULL
     elif why in _CONFIG:
         reason = Reason.CONFIG
@@ -156,7 +156,7 @@ def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -
     message = clipped(f"container {raw.text(status, 'name')}, image {raw.text(status, 'image')}: {said}", _MESSAGE)
     since = raw.when(raw.condition(pod, "PodScheduled"), "lastTransitionTime")
     since = since or raw.when(pod, "metadata", "creationTimestamp") or now
-    if why in _HOPELESS or now - since >= timedelta(seconds=grace_seconds):
+    if why in HOPELESS_IMAGE or now - since >= timedelta(seconds=grace_seconds):
         return Ending(reason, message, counted=False, final=True, started=False, evidence=evidence.facts(pod, None))
     return Waiting(reason, message)
 

@@ -119,6 +119,11 @@ class Launcher:
 
     async def _refused(self, order: PodOrder, message: str) -> None:
         """A quota may have room later; any other refusal is final when it stays."""
+        if order.ahead:  # nobody waits for it: the duty that wanted it tries again, ever later
+            ending = Ending(Reason.POD_REFUSED, names.clipped(message, 2000), counted=False, started=False)
+            await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
+            self._held.pop(order.pod_id, None)
+            return
         held, now = self._held[order.pod_id], self._clock()
         if held.refused is None:
             held.refused = now

@@ -266,8 +266,11 @@ class Pods:
                 pass
 
     async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
-        """Each thing once: the row keeps it. Pods that only wait for work make room for one that finds no node."""
-        if isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE and is_full(said.message):
+        """Each thing once: the row keeps it. Pods that only wait for work make room for one that finds no node and has
+        a run.
+        """
+        full = isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE and is_full(said.message)
+        if full and row.run_id is not None:
             await self._room.make(row.pod_id, None)
         if said in self._told[row.pod_id]:
             return

@@ -35,13 +35,14 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer of a server; `stream` takes the place of `body` and is sent in chunks."""
+    """One answer of a server; `stream` takes the place of `body` and is sent in chunks. `last`: of its connection."""
 
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=list)
     content_type: str = "application/json"
     stream: AsyncIterator[bytes] | None = None
+    last: bool = False
 
 
 @dataclass(slots=True)

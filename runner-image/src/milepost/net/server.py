@@ -89,8 +89,9 @@ class ServerConnection:
         response = await self._answer(request)
         if response is None:
             return False
-        await self._send(response, bodiless=head.method == "HEAD", keep=head.keep)
-        return head.keep
+        keep = head.keep and not response.last
+        await self._send(response, bodiless=head.method == "HEAD", keep=keep)
+        return keep
 
     async def _read_head(self) -> RequestHead:
         while (head := self._inbox.request()) is None:

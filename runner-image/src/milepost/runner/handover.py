@@ -7,6 +7,7 @@ from typing import Final
 from milepost.errors import MilepostError
 from milepost.net.blocking import BlockingClient
 from milepost.net.messages import Reply, TransportError, compact
+from milepost.runner.load import Code
 from milepost.sdk.local import Patience, refusal
 from milepost.sdk.run import AttemptInfo, RunInfo
 
@@ -16,12 +17,13 @@ END: Final = frozenset({404, 410})
 STEADY_SECONDS: Final = 5.0
 
 
-def next_attempt(path: str, ended: RunInfo, retire: str | None, parent_bytes: int) -> AttemptInfo | None:
-    """Wait for the attempt after `ended`; None when the pod has to end. Raises MilepostError.
+def next_attempt(path: str, ended: RunInfo | None, retire: str | None, parent_bytes: int) -> AttemptInfo | None:
+    """Wait for the attempt after `ended` (None: for the first); None when the pod has to end. Raises MilepostError.
 
     `retire`: why the pod must not get another. A sidecar that is restarted meanwhile is asked again.
     """
-    body = compact({"retire": retire, "parent_bytes": parent_bytes, "run_id": ended.id, "attempt": ended.attempt})
+    run_id, attempt = (ended.id, ended.attempt) if ended else ("", 0)
+    body = compact({"retire": retire, "parent_bytes": parent_bytes, "run_id": run_id, "attempt": attempt})
     client = BlockingClient(path)  # a connection of its own: the sidecar takes it after all those of the ended attempt
     try:
         reply = _asked(client, body)
@@ -52,7 +54,7 @@ def _asked(client: BlockingClient, body: bytes) -> Reply:
         time.sleep(pause)
 
 
-def require_same_task(attempt: AttemptInfo, loaded: AttemptInfo) -> None:
+def require_same_task(attempt: AttemptInfo, loaded: Code) -> None:
     """Check that the pod was given a run of the task that it has imported. Raises MilepostError."""
     if (attempt.entrypoint, attempt.source) != (loaded.entrypoint, loaded.source):
-        raise MilepostError(f"this pod has version {loaded.run.version}, and was given a run of {attempt.run.version}")
+        raise MilepostError(f"this pod has another task's code, and was given a run of version {attempt.run.version}")

@@ -13,6 +13,7 @@ from typing import Final
 from milepost.errors import FencedError, MilepostError
 from milepost.runner import cgroup
 from milepost.runner.afresh import afresh, attempt_of, load_or_settle
+from milepost.runner.ahead import code_of, load_ahead
 from milepost.runner.child import run_and_exit
 from milepost.runner.conclude import EXIT_TERMINATED, conclude
 from milepost.runner.handover import next_attempt, require_same_task
@@ -25,7 +26,7 @@ from milepost.runner.watch import Child, Watch
 from milepost.sdk.client import BlockingSidecar
 from milepost.sdk.run import AttemptInfo
 from milepost.sdk.task import TaskFunction
-from milepost.wire.local import EXIT_CONFIG, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
+from milepost.wire.local import AHEAD_ENV, EXIT_CONFIG, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
 
 POLL_SECONDS: Final = 0.005
 SIDECAR_SECONDS: Final = 120.0
@@ -41,8 +42,9 @@ def main() -> int:
     if not _wait_for(path):
         say(f"no sidecar at {path} within {SIDECAR_SECONDS:.0f} s")
         return EXIT_SIDECAR
+    ahead = os.environ.pop(AHEAD_ENV, "")
     try:
-        return _run(path)
+        return _run_ahead(path) if ahead else _run(path)
     except FencedError as error:
         say(f"fenced: {error}")
         return EXIT_FENCED
@@ -69,7 +71,7 @@ def _wait_for(path: str) -> bool:
 
 def _run(path: str) -> int:
     sidecar = BlockingSidecar(path)
-    loaded = attempt = attempt_of(sidecar)
+    attempt = attempt_of(sidecar)
     hygiene = Hygiene.of(os.environ, path)
     task = load_or_settle(attempt, sidecar)
     if task is None:
@@ -77,7 +79,29 @@ def _run(path: str) -> int:
     sidecar.close()
     if hygiene is not None:
         hygiene.imported()
-    child = _child(task, attempt, path)
+        hygiene.tell_sidecar()
+    return _attempts(path, task, attempt, hygiene)
+
+
+def _run_ahead(path: str) -> int:
+    code = code_of(path)
+    hygiene = Hygiene.of(os.environ, path)
+    task = load_ahead(code)
+    if task is None:
+        return EXIT_CONFIG
+    if hygiene is not None:
+        hygiene.imported()
+        hygiene.tell_sidecar()
+    attempt = next_attempt(path, None, None, resident_bytes())
+    if attempt is None:
+        return 0
+    require_same_task(attempt, code)
+    return _attempts(path, task, attempt, hygiene)
+
+
+def _attempts(path: str, task: TaskFunction[..., object], attempt: AttemptInfo, hygiene: Hygiene | None) -> int:
+    """Run this attempt and those that follow it in this pod; the exit code."""
+    sidecar, loaded, child = BlockingSidecar(path), attempt, _child(task, attempt, path)
     before = replace(cgroup.read(), peak_bytes=0)  # what the import took is of the first attempt
     while True:
         watch = Watch(path, attempt, child)

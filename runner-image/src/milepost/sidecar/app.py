@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from milepost.net.server import Budget
-from milepost.sidecar.begin import NotStartedError, begin
+from milepost.sidecar.begin import NoAttemptYetError, NotStartedError, begin, code_of
 from milepost.sidecar.calls import StoppedError
 from milepost.sidecar.handover import HandOver
 from milepost.sidecar.log import log
@@ -57,11 +57,14 @@ class Sidecar:
             await self.end()
 
     async def begin(self) -> None:
-        """Start the attempt that is reserved to the pod, or have the task told to stop."""
+        """Start the attempt that is reserved to the pod, or have it made ready for one, or the task told to stop."""
         tenure = self.tenure
         tenure.work(_duty_done)
         try:
-            await tenure.state.began(await begin(tenure.calls))
+            try:
+                await tenure.state.began(await begin(tenure.calls))
+            except NoAttemptYetError:
+                await tenure.state.prepares(await code_of(tenure.calls))
         except (NotStartedError, StoppedError, SessionRefusedError) as error:
             await tenure.state.stop(str(error))
 
@@ -72,7 +75,7 @@ class Sidecar:
         self._api.close()
 
     def _new_tenure(self) -> Tenure:
-        return Tenure(self._api, self._budget, self._handover.next)
+        return Tenure(self._api, self._budget, self._handover)
 
     async def _enter(self, start: Start) -> None:
         before, self.tenure = self.tenure, self._new_tenure()

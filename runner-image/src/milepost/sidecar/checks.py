@@ -22,6 +22,8 @@ from milepost.wire.values import JSON, biggest_path, check_text
 
 MAX_MESSAGE: Final = 1000
 MAX_RETIRE: Final = 32
+MAX_LEFT: Final = 20
+MAX_LEFT_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,13 @@ def asked(body: bytes) -> Asked:
         retire if isinstance(retire, str) else None,
         size if isinstance(size, int) else 0,
     )
+
+
+def left(body: bytes) -> list[str]:
+    """Check what the import is said to have left; no more of it than anybody would read."""
+    told = _object(body, {"left"}).get("left")
+    _ask(isinstance(told, list) and bool(told) and all(isinstance(one, str) for one in told), "left", "a list of text")
+    return [str(one)[:MAX_LEFT_CHARS] for one in (told if isinstance(told, list) else [])[:MAX_LEFT]]
 
 
 def _wait(data: JSON, place: str) -> Wait:

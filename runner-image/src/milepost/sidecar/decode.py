@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Final, TypeVar, cast
 
 from milepost.wire.pod import (
+    Code,
     HeartbeatAnswer,
     NextAnswer,
     RecordsAnswer,
@@ -17,7 +18,16 @@ from milepost.wire.pod import (
 from milepost.wire.values import JSON
 
 Answer = TypeVar(
-    "Answer", Start, Session, NextAnswer, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait
+    "Answer",
+    Start,
+    Code,
+    Session,
+    NextAnswer,
+    RecordsAnswer,
+    HeartbeatAnswer,
+    SettleAnswer,
+    StreamAnswer,
+    ResolvedWait,
 )
 
 
@@ -28,6 +38,7 @@ def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
 
 _MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
     Start: _members(Start),
+    Code: _members(Code),
     Session: _members(Session),
     NextAnswer: _members(NextAnswer),
     RecordsAnswer: _members(RecordsAnswer),

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Final
+from typing import Final, Protocol
 
 from milepost.net.messages import ProblemError, Request, Response, compact, unique_id
 from milepost.sidecar import checks
@@ -17,7 +17,6 @@ from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
 from milepost.wire.values import JSON
 
 Handler = Callable[[Request, str], Awaitable[Response]]
-Next = Callable[[checks.Asked], Awaitable[Start]]
 SMALL_BODY: Final = 262144
 """Bytes of the largest progress report or failure."""
 SAYING_TOO_LARGE: Final = 2
@@ -25,14 +24,24 @@ SAYING_TOO_LARGE: Final = 2
 UNSTARTED_LIMIT: Final = 1024 * 1024
 
 
+class PodSide(Protocol):
+    """What is of the pod rather than of one of its attempts."""
+
+    async def next(self, asked: checks.Asked) -> Start:
+        """Give the next attempt. Raises ProblemError: 410 when the pod has to end, 409 while its attempt is open."""
+
+    def tell_left(self, left: list[str]) -> None:
+        """Pass on what the import of the task left, in its own time."""
+
+
 class Routes:
     """Serves one attempt."""
 
     def __init__(
-        self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler, next_attempt: Next
+        self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler, pod: PodSide
     ) -> None:
         self._state = state
-        self._next_attempt = next_attempt
+        self._pod = pod
         self._forwarder = forwarder
         self._reader = reader
         self._settler = settler
@@ -45,6 +54,8 @@ class Routes:
             "/v1/failure": {"PUT": self._failure},
             "/v1/suspension": {"PUT": self._suspension},
             "/v1/control": {"GET": self._control},
+            "/v1/code": {"GET": self._code},
+            "/v1/left": {"PUT": self._left},
             "/v1/next": {"POST": self._next},
             "/v1/healthz": {"GET": self._healthz},
         }
@@ -64,7 +75,7 @@ class Routes:
 
     def waits(self, request: Request) -> bool:
         """Tell the routes that wait."""
-        return request.path in {"/v1/attempt", "/v1/control", "/v1/next"}
+        return request.path in {"/v1/attempt", "/v1/control", "/v1/next", "/v1/code"}
 
     def failed(self, request: Request | None, error: Exception) -> None:
         """Log an error of our own."""
@@ -93,10 +104,27 @@ class Routes:
         return self._keyed[prefix], checks.key(path[len(prefix) :])
 
     async def _attempt(self, _request: Request, _rest: str) -> Response:
-        return attempt_response(await self._state.wait_started())
+        known = await self._state.wait_known()
+        if isinstance(known, Start):
+            return attempt_response(known)
+        # a runner that knows of no pod without an attempt: it loads the task once it has one, and is to come again by a
+        # connection of that attempt
+        response = attempt_response(await self._pod.next(checks.Asked("", 0, None, 0)))
+        response.last = True
+        return response
+
+    async def _code(self, _request: Request, _rest: str) -> Response:
+        known = await self._state.wait_known()
+        if isinstance(known, Start):
+            raise ProblemError(409, "has-attempt", "the pod has an attempt: GET /v1/attempt")
+        return Response(200, compact(asdict(known)))
+
+    async def _left(self, request: Request, _rest: str) -> Response:
+        self._pod.tell_left(checks.left(request.body))
+        return Response(204)
 
     async def _next(self, request: Request, _rest: str) -> Response:
-        return attempt_response(await self._next_attempt(checks.asked(request.body)))
+        return attempt_response(await self._pod.next(checks.asked(request.body)))
 
     async def _records(self, request: Request, _rest: str) -> Response:
         self._state.check_open()

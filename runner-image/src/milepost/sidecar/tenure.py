@@ -13,7 +13,7 @@ from milepost.sidecar.calls import Calls
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
 from milepost.sidecar.records import Reader
-from milepost.sidecar.routes import Next, Routes
+from milepost.sidecar.routes import PodSide, Routes
 from milepost.sidecar.session import Api
 from milepost.sidecar.settle import Settler
 from milepost.sidecar.state import AttemptState
@@ -22,14 +22,14 @@ from milepost.sidecar.state import AttemptState
 class Tenure:
     """One attempt's state, and who serves it."""
 
-    def __init__(self, api: Api, budget: Budget, next_attempt: Next) -> None:
+    def __init__(self, api: Api, budget: Budget, pod: PodSide) -> None:
         self.state = AttemptState()
         self.calls = Calls(api, self.state.stopped)
         bases = Bases()
         self.forwarder = Forwarder(self.calls, self.state, bases)
         self.settler = Settler(self.calls, self.state, self.forwarder)
         reader = Reader(self.calls, self.state, bases)
-        self._routes = Routes(self.state, self.forwarder, reader, self.settler, next_attempt)
+        self._routes = Routes(self.state, self.forwarder, reader, self.settler, pod)
         self._budget = budget
         self._heart = Heart(api, self.state)
         self._duties: list[asyncio.Task[None]] = []

@@ -8,10 +8,11 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from milepost.net.messages import Headers, ProblemError, Reply, Request, Response
+from milepost.sidecar.checks import Asked
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.handover import over
 from milepost.sidecar.records import Reader, local_line, newest_response
-from milepost.sidecar.routes import Routes
+from milepost.sidecar.routes import PodSide, Routes
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
@@ -75,7 +76,7 @@ class MemorySidecar:
         self.numbers = 0
         self._rows = rows
         self._tell_before, self._tell_after = writes, wrote
-        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle), _none_follows)
+        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle), _NoPod())
         rows.live = start.attempt
         _now(self.state.began(start))
 
@@ -138,8 +139,12 @@ class MemorySidecar:
             raise self.state.fenced()
 
 
-async def _none_follows(_asked: object) -> Start:
-    raise over("each attempt of a test has a sidecar of its own")
+class _NoPod(PodSide):
+    async def next(self, asked: Asked) -> Start:  # noqa: ARG002
+        raise over("each attempt of a test has a sidecar of its own")
+
+    def tell_left(self, left: list[str]) -> None:
+        """Nobody is there who would show it."""
 
 
 class _Forwarder(Forwarder):

@@ -16,6 +16,8 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | PUT /v1/failure | {"type", "message", …}, the members of wire.pod.Failure and its evidence | 200 {"state": …} |
 | PUT /v1/suspension | {"waits": [the members of wire.pod.Wait]} | 200 {"state": …}: end without cleaning up |
 | GET /v1/control?seen=D | – | waits for a directive other than D; 200 {"directive", "reason", "grace_seconds"} |
+| GET /v1/code | – | 200 {"version", "entrypoint", "source"}; waits until it is known; 409: the pod has an attempt |
+| PUT /v1/left | {"left": [text, …]} | 204; what the import left that runs can't share |
 | POST /v1/next | {"retire", "parent_bytes", "run_id", "attempt"} | waits; 200 the next attempt; 410 `over`: end |
 | GET /v1/healthz | – | 200 |
 
@@ -33,6 +35,10 @@ SCRATCH_ENV: Final = "MILEPOST_SCRATCH"
 """Directories that are the run's alone, with a colon between them: emptied before the pod takes another run.
 
 Where it is not set, the runner ends with its first attempt.
+"""
+AHEAD_ENV: Final = "MILEPOST_AHEAD"
+"""Set where the pod was made before there is a run for it: the runner loads the task (GET /v1/code), then asks for its
+first attempt as for any next one (POST /v1/next, `run_id` empty).
 """
 WRITE_ID: Final = "Milepost-Write-Id"
 TYPES: Final = "Milepost-Types"

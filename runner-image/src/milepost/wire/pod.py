@@ -7,7 +7,9 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | route | body | answer |
 |---|---|---|
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
-| POST /start | – | Start, the same again for a restarted sidecar |
+| POST /start | – | Start, the same again for a restarted sidecar; 409 `no-attempt-yet` |
+| GET /code | – | Code, for a pod that was made before there is a run for it: it is then made ready, and asks by /next |
+| POST /left | LeftRequest | 204 |
 | POST /next | NextRequest | NextAnswer, within 20 s; 410: the pod ends |
 | GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
@@ -35,6 +37,8 @@ PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000
+NO_ATTEMPT_YET: Final = "no-attempt-yet"
+"""Code of the answer to /start for a pod that has had no attempt, and will get one by /next."""
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
@@ -123,6 +127,22 @@ class Start:
     attempts_counted: int = 0
     deltas: bool = False
     accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a pod imports before it has a run: `entrypoint` and `source` as of Start."""
+
+    version: int
+    entrypoint: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRequest:
+    """The import of the task left something that its runs can't share. `left`: a few words for each (`thread X`)."""
+
+    left: list[str]
 
 
 @dataclass(frozen=True, slots=True)

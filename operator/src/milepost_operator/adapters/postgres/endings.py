@@ -133,7 +133,12 @@ def warm_policy(db: Database, told: str | None) -> WarmPolicy:
     """What becomes of the pods of a Task whose column `warm` is `told`."""
     settings = db.settings
     return policy_of(
-        orjson.loads(told or "{}"), seconds=settings.warm_seconds, most=settings.warm_max, total=settings.warm_total
+        orjson.loads(told or "{}"),
+        seconds=settings.warm_seconds,
+        most=settings.warm_max,
+        total=settings.warm_total,
+        least=settings.warm_min,
+        predict=settings.warm_predict,
     )
 
 

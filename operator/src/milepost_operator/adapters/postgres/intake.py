@@ -72,14 +72,15 @@ class PostgresIntake:
                 task.versioning,
             )
             limits = [to_json(dict(told)) for told in (task.retention, task.record_limits, task.warm)]
-            await connection.execute(Q["set_limits"], *key, *limits)
+            await connection.execute(Q["set_limits"], *key, *limits, task.prepull)
+            await connection.execute(Q["restart_pods"], *key, task.restart)
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version
 
         version = await self._db.transaction(work)
         await self._unpin(task.namespace, task.name)
-        self._db.wake("admit")
+        self._db.wake("admit", "offer", "prewarm")
         return version
 
     async def _unpin(self, namespace: str, name: str) -> None:

@@ -34,18 +34,8 @@ class PostgresLaunches:
             rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit, seconds(PREFERENCE_SECONDS))
             if rows:
                 await connection.execute(Q["note_cold"], [r["pod_id"] for r in rows], [self._cold(r) for r in rows])
-            return [
-                PodOrder(
-                    r["pod_id"],
-                    r["namespace"],
-                    r["task"],
-                    r["version"],
-                    r["template_hash"] or "",
-                    orjson.loads(r["shape"]),
-                    r["image_digest"],
-                )
-                for r in rows
-            ]
+            ahead = await connection.fetch(Q["take_ahead"], self._db.cluster, epoch, limit - len(rows))
+            return [*(_order(r, ahead=r["ahead"]) for r in rows), *(_order(r, ahead=True) for r in ahead)]
 
         return await self._db.transaction(work)
 
@@ -77,6 +67,7 @@ class PostgresLaunches:
 
     async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
         await self._db.fetch(Q["note_run"], self._db.cluster, pod_id, reason, message)
+        await self._db.fetch(Q["note_trouble"], self._db.cluster, pod_id, f"{reason}: {message}")
         self._db.wake("project")
 
     async def pod_digest(self, pod_id: str, digest: str) -> None:
@@ -110,6 +101,9 @@ class PostgresLaunches:
         if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
             return True
         if pod["run_id"] is None:
+            if not ending.infra:
+                trouble = f"{ending.reason}: {ending.message}"
+                await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
             return bool(await connection.fetch(Q["end_pod"], pod_id, None, None))
         run = await lock_run(connection, pod["run_id"])
         if await take_back(self._db, connection, [pod_id], "lost"):
@@ -133,6 +127,9 @@ class PostgresLaunches:
         async def work(connection: Connection) -> bool:
             await self._check(connection, epoch)
             gone = least_used(await idle_pods(self._db, connection, namespace), 1)
+            if not gone:
+                rows = await connection.fetch(Q["yield_ahead"], self._db.cluster, namespace)
+                gone = [row["pod_id"] for row in rows]
             told = (self._db.cluster, gone, ["room"] * len(gone))
             return bool(gone and await connection.fetch(Q["close_warm"], *told))
 
@@ -148,3 +145,16 @@ class PostgresLaunches:
         current = await connection.fetchval(Q["check_epoch"], self._db.cluster)
         if current != epoch:
             raise DeposedError(f"epoch {epoch} is over, {current} leads")
+
+
+def _order(row: Row, *, ahead: bool) -> PodOrder:
+    return PodOrder(
+        row["pod_id"],
+        row["namespace"],
+        row["task"],
+        row["version"],
+        row["template_hash"] or "",
+        orjson.loads(row["shape"]),
+        row["image_digest"],
+        ahead=ahead,
+    )

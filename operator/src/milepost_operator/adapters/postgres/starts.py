@@ -9,12 +9,12 @@ from uuid import UUID
 
 import orjson
 
-from milepost.wire.pod import Cause, OnChange, ResolvedWait, Start
+from milepost.wire.pod import NO_ATTEMPT_YET, Cause, OnChange, ResolvedWait, Start
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import lock_runs, retry_of
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import resolved_waits
-from milepost_operator.domain.errors import ForbiddenError, GoneError, MilepostError
+from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError
 from milepost_operator.domain.runs import PodSession, Timeouts
 
 
@@ -70,6 +70,8 @@ def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:
         return GoneError(f"pod {session.pod_id} has no more work: it should end")
     if pod["pod_uid"] != session.pod_uid:
         return ForbiddenError(f"pod {session.pod_id} is bound to another pod uid")
+    if pod["run_id"] is None and pod["fresh"]:
+        return ConflictError(NO_ATTEMPT_YET, f"pod {session.pod_id} was made before there is a run for it")
     if pod["run_id"] is None:
         return GoneError(f"pod {session.pod_id} has no attempt now: ask for the next one")
     return pod

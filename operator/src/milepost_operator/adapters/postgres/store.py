@@ -15,6 +15,8 @@ from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
 from milepost_operator.adapters.postgres.listing import PostgresLists
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.prewarm import PostgresPrewarm
+from milepost_operator.adapters.postgres.pulls import PostgresPulls
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
@@ -58,6 +60,8 @@ class PostgresStore(
     PostgresStreams,
     PostgresWarm,
     PostgresWarmReads,
+    PostgresPrewarm,
+    PostgresPulls,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 

@@ -38,7 +38,7 @@ class PostgresWarm:
         rows = await self._rows(requests)
         own = {session.pod_id for session, _ in requests if _owns(session, rows.get(session.pod_id))}
         leaving = {s.pod_id: q.retire[:100] for s, q in requests if q.retire and s.pod_id in own}
-        rested = sorted(pod_id for pod_id in own - leaving.keys() if rows[pod_id]["state"] == "resting")
+        rested = sorted(pod_id for pod_id in own - leaving.keys() if _rests(rows[pod_id]))
         for pod_id, why in leaving.items():
             await self._db.transaction(lambda c, pod=pod_id, why=why: retire(self._db, c, pod, why))  # type: ignore[misc]
         if rested:
@@ -124,6 +124,7 @@ async def idle_pods(db: Database, where: "Connection | Database", namespace: str
             age_seconds=row["age_seconds"],
             current=row["current"],
             template=row["template"],
+            spare=row["spare"],
         )
         for row in rows
     ]
@@ -150,6 +151,11 @@ async def take_back(
 
 def _owns(session: PodSession, row: Row | None) -> bool:
     return row is not None and row["pod_uid"] == session.pod_uid
+
+
+def _rests(row: Row) -> bool:
+    """Whether the pod has nothing to do, and is not known to wait yet: after an attempt, or before its first."""
+    return bool(row["state"] == "resting" or (row["state"] == "bound" and row["free"]))
 
 
 def _told(session: PodSession, row: Row | None) -> bool | MilepostError:

@@ -26,7 +26,7 @@ where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or no
 
 -- name: set_limits
 -- As the manifest has them: what it leaves out is for the settings to say, at the time.
-update tasks set retention = $4, record_limits = $5, warm = $6 where cluster = $1 and namespace = $2 and name = $3;
+update tasks set retention = $4, record_limits = $5, warm = $6, prepull = $7 where cluster = $1 and namespace = $2 and name = $3;
 
 -- name: to_unpin
 select not unpinned and versioning = 'latest' from tasks where cluster = $1 and namespace = $2 and name = $3;

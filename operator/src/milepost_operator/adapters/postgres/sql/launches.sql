@@ -70,7 +70,7 @@ update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(
 from facts f
 where p.pod_id = f.pod_id
 returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm,
-          f.late, f.other_key, f.same, f.other_template, f.other_version;
+          f.late, f.other_key, f.same, f.other_template, f.other_version, p.run_id is null as ahead;
 
 -- name: note_cold
 -- Why these pods had to be made; what is known already stays.

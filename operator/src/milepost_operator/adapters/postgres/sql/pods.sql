@@ -9,7 +9,7 @@ where cluster = $1 and pod_id = $2 and state not in ('closing', 'closed') and (p
 returning namespace;
 
 -- name: pods_to_start
-select pod_id, namespace, state, pod_uid, run_id, attempt from pods where cluster = $1 and pod_id = any($2);
+select pod_id, namespace, state, pod_uid, run_id, attempt, ahead and rested_at is null as fresh from pods where cluster = $1 and pod_id = any($2);
 
 -- name: start_facts
 -- Of locked runs. Heads in the order of the runs, as records lock them.

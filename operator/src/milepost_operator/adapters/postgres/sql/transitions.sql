@@ -24,7 +24,8 @@ select * from attempts where run_id = $1 and attempt = $2 for no key update;
 -- name: attempts_for_ending
 -- Of locked runs, with what their heads say, and with what says whether the pod stays. In the order of the runs: two
 -- batches can't deadlock.
-select a.*, h.last_seq, p.reusable, p.runs as pod_runs, t.warm, v.keeps, coalesce(t.present and t.version = p.version, false) as current,
+select a.*, h.last_seq, p.reusable, p.runs as pod_runs, t.warm, v.keeps,
+       coalesce(t.present and t.version = p.version and p.created_at >= coalesce(t.restarted_at, '-infinity'), false) as current,
        extract(epoch from clock_timestamp() - p.created_at)::float8 as pod_age
 from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
 join attempts a on a.run_id = e.run_id and a.attempt = e.attempt

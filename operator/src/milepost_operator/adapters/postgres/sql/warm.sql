@@ -3,7 +3,7 @@
 select pg_advisory_xact_lock(hashtextextended('warm/' || $1, 0));
 
 -- name: warm_rows
-select pod_id, state, pod_uid from pods where cluster = $1 and pod_id = any($2);
+select pod_id, state, pod_uid, run_id is null as free from pods where cluster = $1 and pod_id = any($2);
 
 -- name: still_waiting
 select pod_id from pods where cluster = $1 and pod_id = any($2) and state in ('resting', 'idle');
@@ -12,23 +12,32 @@ select pod_id from pods where cluster = $1 and pod_id = any($2) and state in ('r
 select from pods where cluster = $1 and state = 'idle' limit 1;
 
 -- name: rest_to_idle
-update pods set state = 'idle' where cluster = $1 and pod_id = any($2) and state = 'resting';
+-- A pod that was made ahead of any run has been made ready, and rests from that.
+update pods set state = 'idle', rested_at = coalesce(rested_at, clock_timestamp()), trouble = null
+where cluster = $1 and pod_id = any($2) and (state = 'resting' or state = 'bound' and ahead and run_id is null);
 
 -- name: idle_pods
-select p.pod_id, p.namespace, p.task, p.runs, t.warm, coalesce(t.present and t.version = p.version, false) as current,
+-- `spare`: how many of the Task's that wait are to be kept: what the prewarm duty decided, less those that are there else.
+select p.pod_id, p.namespace, p.task, p.runs, t.warm,
+       coalesce(t.present and t.version = p.version and p.created_at >= coalesce(t.restarted_at, '-infinity'), false) as current,
+       case when w.keep > 0 then greatest(0, w.keep - (
+           select count(*) from pods o where o.cluster = p.cluster and o.namespace = p.namespace and o.task = p.task
+           and o.version = p.version and o.state not in ('idle', 'closing', 'closed')))::int else 0 end as spare,
        p.template_hash is not distinct from l.template_hash as template,
        extract(epoch from clock_timestamp() - p.rested_at)::float8 as idle_seconds,
        extract(epoch from clock_timestamp() - p.created_at)::float8 as age_seconds
 from pods p
 left join leadership l on l.cluster = p.cluster
 left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
+left join prewarms w on w.cluster = p.cluster and w.namespace = p.namespace and w.task = p.task
 where p.cluster = $1 and p.state = 'idle' and ($2::text is null or p.namespace = $2);
 
 -- name: close_warm
 -- Pods that have no run, for the reason beside each.
 update pods p set state = 'closing', closing_at = clock_timestamp(), retired = g.why
 from unnest($2::text[], $3::text[]) as g (pod_id, why)
-where p.cluster = $1 and p.pod_id = g.pod_id and p.state in ('resting', 'idle')
+where p.cluster = $1 and p.pod_id = g.pod_id
+  and (p.state in ('resting', 'idle') or p.ahead and p.run_id is null and p.state in ('ahead', 'creating', 'created', 'bound'))
 returning p.pod_id;
 
 -- name: overdue_resting
