@@ -71,6 +71,10 @@ class Store:
         self._turn("hand over")
         return self.handed.pop(0) if self.handed else HandedOver((), missed=False)
 
+    async def prewarm(self) -> int:
+        self._turn("prewarm")
+        return 2
+
     async def keep_warm(self) -> int:
         self._turn("keep warm")
         return 0
@@ -191,6 +195,9 @@ async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tr
     turns = store.turns["keep warm"]
     store.hints.put_nowait("warm")
     await until(lambda: store.turns["keep warm"] > turns)
+    made = store.turns["prewarm"]
+    store.hints.put_nowait("prewarm")
+    await until(lambda: store.turns["prewarm"] > made)
     await stop(task)
 
 
@@ -252,8 +259,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake","warm"]' in bytes(
-        answer.body
+    assert (
+        b'"stale":["admit","expire","old-triggers","prewarm","pulse","reap","schedules","waiting","wake","warm"]'
+        in bytes(answer.body)
     )
 
 

@@ -123,3 +123,19 @@ NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=Fals
 )
 def test_a_cold_start_has_its_nearest_reason(policy: dict, facts: dict, why: str) -> None:
     assert cold_reason(replace(POLICY, **policy), replace(NOTHING, **facts)) == why
+
+
+def test_what_a_task_should_keep_outlasts_its_time_but_not_its_use():
+    pods = [idle("new", since=70.0, spare=1), idle("old", since=90.0, spare=1)]
+    assert lapsed(pods) == {"old": "idle"}, "the one that was used last is kept"
+    assert lapsed([replace(pod, current=False) for pod in pods]) == {"new": "version", "old": "version"}
+    stale = idle("stale", since=1.0, current=False, spare=1)
+    assert lapsed([*pods, stale]) == {"old": "idle", "stale": "version"}, "one of another version is none of them"
+
+
+def test_what_a_task_should_keep_gives_way_last():
+    promised = [idle("p1", "promised", since=500.0, spare=2), idle("p2", "promised", since=600.0, spare=2)]
+    busy_task = [idle("b1", "busy", since=1.0), idle("b2", "busy", since=2.0)]
+    assert surplus([*promised, *busy_task], 3) == ["b2"]
+    assert surplus([*promised, *busy_task], 1) == ["b2", "b1", "p2"]
+    assert least_used([*promised, *busy_task], 3) == ["b2", "b1", "p2"]

@@ -28,6 +28,8 @@ class FakeStore:
         self.scheduled: list[Any] = []
         self.warm: list[Any] = []
         self.states: dict[str, int] = {}
+        self.facts: list[Any] = []
+        self.pulls: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -39,6 +41,16 @@ class FakeStore:
 
     async def warm_view(self, namespace):
         return list(self.warm)
+
+    async def task_facts(self):
+        return list(self.facts)
+
+    async def open_pulls(self, epoch, limit, *, more):
+        self.told.append(("pulls", limit, more))
+        return list(self.pulls)
+
+    async def note_pull(self, epoch, pull_id, note):
+        self.told.append(("pull", pull_id, note))
 
     async def pods_by_state(self):
         return dict(self.states)

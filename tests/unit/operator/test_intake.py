@@ -43,7 +43,10 @@ async def test_a_task_becomes_a_version_and_says_so(intake, store, cluster):
     assert taken.timeouts.attempt_seconds == 600
     assert taken.shape["resources"]["limits"] == {"cpu": "1", "memory": "512Mi", "example.com/gpu": "1"}
     assert set(taken.shape) == {"image", "entrypoint", "resources", "env", "envFrom", "pod"}
-    assert taken.warm == {"seconds": 300, "max": 2, "reuse": "key", "max_runs": 50, "max_age_seconds": 900}
+    assert taken.warm == {
+        "seconds": 300, "max": 2, "min": 0, "predict": False, "reuse": "key", "max_runs": 50, "max_age_seconds": 900,
+    }  # fmt: skip
+    assert (taken.prepull, taken.restart) == (False, None)
     (shown,) = cluster.of("tasks")
     assert shown["status"]["version"] == 7
     assert conditions(cluster, "tasks") == {"Accepted": ("True", "Accepted"), "QueueFound": ("False", "QueueNotFound")}
@@ -326,3 +329,13 @@ async def test_poison_is_given_up_and_the_next_is_taken():
     backlog.put("tasks", made("2"), deleted=False)
     await backlog.drain(KEY)
     assert len(seen) == 1
+
+
+async def test_a_restart_is_taken_in_though_the_spec_stays_as_it_is(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    for word in ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
+        body["metadata"]["annotations"] = {"milepost.dev/restartedAt": word, "other": "x"}
+        await intake.on_task(body, deleted=False)
+    assert [taken.restart for (taken,) in store.of("task")] == [None, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert [one["metadata"]["name"] for one in intake.tasks()] == [body["metadata"]["name"]]

@@ -214,3 +214,11 @@ def test_a_long_task_name_is_a_valid_label():
     value = build_job(replace(ORDER, task="t" * 100), SETTINGS)["metadata"]["labels"]["milepost.dev/task"]
     assert len(value) <= 63
     assert value != build_job(replace(ORDER, task="t" * 101), SETTINGS)["metadata"]["labels"]["milepost.dev/task"]
+
+
+def test_a_pod_without_a_run_tells_its_runner_so():
+    def env(order: PodOrder) -> dict[str, str]:
+        (container,) = build_job(order, SETTINGS)["spec"]["template"]["spec"]["containers"]
+        return {one["name"]: one["value"] for one in container["env"]}
+
+    assert env(replace(ORDER, ahead=True)) == env(ORDER) | {"MILEPOST_AHEAD": "true"}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -42,6 +43,18 @@ async def test_a_wanted_pod_becomes_a_job(world):
     await launcher.turn()
     (job,) = cluster.of("jobs")
     assert store.of("launched") == [(ID, job["metadata"]["uid"])]
+
+
+async def test_a_pod_that_nobody_waits_for_is_not_tried_again_nor_given_room(world):
+    store, cluster, launcher, _ = world
+    store.wanted, store.has_room = [replace(ORDER, ahead=True)], True
+    cluster.fail["create_job"] = [ForbiddenError("exceeded quota: pods")]
+    await launcher.turn()
+    ((_, ending),) = store.of("ended")
+    assert (ending.reason, ending.infra, "exceeded quota" in ending.message) == (Reason.POD_REFUSED, False, True)
+    assert store.of("note") == []
+    await launcher.turn()
+    assert len([call for call in cluster.calls if call[0] == "create_job"]) == 1
 
 
 async def test_a_job_that_is_there_is_adopted(world):

@@ -19,7 +19,7 @@ LONGER_SECONDS: Final = 600.0
 """Arrivals are counted over both; the higher rate counts."""
 FEW_ARRIVALS: Final = 3
 """Fewer, over the longer time, foretell nothing."""
-SILENT_GAPS: Final = 3.0
+SILENT_GAPS: Final = 10.0
 """So many of the usual times between two arrivals without one: the runs have stopped coming."""
 COLD_SECONDS: Final = 20.0
 """How long a pod takes to be ready where nobody knows: its image may have to be pulled."""
@@ -137,12 +137,13 @@ def _at_most(pool: Pool, pods: int) -> int:
 
 def _arrivals(pool: Pool) -> tuple[int, int]:
     """How many pods runs as they came would have at work (Little's law), with room for chance: so many are made, so
-    many stay. None where a pod would, at that rate, not be used before it had waited for its time.
+    many stay. None where a pod would, at that rate, not be used before it had waited for its time, nor once the runs
+    have stopped coming: nothing is foretold for longer than a pod waits by itself.
     """
-    if pool.longer < FEW_ARRIVALS or pool.silence is None or pool.silence > SILENT_GAPS * LONGER_SECONDS / pool.longer:
-        return 0, 0
     rate = max(pool.recent / RECENT_SECONDS, pool.longer / LONGER_SECONDS)
-    if rate * pool.policy.seconds < 1:
+    if pool.longer < FEW_ARRIVALS or pool.silence is None or rate * pool.policy.seconds < 1:
+        return 0, 0
+    if pool.silence > min(SILENT_GAPS / rate, pool.policy.seconds):
         return 0, 0
     at_work = rate * max(pool.run_seconds, 0.0)
     chance = math.sqrt(at_work)

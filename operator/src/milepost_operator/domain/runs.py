@@ -61,8 +61,8 @@ class TaskIntake:
     `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
     Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
     more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Where
-    `restart` is not what it was, pods of before take no more work. `prepull`: the image of a new version is pulled ahead
-    (None: as the installation says). Schemas are JSON text, checked.
+    `restart` is not what it was, pods of before take no more work. `prepull`: the image of a new version is pulled
+    ahead (None: as the installation says). Schemas are JSON text, checked.
     """
 
     namespace: str

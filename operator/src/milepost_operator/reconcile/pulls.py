@@ -1,4 +1,4 @@
-"""Images are pulled ahead: a short-lived Job for each new version, looked at until its image is there or can't be had."""
+"""Images are pulled ahead: a short-lived Job for each new version, until its image is there or can't be had."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -29,7 +29,7 @@ def decide(order: PullOrder, pods: Sequence[Object], wanted: int) -> PullNote:
     """How far a pull with these pods is; `wanted`: how many pods it has when all are made."""
     there = {raw.text(pod, "spec", "nodeName") for pod in pods if _there(pod)}
     over = order.age_seconds >= DEADLINE_SECONDS
-    if there and (over or len(pods) >= wanted and all(_there(pod) for pod in pods)):
+    if there and (over or (len(pods) >= wanted and all(_there(pod) for pod in pods))):
         return PullNote("pulled", len(there))
     for pod in pods:
         why = raw.text(evidence.task(pod), "state", "waiting", "reason")

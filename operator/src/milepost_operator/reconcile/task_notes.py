@@ -32,7 +32,8 @@ def _prewarmed(facts: TaskFacts) -> Said | None:
         return None
     if facts.held_back:
         return Said(PREWARMED, False, facts.held_back, facts.message)
-    return Said(PREWARMED, True, "Kept", f"at least {facts.least} pods are there, or on their way")
+    fewer = f" (of {facts.least}: no more can be at work at once)" if facts.target < facts.least else ""
+    return Said(PREWARMED, True, "Kept", f"{facts.target} pods{fewer} are there at least, or on their way")
 
 
 def _pulled(facts: TaskFacts) -> Said | None:
@@ -55,14 +56,15 @@ def _fork_safe(facts: TaskFacts) -> Said | None:
         NOT_FORK_SAFE,
         True,
         "ImportLeaves",
-        f"the import of version {facts.version} leaves {', '.join(facts.left[:_TOLD])}{more}, which runs of one pod would "
-        "share: each run imports it anew, in a process of its own, and starts later by the time of that; do it in the task",
+        f"the import of version {facts.version} leaves {', '.join(facts.left[:_TOLD])}{more}: the runs of a pod "
+        "would share it, so each imports the task anew, in a process of its own, and starts later by the time of that; do it "
+        "in the task",
     )
 
 
 def patched(body: Object, said: Sequence[Said], now: datetime) -> list[Manifest] | None:
     """All conditions of a Task as they should be; None where they are."""
-    shown = [one for one in raw.parts(body, "status", "conditions")]
+    shown = raw.parts(body, "status", "conditions")
     gone = {kind for kind in OWN if kind not in {one.type for one in said}}
     kept = [dict(one) for one in merged(body, said, now) if raw.text(one, "type") not in gone]
     return None if _told(kept) == _told(shown) else kept

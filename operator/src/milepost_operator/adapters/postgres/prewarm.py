@@ -54,7 +54,7 @@ class PostgresPrewarm:
         columns = ([p.task[0] for p in making], [p.task[1] for p in making], [p.make for p in making])
         return len(await connection.fetch(Q["make_ahead"], self._db.cluster, *columns))
 
-    async def _plans(self, where: Connection | Database) -> list[Plan]:
+    async def _plans(self, where: "Connection | Database") -> list[Plan]:
         settings = self._db.settings
         rows: Sequence[Row] = await where.fetch(
             Q["prewarm_facts"],
