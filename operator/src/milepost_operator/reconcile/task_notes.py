@@ -56,8 +56,8 @@ def _fork_safe(facts: TaskFacts) -> Said | None:
         NOT_FORK_SAFE,
         True,
         "ImportLeaves",
-        f"the import of version {facts.version} leaves {', '.join(facts.left[:_TOLD])}{more}: the runs of a pod "
-        "would share it, so each imports the task anew, in a process of its own, and starts later by the time of that; do it "
+        f"the import of version {facts.version} leaves {', '.join(facts.left[:_TOLD])}{more}: the runs of a pod would "
+        "share it, so each imports the task anew, in a process of its own, and starts later by the time of that; do it "
         "in the task",
     )
 
