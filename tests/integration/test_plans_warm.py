@@ -44,6 +44,13 @@ QUERIES: dict[str, list[object]] = {
     "still_waiting": ["default", ["p1", "p2"]],
     "hand_over": ["default"],
     "take_wanted": ["default", 1, 100, SECONDS],
+    "take_ahead": ["default", 1, 100],
+    "overdue_ahead": ["default"],
+    "unmake_ahead": ["default"],
+    "yield_ahead": ["default", None],
+    "yielded_ago": ["default", SECONDS],
+    "forget_ahead": ["default"],
+    "code_of": ["default", "p1"],
 }
 
 
