@@ -14,6 +14,7 @@ from milepost_operator.adapters.kube.client import KubeClient, KubeNotFound
 from milepost_operator.adapters.kube.config import from_kubeconfig
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.handlers.operator import run_operator
+from milepost_operator.manifests.names import POD_LABEL
 from milepost_operator.settings import Settings
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("crds")]
@@ -59,11 +60,11 @@ class World:
         return await until(reached, f"{run} in {phases}, is {await self.status('runs', run)}")
 
     async def job(self) -> dict[str, Any]:
-        """The one Job that is not being deleted."""
+        """The one Job of a pods row that was not given before."""
 
         async def one() -> Any:
-            jobs = (await self.kube.list(self.path("jobs")))["items"]
-            return next((job for job in jobs if not job["metadata"].get("labels", {}).get("seen")), None)
+            labels = [(job["metadata"]["labels"], job) for job in (await self.kube.list(self.path("jobs")))["items"]]
+            return next((job for own, job in labels if POD_LABEL in own and "seen" not in own), None)
 
         job = await until(one, "a Job")
         await self.kube.patch(self.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"seen": "1"}}})
