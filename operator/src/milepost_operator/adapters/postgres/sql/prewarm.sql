@@ -94,14 +94,16 @@ returning p.pod_id;
 
 -- name: note_prewarms
 -- What was decided, where it is something else than before.
-insert into prewarms as w (cluster, namespace, task, target, keep, cause, held_back, message)
+insert into prewarms (cluster, namespace, task, target, keep, cause, held_back, message)
 select $1, g.* from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[])
     as g (namespace, task, target, keep, cause, held_back, message)
+where not exists (
+    select from prewarms o where o.cluster = $1 and o.namespace = g.namespace and o.task = g.task
+    and (o.target, o.keep, o.cause, o.held_back, o.message)
+        is not distinct from (g.target, g.keep, g.cause, g.held_back, g.message))
 on conflict (cluster, namespace, task) do update
 set target = excluded.target, keep = excluded.keep, cause = excluded.cause, held_back = excluded.held_back,
-    message = excluded.message, changed_at = clock_timestamp()
-where (w.target, w.keep, w.cause, w.held_back, w.message)
-    is distinct from (excluded.target, excluded.keep, excluded.cause, excluded.held_back, excluded.message);
+    message = excluded.message, changed_at = clock_timestamp();
 
 -- name: forget_prewarms
 -- Of Tasks that are gone, and of those ($2, $3) that nothing is to be decided for.

@@ -21,8 +21,10 @@ where cluster = $1 and pod_id = any($2) and (state = 'resting' or state = 'bound
 select p.pod_id, p.namespace, p.task, p.runs, t.warm,
        coalesce(t.present and t.version = p.version and p.created_at >= coalesce(t.restarted_at, '-infinity'), false) as current,
        case when w.keep > 0 then greatest(0, w.keep - (
-           select count(*) from pods o where o.cluster = p.cluster and o.namespace = p.namespace and o.task = p.task
-           and o.version = p.version and o.state not in ('idle', 'closing', 'closed')))::int else 0 end as spare,
+           select count(*) from (
+               select from pods o where o.cluster = p.cluster and o.namespace = p.namespace and o.task = p.task
+               and o.version = p.version and o.state not in ('idle', 'closing', 'closed') limit w.keep) others))::int
+           else 0 end as spare,
        p.template_hash is not distinct from l.template_hash as template,
        extract(epoch from clock_timestamp() - p.rested_at)::float8 as idle_seconds,
        extract(epoch from clock_timestamp() - p.created_at)::float8 as age_seconds
