@@ -148,11 +148,24 @@ async def test_a_pod_that_may_not_start_backs_off(store: PostgresStore) -> None:
     assert facts.held_back is None
 
 
-async def test_a_pod_that_is_deleted_on_its_way_is_no_trouble(store: PostgresStore) -> None:
+async def test_one_that_ends_before_its_first_run_is_as_bad(store: PostgresStore) -> None:
+    """Whatever ends pods as they come makes no loop of Jobs. One that is deleted while it waits is no trouble."""
     await apply_task(store, warm={"min": 1})
     await store.prewarm()
     (order,) = await orders(store)
-    await lose(store, order.pod_id, Ending(Reason.POD_LOST, "gone", counted=False, infra=True))
+    await lose(store, order.pod_id, Ending(Reason.EVICTED, "disk pressure", counted=False, infra=True))
+    assert await store.prewarm() == 0
+    await ago(store, "closing_at", 11.0, "state = 'closing'")
+    assert await store.prewarm() == 1
+    (session,) = await made(store)
+    epoch = await store.take_epoch("test", "template")
+    await store.retire_pod(epoch, session.pod_id, "ended")
+    assert await store.prewarm() == 0
+    assert (await store.task_facts())[0].message.startswith("Ended: ")
+    await ago(store, "closing_at", 21.0, "state = 'closing'")
+    assert await store.prewarm() == 1
+    (session,) = await made(store)
+    await store.retire_pod(await store.take_epoch("test", "template"), session.pod_id, "deleted")
     assert await store.prewarm() == 1
 
 

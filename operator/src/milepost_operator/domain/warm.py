@@ -22,6 +22,9 @@ RESTING_SECONDS: Final = 15.0
 PREFERENCE_SECONDS: Final = 1.0
 """An attempt waits so long for a warm pod that is there before a new pod is made."""
 
+ENDED: Final = "ended"
+"""Why a pod that ended by itself while it waited is retired."""
+
 _RETIRES: Final = frozenset({Reason.OOM, Reason.CRASHED, Reason.LOST_RESULT, Reason.CONFIG})
 """After these nobody knows what is left of the attempt in its container."""
 

@@ -10,6 +10,7 @@ import structlog
 
 from milepost_operator.domain.runs import Ending, OpenPod
 from milepost_operator.domain.states import Reason
+from milepost_operator.domain.warm import ENDED
 from milepost_operator.manifests import names, raw
 from milepost_operator.manifests.job import TASK_CONTAINER, repository
 from milepost_operator.manifests.raw import Object
@@ -122,7 +123,7 @@ def _warm(row: OpenPod, sight: Sight) -> list[Action]:
     if pod is None:
         return [Retire("vanished")] if sight.fresh else [Confirm()]
     if evidence.finished(pod) or evidence.exit_of(pod) is not None:
-        return [Retire("ended")]
+        return [Retire(ENDED)]
     return [Retire("deleted")] if "deletionTimestamp" in raw.part(pod, "metadata") else []
 
 

@@ -11,7 +11,7 @@ from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
-from milepost_operator.domain.warm import PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
+from milepost_operator.domain.warm import ENDED, PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
 
@@ -101,9 +101,8 @@ class PostgresLaunches:
         if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
             return True
         if pod["run_id"] is None:
-            if not ending.infra:
-                trouble = f"{ending.reason}: {ending.message}"
-                await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
+            trouble = f"{ending.reason}: {ending.message}"
+            await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
             return bool(await connection.fetch(Q["end_pod"], pod_id, None, None))
         run = await lock_run(connection, pod["run_id"])
         if await take_back(self._db, connection, [pod_id], "lost"):
@@ -118,6 +117,8 @@ class PostgresLaunches:
     async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:
         async def work(connection: Connection) -> None:
             await self._check(connection, epoch)
+            if why == ENDED:
+                await connection.execute(Q["note_unused"], self._db.cluster, pod_id)
             await retire(self._db, connection, pod_id, why)
 
         await self._db.transaction(work)

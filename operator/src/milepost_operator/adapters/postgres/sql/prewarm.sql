@@ -59,7 +59,7 @@ cross join lateral (
             and o.created_at > coalesce((
                 select max(g.created_at) from pods g
                 where g.cluster = $1 and g.namespace = t.namespace and g.task = t.name and g.version = t.version and g.ahead
-                  and g.rested_at is not null), '-infinity')
+                  and g.rested_at is not null and g.trouble is null), '-infinity')
           order by o.created_at desc limit 10) b
 ) f
 cross join lateral (
@@ -132,6 +132,11 @@ returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, t.shape, t.
 -- Of a pod without a run: why it does not run yet, or ended.
 update pods set trouble = left($3, 1000)
 where cluster = $1 and pod_id = $2 and ahead and run_id is null and rested_at is null and trouble is distinct from left($3, 1000);
+
+-- name: note_unused
+-- A pod that ended by itself before its first run has started no better than one that could not start.
+update pods set trouble = 'Ended: the pod ended by itself while it waited for its first run'
+where cluster = $1 and pod_id = $2 and ahead and run_id is null and runs = 0 and state = 'idle';
 
 -- name: yield_ahead
 -- Pods without a run on their way, of a namespace or of all: the newest gives up its place.
