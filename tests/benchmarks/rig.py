@@ -110,6 +110,9 @@ class Kubernetes:
     def body_limit(self, _request: Request) -> int:
         return 65536
 
+    def streams(self, _request: Request) -> bool:
+        return False
+
     def waits(self, _request: Request) -> bool:
         return False
 

@@ -33,9 +33,12 @@ class Stored:
     write_id: str
     failed: bool = False
     depth: int = 0
+    object_bytes: int = 0
 
     def line(self) -> bytes:
         members = {k: v for k, v in vars(self).items() if k != "write_id"}
+        if self.object_bytes:
+            members["value"] = ""
         return compact(members) + b"\n"
 
 
@@ -52,6 +55,8 @@ class FakeApi:
     kubernetes_down: bool = False
     records: list[Stored] = field(default_factory=list)
     settlements: list[dict] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    """Those in object storage."""
     chunks: list[dict] = field(default_factory=list)
     max_stream_bytes: int = 16_777_216
     seen: list[str] = field(default_factory=list)
@@ -65,6 +70,8 @@ class FakeApi:
     port: int = 0
     deltas: list[str] = field(default_factory=list)
     refuses_deltas: bool = False
+    refuses_objects: str = ""
+    """Why, as of an object storage that is not as it should be."""
 
     def values(self, kind: str = "step") -> dict[str, object]:
         """Give what is recorded, by key."""
@@ -104,7 +111,10 @@ class FakeApi:
     # -- what a server serves
 
     def body_limit(self, _request: Request) -> int:
-        return 2**24
+        return 2**26
+
+    def streams(self, _request: Request) -> bool:
+        return False
 
     def waits(self, _request: Request) -> bool:
         return False
@@ -145,7 +155,11 @@ class FakeApi:
             self._check(fence["run_id"], int(fence["attempt"]), int(fence["token"]))
             if route.endswith("/newest"):
                 return self._newest(request)
+            if route == "/objects":
+                return Response(200, self.records[int(fence["seq"]) - 1].value.encode())
             return self._list(int(fence["after"]), newest=fence.get("newest") == "true")
+        if route == "/objects":
+            return self._object(*request.body.split(b"\n", 1))
         body = json.loads(request.body)
         fence = body["fence"]
         if route == "/settle":
@@ -199,6 +213,18 @@ class FakeApi:
         seq = len(self.records) + 1
         self.records.append(Stored(seq=seq, attempt=self.attempt, **self._whole(write)))
         return seq
+
+    def _object(self, line: bytes, value: bytes) -> Response:
+        head = json.loads(line)
+        self._check(head["fence"]["run_id"], head["fence"]["attempt"], head["fence"]["token"])
+        assert head["size"] == len(value)
+        if self.refuses_objects:
+            raise ProblemError(507, "storage-refused", self.refuses_objects)
+        if head["record"] is None:
+            self.results.append(value.decode())
+            return ok({"object": str(len(self.results))})
+        write = {k: v for k, v in head["record"].items() if k not in {"delta", "base", "size"}}
+        return ok({"seq": self._write(write | {"value": value.decode(), "object_bytes": len(value)})})
 
     def _whole(self, write: dict) -> dict:
         if "delta" not in write:

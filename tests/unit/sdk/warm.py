@@ -50,6 +50,9 @@ class WarmApi(FakeApi):
     def results(self) -> list:
         return [json.loads(one["result"]) if one["result"] else one["outcome"] for one in self.done]
 
+    def streams(self, _request: Request) -> bool:
+        return False
+
     def waits(self, request: Request) -> bool:
         return request.path.endswith("/next")
 

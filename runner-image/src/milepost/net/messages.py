@@ -31,6 +31,14 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes = b""
+    pieces: AsyncIterator[bytes] | None = None
+    """The body of a request that its server streams, as it comes; it has the length that Content-Length says."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as its sender declared them."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else None
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """An HTTP/1.1 server over asyncio streams: bounded bodies, one error answer for misuse, and never a crash."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,7 @@ from milepost.net.framing import (
 )
 from milepost.net.messages import ProblemError, Request, Response
 
-DISCARD_LIMIT: Final = 32 * 1024 * 1024
+DISCARD_LIMIT: Final = 256 * 1024 * 1024
 DISCARD_SECONDS: Final = 2.0
 
 
@@ -45,6 +46,9 @@ class App(Protocol):
     def body_limit(self, request: Request) -> int:
         """Give the most bytes of body this request may have. Raises ProblemError to refuse it before its body."""
 
+    def streams(self, request: Request) -> bool:
+        """Tell whether the body is taken as it comes (`Request.pieces`): it is of a length that was declared."""
+
     def waits(self, request: Request) -> bool:
         """Tell whether the answer may take long: such a request ends when its client goes."""
 
@@ -53,6 +57,10 @@ class App(Protocol):
 
     def failed(self, request: Request | None, error: Exception) -> None:
         """Report an exception that was answered with 500 or that ended a connection."""
+
+
+class BodyLostError(Exception):
+    """The client went, or sent what is no HTTP, in the middle of a body that was taken as it came."""
 
 
 class ServerConnection:
@@ -89,6 +97,9 @@ class ServerConnection:
         response = await self._answer(request)
         if response is None:
             return False
+        if not self._inbox.complete:  # answered before its body was read
+            await self._send_and_discard(response)
+            return False
         await self._send(response, bodiless=head.method == "HEAD", keep=head.keep)
         return head.keep
 
@@ -105,8 +116,10 @@ class ServerConnection:
         length = head.headers.get("content-length", "0")
         if int(length) > limit:
             raise ProblemError(413, "body-too-large", f"the body has {length} bytes, {limit} is the most here")
-        if head.headers.get("expect", "").lower() == "100-continue":
-            self._writer.write(CONTINUE)
+        if self._app.streams(request):
+            request.pieces = self._pieces(head)
+            return request
+        self._go_on(head)
         body = bytearray()
         while (piece := self._inbox.body()) != b"":
             if piece is None:
@@ -120,6 +133,22 @@ class ServerConnection:
         request.body = bytes(body)
         return request
 
+    def _go_on(self, head: RequestHead) -> None:
+        """Ask for the body, if the client waits to be asked."""
+        if head.headers.get("expect", "").lower() == "100-continue":
+            self._writer.write(CONTINUE)
+
+    async def _pieces(self, head: RequestHead) -> AsyncIterator[bytes]:
+        self._go_on(head)
+        try:
+            while (piece := self._inbox.body()) != b"":
+                if piece is None:
+                    self._inbox.feed(await self._reader.read(CHUNK))
+                else:
+                    yield piece
+        except (ConnectionError, EOFError, BadMessageError) as error:
+            raise BodyLostError(str(error)) from error
+
     async def _answer(self, request: Request) -> Response | None:
         try:
             if not self._app.waits(request):
@@ -127,6 +156,8 @@ class ServerConnection:
             return await self._answer_while_connected(request)
         except ProblemError as problem:
             return problem.response()
+        except BodyLostError:
+            return None
         except Exception as error:  # noqa: BLE001  # answered and reported: the connection goes on
             self._app.failed(request, error)
             return ProblemError(500, "internal", "an error of the sidecar, reported in its log").response()
@@ -167,7 +198,10 @@ class ServerConnection:
         self._release()
         if isinstance(error, BadMessageError):
             error = ProblemError(error.status, "bad-request", f"not HTTP/1.1: {error}")
-        await self._send(error.response(), keep=False)
+        await self._send_and_discard(error.response())
+
+    async def _send_and_discard(self, response: Response) -> None:
+        await self._send(response, keep=False)
         # closing over unread bytes would reset the connection and take our answer from the client
         self._writer.write_eof()
         left = DISCARD_LIMIT

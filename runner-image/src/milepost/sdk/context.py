@@ -59,6 +59,8 @@ class Context(BaseContext):
 
     async def arrive(self, layout: int, migrate: "Migrate | None") -> None:
         """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
+        for target in self._journal.all_away(layout):
+            await self._bring(target)
         if self._journal.arrive(layout, migrate):
             target = local.checkpoint_target(layout_key())
             await self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
@@ -124,6 +126,8 @@ class Context(BaseContext):
         self._check_use("step", name)
         called = self._journal.call(name, key, fn, args, kwargs)
         own_key = called.key
+        if (target := self._journal.step_away(own_key)) is not None:
+            await self._bring(target)
         found = self._journal.recorded_step(called, annotation)
         if not isinstance(found, Missing):
             return cast("R", found)
@@ -234,6 +238,10 @@ class Context(BaseContext):
         self._journal.checkpointed(key, packed)
         return whole_number(reply.json(), "seq")
 
+    async def _bring(self, target: str) -> None:
+        """Fetch a recorded value that is in object storage, now that it is asked for."""
+        self._journal.bring(target, (await self._sidecar.call("GET", target, [])).body)
+
     @overload
     async def restore(self, key: str) -> JSON | Missing: ...
     @overload
@@ -251,6 +259,8 @@ class Context(BaseContext):
         read as that annotation. Raises ValueMismatchError when it does not fit.
         """
         self._check_use("restore", key)
+        if (target := self._journal.checkpoint_away(key)) is not None:
+            await self._bring(target)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
@@ -265,7 +275,7 @@ class Context(BaseContext):
         """
         self._check_use("stream")
         self._journal.check_intact()
-        body = self._journal.encode(chunk, "the chunk").text.encode()
+        body = self._journal.encode_chunk(chunk).text.encode()
         reply = await self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body)
         return whole_number(reply.json(), "position")
 

@@ -18,7 +18,7 @@ from milepost.wire.pod import (
     Wait,
     WaitKind,
 )
-from milepost.wire.values import JSON, biggest_path, check_text
+from milepost.wire.values import JSON, NO_OBJECTS, biggest_path, check_text
 
 MAX_MESSAGE: Final = 1000
 MAX_RETIRE: Final = 32
@@ -66,13 +66,18 @@ def sequence(text: str) -> int:
     return int(text)
 
 
-def value(body: bytes, limit: int, what: str) -> str:
-    """Check a JSON value to be kept and give it as text. `limit` in bytes."""
+def value(body: bytes, limit: int, what: str, objects: int | None = None) -> str:
+    """Check a JSON value to be kept and give it as text. `limit` in bytes.
+
+    `objects`: the most bytes of a larger value of its kind; 0: the cluster has no place for it; None: no cluster has.
+    """
     text = _text(body)
     if len(body) > limit:
         _refuse_bad(text)
         path = biggest_path(text, limit)
         detail = f"the {what} has {len(body)} bytes, {limit} is the most; the biggest part is {path}"
+        if objects is not None:
+            detail += f"; {'send it with its Content-Length' if objects else NO_OBJECTS}"
         members: dict[str, JSON] = {"path": path, "size": len(body), "limit": limit}
         raise ProblemError(413, "too-large", detail, members=members)
     _refuse_bad(text)

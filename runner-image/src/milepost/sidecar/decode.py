@@ -7,6 +7,7 @@ from typing import Final, TypeVar, cast
 from milepost.wire.pod import (
     HeartbeatAnswer,
     NextAnswer,
+    ObjectAnswer,
     RecordsAnswer,
     ResolvedWait,
     Session,
@@ -17,7 +18,16 @@ from milepost.wire.pod import (
 from milepost.wire.values import JSON
 
 Answer = TypeVar(
-    "Answer", Start, Session, NextAnswer, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait
+    "Answer",
+    Start,
+    Session,
+    NextAnswer,
+    RecordsAnswer,
+    ObjectAnswer,
+    HeartbeatAnswer,
+    SettleAnswer,
+    StreamAnswer,
+    ResolvedWait,
 )
 
 
@@ -31,6 +41,7 @@ _MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
     Session: _members(Session),
     NextAnswer: _members(NextAnswer),
     RecordsAnswer: _members(RecordsAnswer),
+    ObjectAnswer: _members(ObjectAnswer),
     HeartbeatAnswer: _members(HeartbeatAnswer),
     SettleAnswer: _members(SettleAnswer),
     StreamAnswer: _members(StreamAnswer),

@@ -41,36 +41,50 @@ class Reader:
             raise await refusal(reply, self._state)
         record = json.loads(reply.body)
         self._remember(record)
-        return newest_response(record)
+        response = newest_response(record)
+        if record.get("object_bytes"):
+            response.stream = await self._object(record)
+        return response
+
+    async def _object(self, record: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """Open a value that is in object storage. One that breaks off ends the connection: it is asked for again."""
+        query = urlencode({**asdict(self._state.fence), "seq": record["seq"]})
+        reply, chunks = await self._open(f"/objects?{query}")
+        if reply.status != OK:
+            body = b"".join([chunk async for chunk in chunks])
+            raise await refusal(Reply(reply.status, reply.headers, body), self._state)
+        return _unbroken(chunks, record["key"])
 
     def _remember(self, record: Mapping[str, Any]) -> None:
-        if self._state.running().deltas:
+        if self._state.running().deltas and not record.get("object_bytes"):
             self._bases.read(record)
 
     async def all_after(self, after: int) -> Response:
         """Give all records after a commit sequence, of checkpoints the newest version, as a stream of lines."""
-        reply, chunks = await self._open(after)
+        reply, chunks = await self._open(self._page(after))
         if reply.status != OK:
             body = b"".join([chunk async for chunk in chunks])
             raise await refusal(Reply(reply.status, reply.headers, body), self._state)
         return Response(OK, content_type="application/x-ndjson", stream=self._lines(after, chunks))
 
-    async def _open(self, after: int) -> tuple[Reply, AsyncIterator[bytes]]:
-        query = urlencode({**asdict(self._state.fence), "after": after, "newest": "true"})
-        pause = RETRY_SECONDS
+    def _page(self, after: int) -> str:
+        return f"/records?{urlencode({**asdict(self._state.fence), 'after': after, 'newest': 'true'})}"
+
+    async def _open(self, route: str) -> tuple[Reply, AsyncIterator[bytes]]:
+        path, pause = route.partition("?")[0], RETRY_SECONDS
         while True:
             self._state.check_open()
             try:
-                reply, chunks = await self._calls.api.stream(f"/records?{query}")
+                reply, chunks = await self._calls.api.stream(route)
                 if reply.status not in PASSING and reply.status != UNAUTHORIZED:
                     return reply, chunks
                 async for _ in chunks:
                     pass  # read to its end, so that the connection is kept
                 if reply.status == UNAUTHORIZED:
                     self._calls.api.forget_session()
-                log("api-retry", route="/records", status=reply.status)
+                log("api-retry", route=path, status=reply.status)
             except TransportError as error:
-                log("api-unreachable", route="/records", error=str(error))
+                log("api-unreachable", route=path, error=str(error))
             await asyncio.sleep(pause * jitter())
             pause = min(pause * 2, LAST_BACKOFF)
 
@@ -87,7 +101,7 @@ class Reader:
                 log("records-broke-off", after=after, error=str(error))
             else:
                 return
-            reply, chunks = await self._open(after)
+            reply, chunks = await self._open(self._page(after))
             if reply.status != OK:
                 raise ConnectionError(f"the api refused to go on after {after}: {reply.status}")
 
@@ -101,6 +115,15 @@ def newest_response(record: Mapping[str, Any]) -> Response:
     if record.get("failed"):
         headers.append((FAILED, "true"))
     return Response(OK, record["value"].encode(), headers)
+
+
+async def _unbroken(chunks: AsyncIterator[bytes], key: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except TransportError as error:
+        log("object-broke-off", key=key, error=str(error))
+        raise ConnectionError(f"the value of {key!r} broke off") from error
 
 
 async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -119,6 +142,12 @@ async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def local_line(record: Mapping[str, Any]) -> bytes:
-    """Make a record of the api a line of ours: what its value is made of is not the task's to know."""
-    told = {name: part for name, part in record.items() if name not in {"value", "depth"}}
+    """Make a record of the api a line of ours: what its value is made of is not the task's to know.
+
+    A value in object storage is left out: it is asked for when it is needed.
+    """
+    away = record.get("object_bytes")
+    told = {name: part for name, part in record.items() if name not in {"value", "depth", "object_bytes"}}
+    if away:
+        return compact(told | {"object_bytes": away}) + b"\n"
     return b'%b,"value":%b}\n' % (compact(told)[:-1], record["value"].translate(LINE_BREAKS).encode())

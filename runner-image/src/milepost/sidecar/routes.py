@@ -1,7 +1,7 @@
 """The local protocol (`wire.local`): every route, and a clear answer for every misuse."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Final
 
@@ -9,6 +9,7 @@ from milepost.net.messages import ProblemError, Request, Response, compact, uniq
 from milepost.sidecar import checks
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.log import log
+from milepost.sidecar.objects import Uploader
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
@@ -28,12 +29,19 @@ UNSTARTED_LIMIT: Final = 1024 * 1024
 class Routes:
     """Serves one attempt."""
 
-    def __init__(
-        self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler, next_attempt: Next
+    def __init__(  # noqa: PLR0917
+        self,
+        state: AttemptState,
+        forwarder: Forwarder,
+        uploader: Uploader,
+        reader: Reader,
+        settler: Settler,
+        next_attempt: Next,
     ) -> None:
         self._state = state
         self._next_attempt = next_attempt
         self._forwarder = forwarder
+        self._uploader = uploader
         self._reader = reader
         self._settler = settler
         self._fixed: dict[str, dict[str, Handler]] = {
@@ -56,11 +64,26 @@ class Routes:
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
+        if start is not None and self.streams(request):
+            return start.max_object_bytes
         if request.path.startswith((*self._prefixes, "/v1/stream")):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         return SMALL_BODY
+
+    def streams(self, request: Request) -> bool:
+        """Tell a value that is too large for a record, where such values go to object storage."""
+        start = self._state.start
+        if start is None or not start.max_object_bytes or request.method != "PUT":
+            return False
+        if request.path == "/v1/result":
+            limit = start.max_result_bytes
+        elif request.path.startswith(self._prefixes):
+            limit = start.max_record_bytes
+        else:
+            return False
+        return request.length is not None and request.length > limit
 
     def waits(self, request: Request) -> bool:
         """Tell the routes that wait."""
@@ -110,12 +133,17 @@ class Routes:
     async def _put_record(self, request: Request, path: str) -> Response:
         kind, key = self._kind_and_key(path)
         start = self._state.check_open()
-        text = checks.value(request.body, start.max_record_bytes, kind)
+        large = request.pieces is not None
+        text = "" if large else checks.value(request.body, start.max_record_bytes, kind, start.max_object_bytes)
         request.body = b""  # the text is what waits: not both
         write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
         types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
         failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
-        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
+        write = RecordWrite(write_id, kind, key, text, types, fingerprint, failed)
+        if request.pieces is not None:
+            seq = await self._uploader.record(write, request.length or 0, request.pieces)
+        else:
+            seq = await self._forwarder.put(write)
         return Response(200, compact({"seq": seq}))
 
     async def _stream(self, request: Request, _rest: str) -> Response:
@@ -131,8 +159,19 @@ class Routes:
 
     async def _result(self, request: Request, _rest: str) -> Response:
         start = self._state.running()
-        text = checks.value(request.body, start.max_result_bytes, "result")
+        if request.pieces is not None:
+            return await self._large_result(request, request.pieces)
+        text = checks.value(request.body, start.max_result_bytes, "result", start.max_object_bytes)
         return await self._settle(Settlement(_identity(request), "succeeded", result=text))
+
+    async def _large_result(self, request: Request, pieces: AsyncIterator[bytes]) -> Response:
+        given = request.headers.get(WRITE_ID.lower())
+        if self._state.phase == "settled" and given == self._state.settle_identity:
+            return await self._settle(Settlement(given, "succeeded"))
+        self._state.check_open()
+        identity = checks.write_id(given) if given else unique_id()
+        stored = await self._uploader.result(request.length or 0, pieces)
+        return await self._settle(Settlement(identity, "succeeded", result_object=stored))
 
     async def _failure(self, request: Request, _rest: str) -> Response:
         self._state.running()

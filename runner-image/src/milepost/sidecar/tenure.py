@@ -12,6 +12,7 @@ from milepost.sidecar.bases import Bases
 from milepost.sidecar.calls import Calls
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.heartbeat import Heart
+from milepost.sidecar.objects import Uploader
 from milepost.sidecar.records import Reader
 from milepost.sidecar.routes import Next, Routes
 from milepost.sidecar.session import Api
@@ -29,7 +30,8 @@ class Tenure:
         self.forwarder = Forwarder(self.calls, self.state, bases)
         self.settler = Settler(self.calls, self.state, self.forwarder)
         reader = Reader(self.calls, self.state, bases)
-        self._routes = Routes(self.state, self.forwarder, reader, self.settler, next_attempt)
+        uploader = Uploader(self.calls, self.state)
+        self._routes = Routes(self.state, self.forwarder, uploader, reader, self.settler, next_attempt)
         self._budget = budget
         self._heart = Heart(api, self.state)
         self._duties: list[asyncio.Task[None]] = []

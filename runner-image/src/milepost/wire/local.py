@@ -5,7 +5,7 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 | route | body | answer |
 |---|---|---|
 | GET /v1/attempt | – | 200 Start less `token`, as JSON, `input` a JSON value; waits until the attempt has started |
-| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value; of a checkpoint the newest version |
+| GET /v1/records?after=N | – | NDJSON of Record, `value` a JSON value; of a checkpoint the newest version; see below |
 | GET /v1/checkpoints/KEY | – | 200 the newest value, header Milepost-Seq; 404 none |
 | PUT /v1/checkpoints/KEY | any JSON | 200 {"seq": N} once it is committed |
 | GET /v1/steps/KEY | – | 200 the recorded value; 404 none |
@@ -21,7 +21,12 @@ The runner speaks it, and so can any language: `curl --unix-socket $MILEPOST_SOC
 
 KEY is percent-encoded, 1 to 512 bytes. A directive is `cancel` (end within the grace) or `stop` (end at once). Optional
 request headers: Milepost-Write-Id (unique string of at most 128 characters; repeat it when a PUT is sent again),
-Milepost-Types, Milepost-Fingerprint, Milepost-Failed. Errors are problem+json with `code`, `detail` and, for a value
+Milepost-Types, Milepost-Fingerprint, Milepost-Failed.
+
+A value, or the result, that is above the attempt's `max_record_bytes` (`max_result_bytes`) may have `max_object_bytes`
+where that is not 0: send it with its Content-Length, and again after a while when the answer is 503. Of such a record
+GET /v1/records tells `object_bytes` and no `value`: ask for it by its key.
+Errors are problem+json with `code`, `detail` and, for a value
 that can't be kept, `path` (a JSON path such as `$.items[3].when`).
 """
 

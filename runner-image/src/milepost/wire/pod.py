@@ -12,6 +12,8 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
+| PUT /objects | a line of ObjectHead as JSON, then the value itself | ObjectAnswer |
+| GET /objects?run_id&attempt&token&seq | – | the value of that record, which is in object storage |
 | POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
@@ -21,7 +23,8 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
 `code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
 more than the run may record; members `limit`, `most`, `key`), 422 not a value we can keep (members `code`, `path`), 503
-with Retry-After when Postgres cannot commit.
+with Retry-After when Postgres cannot commit or the object storage cannot answer, 507 `storage-refused` when the object
+storage does not take us as it is configured.
 """
 
 from dataclasses import dataclass, field
@@ -35,6 +38,7 @@ PREFIX: Final = "/pod/v1"
 AUDIENCE: Final = "milepost"
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000
+MAX_OBJECT_HEAD: Final = 65_536
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
@@ -88,7 +92,8 @@ class Start:
     its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
     held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
     of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
-    `deltas`: the api takes them.
+    `deltas`: the api takes them. `max_object_bytes`: of a value that goes to object storage since it is above the
+    limit of a record or result; 0: there is no such storage.
     """
 
     run_id: str
@@ -123,6 +128,7 @@ class Start:
     attempts_counted: int = 0
     deltas: bool = False
     accepted: bool = False
+    max_object_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ class Record:
     """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None.
 
     `failed`: a step that failed for good, whose error the task caught; `value` is then the error. `depth`: of how many
-    deltas it is kept.
+    deltas it is kept. `object_bytes`: the value is in object storage and has so many; `value` is empty then.
     """
 
     seq: int
@@ -160,6 +166,7 @@ class Record:
     attempt: int = 0
     failed: bool = False
     depth: int = 0
+    object_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +201,25 @@ class RecordsAnswer:
     """Commit sequence of each record, in the order of the request."""
 
     seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectHead:
+    """What goes before a value of `size` bytes of JSON text, for object storage: that of `record` (whose own `value` is
+    left out), or the run's result where there is none. It has at most MAX_OBJECT_HEAD bytes, with the line's end.
+    """
+
+    fence: Fence
+    size: int
+    record: RecordWrite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAnswer:
+    """`seq`: of the record, which is committed. `object`: of a result, to be named by SettleRequest."""
+
+    seq: int | None = None
+    object: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +283,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """`result` (JSON text) goes with `succeeded`, `failure` with `failed`, `waits` with `suspended`.
+    """With `succeeded` goes a `result` (JSON text), or the `result_object` that holds it; `failure` with `failed`,
+    `waits` with `suspended`.
 
     A run that is suspended holds nothing: its pod is closed, its slot is free. The answer's state is `suspended`, or
     `queued` when one of the waits is over already.
@@ -269,6 +296,7 @@ class SettleRequest:
     failure: Failure | None = None
     evidence: Evidence = field(default_factory=Evidence)
     waits: list[Wait] = field(default_factory=list)
+    result_object: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
