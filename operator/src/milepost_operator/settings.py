@@ -93,6 +93,21 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(default=1_048_576, ge=1024)
     max_stream_bytes: int = Field(default=16_777_216, ge=1024)
     """All that a run may tell by ctx.stream(), its attempts together."""
+    max_object_bytes: int = Field(default=67_108_864, ge=1024)
+    """Of a record or result that goes to object storage since it is above its limit."""
+    object_storage_bucket: str = ""
+    """Bucket of S3's interface for such values; empty: there is none, and they are refused."""
+    object_storage_endpoint: str = ""
+    """http(s)://host[:port]; empty: that of AWS in the region."""
+    object_storage_region: str = "us-east-1"
+    object_storage_path_style: bool = True
+    """Address the bucket in the path, and not as a part of the host's name."""
+    object_storage_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._/-]*$")
+    """Before all our keys: the bucket may be shared."""
+    object_storage_key_id_file: Path | None = None
+    object_storage_secret_key_file: Path | None = None
+    object_storage_ca_file: Path | None = None
+    """CA that signed the endpoint's certificate. None, or a file that is not there: those that the system trusts."""
     max_input_bytes: int = Field(default=1_048_576, ge=1024)
     max_kubectl_input_bytes: int = Field(default=65_536, ge=1024)
 
@@ -103,6 +118,20 @@ class Settings(BaseSettings):
         if self.beat_seconds * 2 > self.lease_seconds:
             raise ValueError("MILEPOST_BEAT_SECONDS must be at most half of MILEPOST_LEASE_SECONDS")
         return self
+
+    @model_validator(mode="after")
+    def _bucket_with_keys(self) -> "Settings":
+        if self.object_storage_bucket and not (self.object_storage_key_id_file and self.object_storage_secret_key_file):
+            raise ValueError(
+                "MILEPOST_OBJECT_STORAGE_BUCKET needs MILEPOST_OBJECT_STORAGE_KEY_ID_FILE and"
+                " MILEPOST_OBJECT_STORAGE_SECRET_KEY_FILE"
+            )
+        return self
+
+    @property
+    def most_object_bytes(self) -> int:
+        """Bytes of the largest value that goes to object storage; 0: there is none."""
+        return self.max_object_bytes if self.object_storage_bucket else 0
 
     @property
     def dsn(self) -> str:

@@ -30,6 +30,7 @@ async def test_a_record_is_kept_to_the_byte_and_read_back(bench: Bench) -> None:
         "attempt": 1,
         "failed": False,
         "depth": 0,
+        "object_bytes": 0,
     }
     assert (await sidecar.get("records", after=2)).text == ""
     assert (await sidecar.get("records/newest", kind="step", key="one")).json()["value"] == value

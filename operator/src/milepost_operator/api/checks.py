@@ -76,6 +76,15 @@ def require_delta(record: RecordWrite, limit: int, path: str) -> None:
         raise InvalidInputError("invalid-field", str(error), f"{path}.delta") from error
 
 
+def require_result(asked: SettleRequest) -> None:
+    """Raise InvalidInputError for a result in object storage that is none, or is told twice."""
+    if asked.result_object is None:
+        return
+    if asked.outcome != "succeeded" or asked.result is not None or not _UUID.fullmatch(asked.result_object):
+        message = "an object's id goes with a success, in the place of its result"
+        raise InvalidInputError("invalid-field", message, "$.result_object")
+
+
 def require_write_id(write_id: str, path: str) -> None:
     """Raise InvalidInputError for one that can't be kept."""
     require_text(write_id, f"{path}.write_id")

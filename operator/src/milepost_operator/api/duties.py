@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from milepost_operator.api.storage import StorageDuties
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
@@ -75,7 +76,9 @@ class _Loop:
 
 
 class Duties:
-    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds. `offers`: where pods wait here."""
+    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds. `offers`: where pods wait here. `storage`:
+    where large values go to object storage.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Duties:
         clock: Callable[[], float] = time.monotonic,
         *,
         offers: Offers | None = None,
+        storage: StorageDuties | None = None,
     ) -> None:
         self._store = store
         self._metrics = metrics
@@ -107,6 +111,11 @@ class Duties:
             _Loop("invariants", 30.0, self._violations, now),
             _Loop("old-triggers", 15.0, self._forget_triggers, now),
         ]
+        if storage is not None:
+            self._loops += [
+                _Loop("objects", 30.0, storage.sweep, now),
+                _Loop("object-storage", 60.0, storage.check, now),
+            ]
         self._violated: set[str] = set()
         self._judge_at = 0.0
 

@@ -166,15 +166,15 @@ class PodApi:
         return json_response(RecordsAnswer(seqs))
 
     async def records(self, request: Request) -> Response:
-        session, fence = session_of(request), _fence(request)
-        after, newest = _integer(request, "after", "0"), request.query_params.get("newest") == "true"
+        session, fence = session_of(request), fence_of(request)
+        after, newest = integer_of(request, "after", "0"), request.query_params.get("newest") == "true"
         await self._store.check_fence(session, fence)
         lines = _chunks(self._store.records(fence, after, newest=newest))
         first = await anext(lines, b"")  # errors before the first line are still told as such
         return StreamingResponse(_rest(first, lines), media_type="application/x-ndjson")
 
     async def newest(self, request: Request) -> Response:
-        session, fence = session_of(request), _fence(request)
+        session, fence = session_of(request), fence_of(request)
         key = request.query_params.get("key", "")
         kind = _KINDS.get(request.query_params.get("kind", ""))
         if kind is None:
@@ -198,6 +198,7 @@ class PodApi:
         body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a result may have {limit}")
         asked = checks.mended_settle(parse_wire(_SETTLE, body))
         checks.require_fence(asked.fence)
+        checks.require_result(asked)
         if asked.result is not None:
             await require_value(asked.result, limit, "result-too-large", "the result")
         state = await self._settle.submit((session, asked), size=len(body))
@@ -217,14 +218,16 @@ def batch_observer(metrics: Metrics, batch: str) -> Callable[[int, float], None]
     return observe
 
 
-def _fence(request: Request) -> Fence:
+def fence_of(request: Request) -> Fence:
+    """The attempt that the query names."""
     run_id = request.query_params.get("run_id", "")
-    fence = Fence(run_id, _integer(request, "attempt"), _integer(request, "token"))
+    fence = Fence(run_id, integer_of(request, "attempt"), integer_of(request, "token"))
     checks.require_fence(fence, "query")
     return fence
 
 
-def _integer(request: Request, name: str, default: str = "") -> int:
+def integer_of(request: Request, name: str, default: str = "") -> int:
+    """A number of the query. Raises InvalidInputError."""
     text = request.query_params.get(name, default)
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(2**63)):
         raise InvalidInputError("invalid-field", f"the query parameter {name!r} has to be a whole number", name)

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.alias_generators import to_camel
 
 from milepost_operator.api.queueviews import ReasonOut
@@ -80,10 +80,17 @@ class RunSummaryOut(_Out):
 
 
 class RunOut(RunSummaryOut):
+    """`resultBytes`: of a result that is too large to be shown here; `GET /v1/runs/{run}/result` gives it."""
+
     input: object
     result: object
+    result_bytes: int | None
     error: dict[str, object] | None
     why: ReasonOut | None
+
+
+class ResultOut(RootModel[object]):
+    """Any JSON."""
 
 
 class RunsOut(_Out):
@@ -228,6 +235,7 @@ def full(run: RunView) -> dict[str, object]:
         **summary(run),
         "input": orjson.Fragment(run.input),
         "result": None if run.result is None else orjson.Fragment(run.result),
+        "resultBytes": run.result_bytes,
         "error": run.error,
     }
 

@@ -288,6 +288,8 @@ class RunView:
     origin_run: UUID | None = None
     origin_seq: int | None = None
     redriven_by: UUID | None = None
+    result_bytes: int | None = None
+    """Of a result that is in object storage; `result` is None then."""
 
 
 @dataclass(frozen=True, slots=True)

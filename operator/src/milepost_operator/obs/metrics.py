@@ -61,6 +61,18 @@ class Metrics(ProcessMetrics):
             "Size of the values of acknowledged records, as JSON text.",
             registry=registry,
         )
+        self.object_bytes = Counter(
+            "milepost_object_bytes",
+            "Bytes of values that went into the object storage, or came out of it.",
+            ("way",),
+            registry=registry,
+        )
+        self.object_storage_up = Gauge(
+            "milepost_object_storage_up",
+            "Whether the object storage took a small object when it was last asked to (1 or 0).",
+            ("bucket",),
+            registry=registry,
+        )
         self.runs_created = Counter(
             "milepost_runs_created",
             "Answers to run creations by the HTTP API: created, or duplicate by idempotency key.",

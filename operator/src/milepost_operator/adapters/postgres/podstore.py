@@ -18,17 +18,16 @@ from milepost.wire.pod import (
 )
 from milepost_operator.adapters.postgres.database import Database, Row, seconds
 from milepost_operator.adapters.postgres.fences import columns, explain_fence, fenced
+from milepost_operator.adapters.postgres.leftout import kept_bytes, why_left_out
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.settles import settle_attempts
 from milepost_operator.adapters.postgres.starts import start_attempts
 from milepost_operator.adapters.postgres.values import Values
 from milepost_operator.domain.errors import (
-    ConflictError,
     ForbiddenError,
     GoneError,
     MilepostError,
     NotFoundError,
-    RunLimitError,
 )
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.states import RunState
@@ -110,7 +109,7 @@ class PostgresPodStore:
             [w.failed for *_, w in flat],
             [w.delta for *_, w in flat],
             [w.base for *_, w in flat],
-            [_kept(w) for *_, w in flat],
+            [kept_bytes(w) for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -143,7 +142,7 @@ class PostgresPodStore:
                 write.failed,
                 write.delta,
                 write.base,
-                _kept(write),
+                kept_bytes(write),
             )
         except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
             return None
@@ -186,33 +185,9 @@ class PostgresPodStore:
             return await explain_fence(self._db, session, fence) or fenced(fence)
         run_id = UUID(fence.run_id)
         known = await self._db.fetchrow(Q["record_by_write"], run_id, write.write_id, write.key, write.kind)
-        return int(known["seq"]) if known else await self._left_out(run_id, write)
-
-    async def _left_out(self, run_id: UUID, write: RecordWrite) -> MilepostError:
-        """Why a record was not taken, though its attempt may write."""
-        why = await self._db.fetchrow(Q["explain_record"], run_id, write.key, write.kind, write.base)
-        if why is None or why["known"]:
-            return ConflictError("step-exists", f"step {write.key!r} is recorded already: the first write wins")
-        if not why["based"]:
-            return ConflictError(
-                "unknown-base", f"{write.key!r} is told as a delta on what is not there: send it whole"
-            )
-        big = await self._db.fetchrow(Q["biggest_key"], run_id, why["full"])
-        key, records, size = (big["key"], big["records"], big["bytes"]) if big else (write.key, 1, _kept(write))
-        limit, most = ("maxCount", why["max_records"]) if why["full"] else ("maxBytes", why["max_records_bytes"])
-        message = (
-            f"a run of this Task may have {most} {'records' if why['full'] else 'bytes of records'} (records.{limit});"
-            f" most of them are of {key!r}: {records} records, {size} bytes"
-        )
-        return RunLimitError(f"records.{limit}", most, key, message)
+        return int(known["seq"]) if known else await why_left_out(self._db, run_id, write)
 
 
 def _size(write: RecordWrite) -> int:
     """Bytes of the value."""
-    return _kept(write) if write.size is None else write.size
-
-
-def _kept(write: RecordWrite) -> int:
-    """Bytes of what is kept of it."""
-    text = write.value if write.delta is None else write.delta
-    return len(text) if text.isascii() else len(text.encode())
+    return kept_bytes(write) if write.size is None else write.size

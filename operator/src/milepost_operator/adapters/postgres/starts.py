@@ -132,4 +132,5 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         attempts_counted=facts["attempts_counted"],
         deltas=True,
         accepted=facts["accepted"] and facts["on_change"] == "hold",
+        max_object_bytes=settings.most_object_bytes,
     )

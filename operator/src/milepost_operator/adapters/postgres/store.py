@@ -14,6 +14,7 @@ from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
 from milepost_operator.adapters.postgres.listing import PostgresLists
+from milepost_operator.adapters.postgres.objects import PostgresObjects
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
@@ -56,6 +57,7 @@ class PostgresStore(
     PostgresRetention,
     PostgresSuspension,
     PostgresStreams,
+    PostgresObjects,
     PostgresWarm,
     PostgresWarmReads,
 ):

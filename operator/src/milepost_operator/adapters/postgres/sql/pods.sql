@@ -72,9 +72,9 @@ from attempts a join run_heads h on h.run_id = a.run_id
 where a.run_id = $1 and a.attempt = $2;
 
 -- name: records_page
--- At most 500 records and about 1 MiB of values a page. $3: of a checkpoint only the newest version.
-select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from (
-    select r.*, sum(bytes) over (order by seq) - bytes as before
+-- At most 500 records and about 1 MiB of values a page; those in object storage are not read here. $3: of a checkpoint only the newest version.
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes, object from (
+    select r.*, coalesce(sum(case when object is null then bytes end) over (order by seq rows unbounded preceding exclude current row), 0) as before
     from (
         select * from records r
         where run_id = $1 and seq >> 4 >= $2::bigint >> 4 and seq > $2
@@ -88,11 +88,11 @@ where before < 1048576
 order by seq;
 
 -- name: newest_checkpoint
-select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from records
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes, object from records
 where run_id = $1 and key = $2 and kind = 'checkpoint' order by seq desc limit 1;
 
 -- name: step_record
-select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes from records
+select seq, kind, key, value, types, fingerprint, attempt, failed, depth, base, delta, bytes, object from records
 where run_id = $1 and key = $2 and kind = 'step';
 
 -- name: record_chain
@@ -133,7 +133,7 @@ with incoming as (
     where not exists (select 1 from records r
                       where r.run_id = i.run_id and r.write_id = i.write_id and r.kind = 'checkpoint' and i.kind = 'checkpoint')
       and not exists (select 1 from records r where r.run_id = i.run_id and r.key = i.key and r.kind = 'step' and i.kind = 'step')
-      and (i.base is null or b.depth < 127)
+      and (i.base is null or (b.depth < 127 and b.object is null))
     window w as (partition by i.run_id order by i.ord)
 ), written as (
     insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, depth, base, delta)
@@ -167,7 +167,7 @@ with head as (
                       where r.run_id = $1 and r.write_id = $5 and r.kind = 'checkpoint' and $6 = 'checkpoint')
       and not exists (select 1 from records r where r.run_id = $1 and r.key = $7 and r.kind = 'step' and $6 = 'step')
       and ($14::bigint is null or exists (
-          select 1 from records b where b.run_id = $1 and b.seq >> 4 = $14 >> 4 and b.seq = $14 and b.depth < 127))
+          select 1 from records b where b.run_id = $1 and b.seq >> 4 = $14 >> 4 and b.seq = $14 and b.depth < 127 and b.object is null))
     returning h.last_seq
 )
 insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, depth, base, delta)
@@ -185,14 +185,14 @@ select seq from records where run_id = $1 and kind = 'checkpoint' and write_id =
 -- Why one was left out: the step is there, or its base is not, else it is above a limit of its run.
 select exists (select 1 from records where run_id = $1 and kind = 'step' and key = $2 and $3 = 'step') as known,
        $4::bigint is null or exists (
-           select 1 from records where run_id = $1 and seq >> 4 = $4 >> 4 and seq = $4 and depth < 127) as based,
+           select 1 from records where run_id = $1 and seq >> 4 = $4 >> 4 and seq = $4 and depth < 127 and object is null) as based,
        h.records >= h.max_records as full, h.max_records, h.max_records_bytes
 from run_heads h where h.run_id = $1;
 
 -- name: biggest_key
 -- Calls of one step count together.
 select regexp_replace(key, '#[0-9]+$', '') as key, count(*)::int as records,
-       sum(octet_length(coalesce(value, delta)::text))::bigint as bytes
+       sum(coalesce(octet_length(coalesce(value, delta)::text), bytes))::bigint as bytes
 from records where run_id = $1 group by 1 order by case when $2 then count(*) end desc, bytes desc, 1 limit 1;
 
 -- name: beat
