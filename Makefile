@@ -74,8 +74,8 @@ down: venv ## remove the cluster without a trace
 images: venv ## build the images
 	@$(PY) -m e2e.images build
 
-programs: venv ## build the programs of a cluster: minutes the first time, then cached
-	@$(PY) -c 'from e2e.cluster.binaries import binaries; binaries()'
+programs: venv ## build the programs of a cluster and of tests: minutes the first time, then cached
+	@$(PY) -c 'from e2e.cluster.binaries import binaries, versitygw_program; binaries(); versitygw_program()'
 
 venv: ## install the pinned Python packages into .venv
 	@tools/bootstrap.sh

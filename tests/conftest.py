@@ -9,7 +9,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from e2e.cluster.binaries import kube_programs
+from e2e.cluster.binaries import kube_programs, versitygw_program
 from tests import apiserver
 from tests.seeds import EXPLORE, SEED
 
@@ -33,10 +33,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is not cached before the first test: it takes minutes, and a test has seconds."""
     if session.config.option.collectonly:
         return
-    if any("kubeconfig" in getattr(item, "fixturenames", ()) for item in session.items):
-        capture = session.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            kube_programs()
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        for fixture, build in (("kubeconfig", kube_programs), ("object_storage", versitygw_program)):
+            if fixture in used:
+                build()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """`make bench`: all benchmarks, or those named: install footprint cold_start step recover etcd_writes burst.
 
-`make bench-start` names those of starts and ends: warm_start cold_start many_starts death idle_pod warm_soak.
+`make bench-start` names those of starts and ends: warm_start cold_start many_starts death idle_pod warm_soak. There is
+`neighbour` besides: what a task notices of others that want all there is.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from e2e.bench import (
     idle_pod,
     install,
     many_starts,
+    neighbour,
     recover,
     step,
     warm_soak,
@@ -47,6 +49,7 @@ MORE: dict[str, Benchmark] = {
     "death": death.measure,
     "idle_pod": idle_pod.measure,
     "warm_soak": warm_soak.measure,
+    "neighbour": neighbour.measure,
 }
 """Those that only run when they are named."""
 

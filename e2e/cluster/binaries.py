@@ -68,6 +68,7 @@ OTHERS = (
     HELM,
 )
 KIND = Program("kind", ("sigs.k8s.io/kind@v0.33.0",))
+VERSITYGW = Program("versitygw", ("github.com/versity/versitygw/cmd/versitygw@v1.8.0",))
 
 
 CALICO_KINDS = (
@@ -119,6 +120,11 @@ def kind_program() -> Path:
 def helm_program() -> Path:
     """The path of the helm program alone: the chart's tests need no cluster."""
     return _build(HELM) / "helm"
+
+
+def versitygw_program() -> Path:
+    """The path of an S3 server over plain directories, for tests: no part of the cluster."""
+    return _build(VERSITYGW) / "versitygw"
 
 
 def _linked(wanted: tuple[Program, ...]) -> Path:

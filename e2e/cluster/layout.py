@@ -14,6 +14,9 @@ DNS = "10.96.0.10"
 HOST_IP = "10.200.0.1"
 HOST_LINK = "mp0"  # the machine's end of the veth to node0
 MOST_NODES = 2
+OUTSIDE = "mp-outside"
+"""Network namespace of what stands for the world, where a test wants one."""
+OUTSIDE_LINK = ("10.200.99.1", "10.200.99.2")  # the first node's end, and the other
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from e2e.cluster.layout import FIRST, HOST_LINK, NODES, PODS, RANGES, SERVICES, Place
+from e2e.cluster.layout import FIRST, HOST_LINK, NODES, OUTSIDE, OUTSIDE_LINK, PODS, RANGES, SERVICES, Place
 from e2e.cluster.shell import run
 
 EDGE = "MILEPOST-EDGE"
@@ -79,8 +80,32 @@ def ensure_further(place: Place) -> None:
     run([*first, "route", "replace", place.pods, "via", place.ip])
 
 
+def ensure_outside(addresses: Iterable[str]) -> None:
+    """A network namespace beside the first node that has these addresses, with routes to them; no way leads on."""
+    near, far = OUTSIDE_LINK
+    inside, first = ["ip", "-n", OUTSIDE], ["ip", "-n", FIRST.netns]
+    remove_outside()
+    run(["ip", "netns", "add", OUTSIDE])
+    run([*inside, "link", "set", "lo", "up"])
+    run([*first, "link", "add", "outside", "type", "veth", "peer", "name", "eth0", "netns", OUTSIDE])
+    run([*first, "addr", "add", f"{near}/30", "dev", "outside"])
+    run([*first, "link", "set", "outside", "up"])
+    run([*inside, "addr", "add", f"{far}/30", "dev", "eth0"])
+    run([*inside, "link", "set", "eth0", "up"])
+    for address in addresses:
+        run([*inside, "addr", "add", f"{address}/32", "dev", "lo"])
+        run([*first, "route", "replace", address, "via", far])
+
+
+def remove_outside() -> None:
+    """Take it down, with its link and routes, if it is there."""
+    run(["ip", "-n", FIRST.netns, "link", "del", "outside"], check=False)
+    run(["ip", "netns", "del", OUTSIDE], check=False)
+
+
 def remove(places: list[Place]) -> None:
     """Take down links, namespaces, routes and rules, whatever of them there is."""
+    remove_outside()
     run(["ip", "link", "del", HOST_LINK], check=False)
     for place in places:
         run(["ip", "netns", "del", place.netns], check=False)

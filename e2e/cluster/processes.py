@@ -15,6 +15,21 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 
 
+def inheritable() -> list[int]:
+    """Descriptors that a child would get beside the standard ones: it would hold a lock of whoever started us for as
+    long as it lives.
+    """
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        descriptor = int(entry.name)
+        try:
+            if descriptor > 2 and os.get_inheritable(descriptor):
+                found.append(descriptor)
+        except OSError:
+            continue  # that of this very listing
+    return found
+
+
 @dataclass(frozen=True)
 class Daemon:
     """A process known by `<run>/<name>.pid`; its output goes to `<log>/<name>.log`."""
@@ -51,6 +66,7 @@ class Daemon:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(self.log / f"{self.name}.log"), output, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in inheritable()),
         ]
         # A session of its own: Ctrl-C in the terminal that ran `up` must not reach it.
         pid = os.posix_spawnp(words[0], words, {**ENVIRONMENT, **(env or {})}, file_actions=actions, setsid=True)

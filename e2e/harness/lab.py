@@ -113,8 +113,9 @@ class Run:
         return str(self.status("phase") or "")
 
     def row(self) -> dict[str, object]:
-        """Its row, whatever became of its object."""
-        found = self.lab.sql.rows(f"select * from runs where {self._where()}")
+        """Its row, once there is one, whatever became of its object."""
+        query = f"select * from runs where {self._where()}"
+        found = eventually(f"a row of run {self.name}", lambda: self.lab.sql.rows(query), diagnose=self.diagnose)
         if len(found) != 1:
             raise AssertionError(f"{self.name} has {len(found)} rows")
         return found[0]

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from e2e.harness.api import Api
+from e2e.harness.counter import NAMESPACE as COUNTER
 from e2e.harness.kubectl import Kubectl, KubectlError, dig
 from e2e.harness.platform import ROOT, Platform
 from e2e.harness.sql import Sql
@@ -20,17 +21,21 @@ NAME = "milepost"
 NAMESPACE = "milepost-system"
 CHART = ROOT / "charts" / "milepost"
 COMPONENTS = ("api", "operator")
+COUNTING = {"matchLabels": {"kubernetes.io/metadata.name": COUNTER}}
 
 Values = Mapping[str, object]
 
 
 def values_for(images: Mapping[str, BuiltImage], **settings: object) -> dict[str, object]:
-    """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix."""
+    """Chart values for tests: our images, reachable from outside, short grace for what a person would have to fix, and
+    the counting Service open to tasks.
+    """
     named = {"controlPlane": "control-plane", "runner": "runner", "postgres": "postgres"}
     return {
         "image": {key: {"repository": images[name].repository, "tag": images[name].tag} for key, name in named.items()},
         "imagePullPolicy": "IfNotPresent",
         "api": {"service": {"type": "NodePort"}},
+        "networkPolicy": {"tasks": {"openTo": [{"to": [{"namespaceSelector": COUNTING}]}]}},
         "settings": {"configGraceSeconds": 5, "graceSeconds": 5, **settings},
     }
 
@@ -69,9 +74,9 @@ class Release:
         self.platform.cluster.release_volumes()
         self.__dict__.pop("api", None)  # its address, CA and token went with the release
 
-    def test(self) -> None:
-        """Run the chart's own test: a task of its own, to success."""
-        self._helm(["test", NAME, "--namespace", NAMESPACE, "--timeout", "120s"])
+    def test(self) -> str:
+        """Run the chart's own test: a task of its own, to success. Returns what it says."""
+        return self._helm(["test", NAME, "--namespace", NAMESPACE, "--timeout", "120s", "--logs"])
 
     def wait_ready(self, timeout: float = 90) -> None:
         """Wait until API, operator and database are rolled out and the API answers from here."""
@@ -138,12 +143,13 @@ class Release:
                 raise
             self.platform.cluster.release_volumes()
 
-    def _helm(self, words: list[str]) -> None:
+    def _helm(self, words: list[str]) -> str:
         helm: Path = self.platform.program("helm")
         command = [str(helm), f"--kubeconfig={self.platform.cluster.kubeconfig}", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"helm {words[0]} failed: {done.stderr.strip()[-2000:]}\n{self.diagnose()}")
+        return done.stdout
 
 
 def merged(base: Values, change: Values) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """SQL in the embedded Postgres, through kubectl exec: rows are the truth, so scenarios check them."""
 
+import atexit
 import json
 import os
 import selectors
@@ -60,10 +61,13 @@ class Sql:
         if not self._open:
             words = ("exec", "-i", "-n", self.namespace, self.pod, "-c", "postgres", "--", "sh", "-c", PSQL)
             self._open.append(_Psql(self.kubectl.words(*words, "psql", "-qtAX")))
+            atexit.register(self._open[0].close)
         try:
             return self._open[0].ask(query)
         except LostError:
-            self._open.pop().close()
+            lost = self._open.pop()
+            atexit.unregister(lost.close)
+            lost.close()
             raise
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from e2e.harness.lab import Attempt, Run
 
-INFRA = frozenset({"PodLost", "Evicted", "NodeLost", "LeaseExpired", "SidecarLost", "ProcessCrashed"})
+INFRA = frozenset({"PodLost", "Drained", "Evicted", "NodeLost", "LeaseExpired", "SidecarLost", "ProcessCrashed"})
 
 
 def succeeded(run: Run, steps: int = 20, timeout: float = 90) -> list[Attempt]:

@@ -42,8 +42,8 @@ FAILS: dict[str, Case] = {
     "no-such-image": Case(
         command("true", image="milepost.local/nowhere:1"), {"ImagePullFailed"}, "milepost.local/nowhere"
     ),
-    "no-such-command": Case(command("/no/such/program"), {"ConfigError"}, "/no/such/program"),
-    "foreign-machine": Case(command("/hello", image=FOREIGN), {"ConfigError", "TaskFailed"}, "exec format"),
+    "no-such-command": Case(command("/no/such/program"), {"StartError"}, "/no/such/program"),
+    "foreign-machine": Case(command("/hello", image=FOREIGN), {"StartError", "TaskFailed"}, "exec format"),
     "does-not-import": Case({}, {"ConfigError"}, "a_module_that_is_nowhere", programs.NO_IMPORT),
     "not-a-task": Case({}, {"ConfigError"}, "no task", programs.NOT_A_TASK),
     "no-such-module": Case({"image": RUNNER, "entrypoint": "nowhere:main"}, {"ConfigError"}, "nowhere"),

@@ -26,10 +26,12 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import Created, PodSession
 from milepost_operator.settings import Settings
 from tests.apiserver import free_ports
+from tests.fakes.piped import Piped
 from tests.integration.engine import NS, launch, trigger
 from tests.unit.sdk.conftest import Pod, end
 
 HOST = "127.0.0.1"
+UP_SECONDS = 90
 LEASE_SECONDS = 120.0  # what plays a sidecar sends no heartbeats
 SETTINGS = {  # as the chart's
     "shared_buffers": "64MB",
@@ -109,6 +111,9 @@ class Kubernetes:
 
     def body_limit(self, _request: Request) -> int:
         return 65536
+
+    def streams(self, _request: Request) -> bool:
+        return False
 
     def waits(self, _request: Request) -> bool:
         return False
@@ -193,7 +198,7 @@ async def running(pool: int = 10, lease_seconds: float = LEASE_SECONDS) -> Async
 
 
 async def _kubernetes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await ServerConnection(Kubernetes(), Budget(2**20), reader, writer).serve()
+    await ServerConnection(Kubernetes(), Budget(2**20), Piped(reader, writer)).serve()
 
 
 async def _api(home: Path, settings: Settings, kube: int, port: int, side: int) -> asyncio.subprocess.Process:
@@ -228,7 +233,7 @@ async def _api(home: Path, settings: Settings, kube: int, port: int, side: int) 
 
 
 async def _until_up(settings: Settings) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(UP_SECONDS):
         while True:
             try:
                 connection = await asyncpg.connect(settings.dsn)
@@ -240,7 +245,7 @@ async def _until_up(settings: Settings) -> None:
 
 
 async def _until_serving(rig: Rig) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(UP_SECONDS):
         while True:
             try:
                 _, writer = await asyncio.open_connection(HOST, rig.port, ssl=rig.client_tls())

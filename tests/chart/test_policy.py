@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from milepost_operator.settings import TaskNetworkSettings
 from tests.chart import helm
 
 pytestmark = pytest.mark.timeout(900)  # the first use may build helm
@@ -19,6 +20,9 @@ OPERATOR = {
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
     ("", "pods"): {"get", "list", "watch"},
     ("", "events"): {"list", "create"},
+    ("networking.k8s.io", "networkpolicies"): {"list", "create", "update", "delete"},
+    ("", "services"): {"get"},
+    ("discovery.k8s.io", "endpointslices"): {"get"},
     ("", "namespaces"): {"get", "list", "watch"},
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"},
     ("coordination.k8s.io", "leases"): {"create", "get", "update"},
@@ -100,6 +104,8 @@ def test_accounts_have_exactly_their_rights(name: str) -> None:
     operator = dict(OPERATOR)
     if name == "maximal":  # it is confined to two namespaces, and may only ask whether they are there
         operator["", "namespaces"] = {"get"}
+    if name == "minimal":  # without policies it need not know where the API server is
+        del operator["", "services"], operator["discovery.k8s.io", "endpointslices"]
     assert rights(objects, "milepost-operator") == operator
     assert rights(objects, "milepost-api") == API
     assert rights(objects, "milepost-test") == TEST
@@ -124,7 +130,8 @@ def test_a_confined_operator_has_no_cluster_wide_objects() -> None:
             assert set(rule["apiGroups"]) <= {"apiextensions.k8s.io", "authentication.k8s.io", ""}
             if "namespaces" in rule["resources"]:
                 assert rule["resourceNames"] == ["team-a", "team-b"]
-    assert {i["metadata"]["namespace"] for i in helm.of_kind(objects, "Role")} == {"team-a", "team-b", helm.NAMESPACE}
+    spaces = {i["metadata"]["namespace"] for i in helm.of_kind(objects, "Role")}
+    assert spaces == {"team-a", "team-b", helm.NAMESPACE, "default"}
     binding = helm.of_kind(objects, "ValidatingAdmissionPolicyBinding")[0]
     assert binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0]["values"] == [
         "team-a",
@@ -161,6 +168,50 @@ def test_network_lets_in_what_is_needed() -> None:
     assert "namespaceSelector" not in peer
     assert policies["milepost-postgres"]["policyTypes"] == ["Ingress", "Egress"]
     assert policies["milepost-postgres"].get("egress") is None
+
+
+def test_outside_of_its_namespaces_the_operator_reads_where_the_api_server_is() -> None:
+    (role,) = [i for i in helm.of_kind(helm.variant("maximal"), "Role") if i["metadata"]["namespace"] == "default"]
+    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in role["rules"]] == [
+        (["services"], ["kubernetes"], ["get"]),
+        (["endpointslices"], ["kubernetes"], ["get"]),
+    ]
+    told = helm.render({"networkPolicy": {"tasks": {"apiServer": ["192.0.2.1/32"]}}})
+    assert "default" not in {i["metadata"]["namespace"] for i in helm.of_kind(told, "Role")}
+
+
+def task_network(objects: list[helm.Object]) -> TaskNetworkSettings | None:
+    """What the operator makes of its environment."""
+    (operator,) = [i for name, i in helm.containers(objects).items() if name.endswith("-operator/operator")]
+    given = helm.environment(operator).get("MILEPOST_TASK_NETWORK")
+    return TaskNetworkSettings.model_validate_json(given) if given else None
+
+
+def test_the_operator_knows_what_tasks_may_reach() -> None:
+    known = task_network(helm.variant("default"))
+    assert known is not None
+    api = helm.one(helm.variant("default"), "Deployment", "milepost-api")
+    assert known.api_labels.items() <= api["spec"]["template"]["metadata"]["labels"].items()
+    assert "app.kubernetes.io/component" in known.api_labels
+    assert {"169.254.0.0/16", "fd00:ec2::254/128"} <= set(known.closed)
+    assert {"10.0.0.0/8", "192.168.0.0/16", "fc00::/7"} <= set(known.private)
+    assert (known.open_to, known.dns, known.api_server) == ([], [], [])
+    rule = {"to": [{"podSelector": {}}], "ports": [{"port": 5353, "protocol": "UDP"}]}
+    other = task_network(helm.render({"networkPolicy": {"tasks": {"openTo": [rule], "dns": [rule], "private": []}}}))
+    assert other is not None
+    assert (other.open_to, other.dns, other.private) == ([rule], [rule], [])
+
+
+@pytest.mark.parametrize("off", [{"enabled": False}, {"tasks": {"enabled": False}}])
+def test_without_policies_for_tasks_the_operator_is_told_of_none(off: dict[str, object]) -> None:
+    assert task_network(helm.render({"networkPolicy": off})) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"closed": ["metadata.internal"]}, {"dns": [{"port": 53}]}, {"private": "10.0.0.0/8"}]
+)
+def test_a_network_that_is_none_is_refused(wrong: dict[str, object]) -> None:
+    assert "/networkPolicy/tasks/" in helm.refusal({"networkPolicy": {"tasks": wrong}})
 
 
 def test_admission_policy_names_the_operator() -> None:

@@ -228,6 +228,25 @@ def test_crds_are_the_generated_ones_and_kept() -> None:
     assert rendered == {}
 
 
+def test_only_the_api_has_the_object_storage_and_only_when_asked() -> None:
+    values = {"objectStorage": {"bucket": "values", "existingSecret": "keys-of-s3", "prefix": "a/"}}
+    objects = helm.render(values)
+    environment = helm.environment(helm.containers(objects)["Deployment/milepost-api/api"])
+    told = {
+        name.removeprefix("MILEPOST_OBJECT_STORAGE_"): text for name, text in environment.items() if "STORAGE" in name
+    }
+    assert told.pop("KEY_ID_FILE").endswith("/access-key-id")
+    assert told.pop("SECRET_KEY_FILE").endswith("/secret-access-key")
+    assert told.pop("CA_FILE").endswith("/ca.crt")
+    assert told == {"BUCKET": "values", "ENDPOINT": "", "REGION": "us-east-1", "PATH_STYLE": "true", "PREFIX": "a/"}
+    assert environment["MILEPOST_MAX_OBJECT_BYTES"] == "67108864"
+    for item in objects:
+        assert ("keys-of-s3" in yaml.dump(item)) == (
+            item["metadata"]["name"] == "milepost-api" and item["kind"] == "Deployment"
+        )
+    assert "object-storage" not in yaml.dump_all(helm.variant("default"))
+
+
 def test_notes_say_what_to_type_next() -> None:
     done = helm.run(
         "install", "milepost", str(helm.CHART), "--dry-run=client", "--namespace", helm.NAMESPACE, values={}
@@ -285,6 +304,8 @@ def test_names_stay_within_bounds() -> None:
             merged(helm.EXTERNAL, {"postgres": {"external": {"existingSecret": "s"}}}),
             "postgres.external.url or postgres.external.existingSecret, not both",
         ),
+        ({"objectStorage": {"bucket": "values"}}, "objectStorage.bucket needs objectStorage.existingSecret"),
+        ({"objectStorage": {"endpoint": "s3.example.com"}}, "/objectStorage/endpoint"),
         ({"postgres": {"settings": {"fsync": "off"}}}, "fsync is not open to change"),
         ({"postgres": {"settings": {"ssl_ciphers": "x"}}}, "ssl_ciphers is set by the chart"),
         ({"postgres": {"settings": {"work_mem; drop": "x"}}}, "additional properties 'work_mem; drop' not allowed"),

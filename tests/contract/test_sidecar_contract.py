@@ -26,7 +26,7 @@ class Asked:
     next_attempt: Callable[[], Awaitable[None]]
 
 
-def in_memory() -> Asked:
+def in_memory(**limits: int) -> Asked:
     rows = Rows()
     sidecars: list[MemorySidecar] = []
 
@@ -40,7 +40,9 @@ def in_memory() -> Asked:
             "records": len(rows.records), "last_seq": len(rows.records),
             "last_key": rows.records[-1].key if rows.records else None, "created_at": "2026-01-01T00:00:00Z",
         }  # fmt: skip
-        return MemorySidecar(Start(**(facts | FACTS)), rows, lambda s: "succeeded" if s.failure is None else "backoff")
+        return MemorySidecar(
+            Start(**(facts | FACTS | limits)), rows, lambda s: "succeeded" if s.failure is None else "backoff"
+        )
 
     sidecars.append(start())
 
@@ -53,8 +55,8 @@ def in_memory() -> Asked:
     return Asked(ask, next_attempt)
 
 
-async def of_processes(home: Path, stack: AsyncExitStack) -> Asked:
-    api = await stack.enter_async_context(FakeApi(start=dict(FACTS)).serving())
+async def of_processes(home: Path, stack: AsyncExitStack, **limits: int) -> Asked:
+    api = await stack.enter_async_context(FakeApi(start=FACTS | limits).serving())
     clients = []
 
     async def begin() -> None:
@@ -80,6 +82,15 @@ async def of_processes(home: Path, stack: AsyncExitStack) -> Asked:
 async def asked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Asked]:
     async with AsyncExitStack() as stack:
         yield in_memory() if request.param == "memory" else await of_processes(tmp_path, stack)
+
+
+@pytest.fixture(params=["process", "memory"])
+async def large(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Reply]]]:
+    """As `ask`, where values above the limit go to object storage."""
+    async with AsyncExitStack() as stack:
+        limits = {"max_object_bytes": 10_000}
+        asked = in_memory(**limits) if request.param == "memory" else await of_processes(tmp_path, stack, **limits)
+        yield asked.ask
 
 
 @pytest.fixture
@@ -186,6 +197,24 @@ async def test_the_stream_is_numbered_and_tells_a_repeated_part_once(ask):
     assert (await ask("PUT", "/v1/stream", b'"b"')).json() == {"position": 2}
     assert (await ask("GET", "/v1/records?after=0")).body == b""
     assert (await ask("GET", "/v1/stream")).status == 405
+
+
+async def test_large_values_are_taken_where_there_is_object_storage(large):
+    big = b'["' + b"x" * 3000 + b'"]'
+    for _ in range(2):
+        assert (await large("PUT", "/v1/steps/big", big, [("Milepost-Write-Id", "w1")])).json() == {"seq": 1}
+    assert (await large("PUT", "/v1/checkpoints/state", big)).json() == {"seq": 2}
+    assert (await large("GET", "/v1/steps/big")).body == big
+    assert (await large("GET", "/v1/checkpoints/state")).headers["milepost-seq"] == "2"
+    lines = [json.loads(line) for line in (await large("GET", "/v1/records?after=0")).body.splitlines()]
+    assert [(r["key"], r["object_bytes"], "value" in r) for r in lines] == [
+        ("big", len(big), False), ("state", len(big), False),
+    ]  # fmt: skip
+    bad = await large("PUT", "/v1/steps/bad", big[:-1])
+    assert (bad.status, bad.problem()["code"]) == (422, "not-json")
+    headers = [("Milepost-Write-Id", "end")]
+    for _ in range(2):
+        assert (await large("PUT", "/v1/result", big, headers)).json() == {"state": "succeeded"}
 
 
 async def test_progress_is_taken(ask):

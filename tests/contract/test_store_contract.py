@@ -18,8 +18,15 @@ from milepost.wire.pod import (
     Wait,
 )
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError, NotFoundError
+from milepost_operator.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    MilepostError,
+    NotFoundError,
+)
 from milepost_operator.domain.lifecycle import RunFilter
+from milepost_operator.domain.objects import StoredObject, Upload
 from milepost_operator.domain.runs import Created, Ending, PodSession
 from milepost_operator.domain.states import Reason, RunState
 from milepost_operator.settings import Settings
@@ -203,6 +210,75 @@ async def test_records_are_kept_in_order_the_first_step_wins(world: World) -> No
     assert await world.store.newest(pod.fence, "step", "c") is None
     view = await world.store.get_run(NS, pod.start.run_name)
     assert (view.last_seq, view.last_key) == (4, "f")
+
+
+async def test_a_record_may_have_its_value_in_object_storage(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    store, session, fence = world.store, pod.session, pod.fence
+    big = RecordWrite("w1", "step", "big", types='"date"')
+    upload = await store.begin_object(session, fence, 2_000_000, big)
+    assert isinstance(upload, Upload)
+    assert upload.size == 2_000_000
+    assert await store.append_object(session, fence, big, upload, b"d" * 32) == 1
+    assert await store.begin_object(session, fence, 2_000_000, big) == 1, "told again: nothing is written again"
+    with pytest.raises(ConflictError) as refused:
+        await store.begin_object(session, fence, 5, RecordWrite("w2", "step", "big"))
+    assert refused.value.code == "step-exists"
+    late = RecordWrite("w3", "checkpoint", "state")
+    twice = [await store.begin_object(session, fence, 3_000_000, late) for _ in range(2)]
+    seqs = [await store.append_object(session, fence, late, one, b"e" * 32) for one in twice]
+    assert seqs == [2, 2], "the same write, twice on its way"
+    assert await pod.write("small", "1") == [3]
+    kept = [record async for record in store.records(fence, 0)]
+    assert [(r.seq, r.key, r.value, r.object_bytes, r.types) for r in kept] == [
+        (1, "big", "", 2_000_000, '"date"'), (2, "state", "", 3_000_000, None), (3, "small", "1", 0, None),
+    ]  # fmt: skip
+    newest = await store.newest(fence, "step", "big")
+    assert newest == kept[0]
+    assert await store.object_of_record(fence, 1) == StoredObject(upload.key, 2_000_000, b"d" * 32)
+    assert await store.object_of_record(fence, 3) is None
+
+
+async def test_a_result_may_be_in_object_storage(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    upload = await world.store.begin_object(pod.session, pod.fence, 2_000_000, None)
+    assert isinstance(upload, Upload)
+    by_object = SettleRequest(pod.fence, "succeeded", result_object=str(upload.object_id))
+    with pytest.raises(ConflictError) as half:
+        await settled(world.store, pod.session, by_object)
+    assert half.value.code == "unknown-object", "it is not whole yet"
+    await world.store.object_stored(upload.object_id, b"d" * 32)
+    other = await world.run()
+    stranger = await world.pod(other, 2)
+    with pytest.raises(ConflictError) as strange:
+        await settled(world.store, stranger.session, replace(by_object, fence=stranger.fence))
+    assert strange.value.code == "unknown-object", "another run's is not this one's"
+    for _ in range(2):
+        assert await settled(world.store, pod.session, by_object) == RunState.SUCCEEDED
+    assert await world.store.object_of_result(run.run_id) == StoredObject(upload.key, 2_000_000, b"d" * 32)
+    assert await world.store.object_of_result(other.run_id) is None
+    await stranger.succeed()
+
+
+async def test_an_object_of_an_older_attempt_is_refused(world: World) -> None:
+    run = await world.run()
+    pod = await world.pod(run)
+    write = RecordWrite("w1", "step", "big")
+    upload = await world.store.begin_object(pod.session, pod.fence, 2_000_000, write)
+    assert isinstance(upload, Upload)
+    await world.lose(pod)
+    newer = await world.pod(run, 2)
+    for refused in (
+        world.store.append_object(pod.session, pod.fence, write, upload, b"d" * 32),
+        world.store.begin_object(pod.session, pod.fence, 5, write),
+        world.store.begin_object(pod.session, pod.fence, 5, None),
+    ):
+        with pytest.raises(ConflictError) as fenced:
+            await refused
+        assert fenced.value.code == "fenced"
+    assert [record async for record in world.store.records(newer.fence, 0)] == []
 
 
 async def test_one_request_of_a_batch_does_not_spoil_the_others(world: World) -> None:

@@ -38,9 +38,11 @@ FULL: Body = {
     },
     "outputSchema": {"type": "null"},
     "queue": "etl",
-    "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False},
+    "retry": {"maxAttempts": 5, "factor": 1.5, "minSeconds": 0.5, "maxSeconds": 30, "randomize": False}
+    | {"onOOM": {"factor": 1.5, "maxMemory": "2Gi"}},
     "timeouts": {"attemptSeconds": 600, "runSeconds": 7200},
-    "warm": {"seconds": 300, "max": 2, "reuse": "key", "maxRuns": 50, "maxAgeSeconds": 900},
+    "warm": {"seconds": 300, "max": 2, "min": 0, "predict": False, "reuse": "key", "maxRuns": 50, "maxAgeSeconds": 900},
+    "prepull": False,
     "pod": {
         "serviceAccountName": "etl",
         "imagePullSecrets": [{"name": "registry"}],
@@ -91,12 +93,31 @@ COMMAND: Body = {"image": "busybox:1", "command": ["sh", "-c"], "args": ["exit 0
 SOURCE: Body = {"source": {"inline": "from milepost import task\n"}, "entrypoint": "main:hello"}
 ENTRY: Body = {"image": "a:1", "entrypoint": "m:f"}
 
+
 GOOD: dict[str, Body] = {
     "full": task(FULL),
     "command": task(COMMAND),
     "source": task(SOURCE),
     "source-alone": task({"source": {"inline": "x = 1"}}),
     "scheduled": task(ENTRY | {"schedules": SCHEDULES}),
+    "network": task(
+        ENTRY
+        | {
+            "network": {
+                "egress": "restricted",
+                "allow": [
+                    {"cidr": "203.0.113.0/24", "ports": [{"port": 443}, {"protocol": "UDP", "port": 1, "endPort": 9}]},
+                    {"cidr": "2001:db8::/32"},
+                    {"podSelector": {"matchLabels": {"app": "db"}}, "ports": [{"port": 5432}]},
+                    {"namespaceSelector": {}},
+                    {"podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "data"}}},
+                ],
+            },
+        },
+    ),
+    "network-none": task(ENTRY | {"network": {"egress": "none"}}),
+    "network-more": task(ENTRY | {"network": {"allow": [{"cidr": "10.3.0.0/16"}]}}),
+    "network-nothing": task(ENTRY | {"network": {}}),
     "queue": queue({"concurrency": 3}),
     "queue-empty": queue({}),
     "queue-limits": queue(
@@ -109,6 +130,7 @@ GOOD: dict[str, Body] = {
         },
     ),
     "queue-breaker": queue({"breaker": {"failures": 5, "windowSeconds": 60, "openSeconds": 30, "probes": 2}}),
+    "queue-pause-on": queue({"pauseOn": ["RetryStorm", "TimeoutLoop"]}),
     "task-limits": task(ENTRY | {"concurrency": 3, "semaphores": [{"name": "db", "limit": 5, "units": 2}]}),
     "run": run({"task": "full", "input": {"a": [1, {"b": None}]}, "tags": ["x"], "idempotencyKey": "k"}),
     "run-list-input": run({"task": "full", "input": [1, 2]}),
@@ -135,6 +157,14 @@ GOOD: dict[str, Body] = {
 
 def _pod(**pod: object) -> Body:
     return task(ENTRY | {"pod": pod})
+
+
+def _network(**network: object) -> Body:
+    return task(ENTRY | {"network": network})
+
+
+def _allowed(**destination: object) -> Body:
+    return _network(allow=[destination])
 
 
 def _scheduled(**changes: object) -> Body:
@@ -196,6 +226,13 @@ BAD: dict[str, tuple[Body, str]] = {
         task(ENTRY | {"retry": {"minSeconds": 10, "maxSeconds": 1}}),
         "retry.maxSeconds must not be below retry.minSeconds",
     ),
+    "oom-no-cap": (task(ENTRY | {"retry": {"onOOM": {"factor": 2}}}), "spec.retry.onOOM.maxMemory"),
+    "oom-cap-0": (task(ENTRY | {"retry": {"onOOM": {"maxMemory": 0}}}), "must be a quantity above 0"),
+    "oom-cap-word": (task(ENTRY | {"retry": {"onOOM": {"maxMemory": "much"}}}), "spec.retry.onOOM.maxMemory"),
+    "oom-factor-below-1": (
+        task(ENTRY | {"retry": {"onOOM": {"factor": 0.5, "maxMemory": "1Gi"}}}),
+        "spec.retry.onOOM.factor",
+    ),
     "timeout-0": (task(ENTRY | {"timeouts": {"attemptSeconds": 0}}), "spec.timeouts.attemptSeconds"),
     "queue-name": (task(ENTRY | {"queue": "Not A Name"}), "spec.queue"),
     "source-too-long": (task({"source": {"inline": "x" * 204_801}}), "spec.source.inline"),
@@ -224,6 +261,21 @@ BAD: dict[str, tuple[Body, str]] = {
     "warm-seconds": (task(ENTRY | {"warm": {"seconds": -1}}), "spec.warm.seconds"),
     "warm-reuse": (task(ENTRY | {"warm": {"reuse": "always"}}), "spec.warm.reuse"),
     "warm-runs": (task(ENTRY | {"warm": {"maxRuns": 0}}), "spec.warm.maxRuns"),
+    "network-word": (_network(egress="closed"), "spec.network.egress"),
+    "network-no-list": (_network(egress="restricted"), "egress restricted needs allow"),
+    "network-empty-list": (_network(egress="restricted", allow=[]), "spec.network.allow"),
+    "network-none-list": (_network(egress="none", allow=[{"cidr": "10.0.0.0/8"}]), "egress none excludes allow"),
+    "network-host": (_allowed(cidr="db.example.org/32"), "host names are not possible"),
+    "network-address": (_allowed(cidr="203.0.113.10"), "203.0.113.10/32 for a single address"),
+    "network-two": (_allowed(cidr="10.0.0.0/8", podSelector={}), "set cidr, or podSelector and namespaceSelector"),
+    "network-neither": (_allowed(ports=[{"port": 1}]), "set cidr, or podSelector and namespaceSelector"),
+    "network-port": (_allowed(cidr="10.0.0.0/8", ports=[{"port": 0}]), "ports[0].port"),
+    "network-no-port": (_allowed(cidr="10.0.0.0/8", ports=[{"protocol": "TCP"}]), "ports[0].port"),
+    "network-ports": (_allowed(cidr="10.0.0.0/8", ports=[{"port": 9, "endPort": 8}]), "endPort must not be below port"),
+    "warm-min": (task(ENTRY | {"warm": {"min": -1}}), "spec.warm.min"),
+    "warm-min-above-max": (task(ENTRY | {"warm": {"min": 3, "max": 2}}), "must not be below warm.min"),
+    "warm-min-no-seconds": (task(ENTRY | {"warm": {"min": 1, "seconds": 0}}), "warm.seconds must not be 0"),
+    "warm-min-key": (task(ENTRY | {"warm": {"min": 1, "reuse": "key"}}), "warm.reuse must be task"),
     "queue-0": (queue({"concurrency": 0}), "spec.concurrency"),
     "queue-rate-period": (queue({"rate": {"limit": 1, "periodSeconds": 0}}), "spec.rate.periodSeconds"),
     "queue-rate-negative": (queue({"rate": {"limit": -1, "periodSeconds": 1}}), "spec.rate.limit"),
@@ -232,6 +284,8 @@ BAD: dict[str, tuple[Body, str]] = {
     "queue-breaker-0": (queue({"breaker": {"failures": 0}}), "spec.breaker.failures"),
     "queue-breaker-bare": (queue({"breaker": {"probes": 1}}), "spec.breaker.failures"),
     "queue-breaker-endless": (queue({"breaker": {"failures": 1, "openSeconds": 86_401}}), "spec.breaker.openSeconds"),
+    "queue-pause-on-twice": (queue({"pauseOn": ["RetryStorm", "RetryStorm"]}), "Duplicate value"),
+    "queue-pause-on-what": (queue({"pauseOn": ["Storm"]}), "spec.pauseOn"),
     "queue-depth-0": (queue({"maxDepth": 0}), "spec.maxDepth"),
     "task-concurrency-0": (task(ENTRY | {"concurrency": 0}), "spec.concurrency"),
     "task-semaphore-units": (

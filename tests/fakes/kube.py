@@ -1,7 +1,8 @@
 # ruff: noqa: ARG002 (signatures of a port)
 """An API server in memory: names, uids, resourceVersions, status apart from spec, labels, merge patches, events.
 
-It implements the ports `Jobs`, `Seen` and `Objects`. Nothing is garbage-collected; deleting a Job deletes its pods.
+It implements the ports `Jobs`, `Seen`, `Objects` and `Policies`. Nothing is garbage-collected; deleting a Job deletes
+its pods.
 """
 
 import copy
@@ -10,20 +11,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from milepost_operator.domain.errors import ConflictError, NotFoundError
-from milepost_operator.manifests.names import POD_LABEL
+from milepost_operator.manifests.names import MANAGED_BY, MANAGER, POD_LABEL
 
 Body = dict[str, Any]
 
 
 class FakeCluster:
-    """`fail[method]`: an error to raise from that method, once for each entry of the list."""
+    """`fail[method]`: an error to raise from that method, once for each entry of the list. `refuse[name]`: the error
+    that this policy is refused with.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Body] = {}
         self.fail: dict[str, list[Exception]] = {}
+        self.refuse: dict[str, Exception] = {}
         self.calls: list[tuple[str, str]] = []
         self.in_sync = True
         self.namespaces_gone: set[str] = set()
+        self.api_server = ["10.96.0.1", "10.200.0.2"]
         self.crds_gone = False
         self._numbers = itertools.count(1)
 
@@ -135,6 +140,38 @@ class FakeCluster:
 
     async def namespace_alive(self, namespace: str) -> bool:
         return namespace not in self.namespaces_gone
+
+    # Policies
+
+    async def list_policies(self, namespace: str | None) -> Sequence[Body]:
+        self._called("list_policies", str(namespace))
+        ours = [one for one in self.of("policies") if one["metadata"].get("labels", {}).get(MANAGED_BY) == MANAGER]
+        return [one for one in ours if namespace in (None, one["metadata"]["namespace"])]
+
+    async def create_policy(self, policy: Any) -> None:
+        name = policy["metadata"]["name"]
+        self._called("create_policy", name)
+        if name in self.refuse:
+            raise self.refuse[name]
+        self.put("policies", policy)
+
+    async def replace_policy(self, policy: Any) -> None:
+        metadata = policy["metadata"]
+        self._called("replace_policy", metadata["name"])
+        found = self.objects.get(("policies", metadata["namespace"], metadata["name"]))
+        if found is None:
+            raise NotFoundError(f"no policy {metadata['name']}")
+        found |= {"metadata": found["metadata"] | metadata, "spec": copy.deepcopy(policy["spec"])}
+
+    async def delete_policy(self, namespace: str, name: str, uid: str) -> None:
+        self._called("delete_policy", name)
+        there = self.objects.get(("policies", namespace, name))
+        if there and there["metadata"]["uid"] == uid:
+            self.remove("policies", namespace, name)
+
+    async def api_server_addresses(self) -> Sequence[str]:
+        self._called("api_server_addresses", "")
+        return list(self.api_server)
 
     def _called(self, method: str, name: str) -> None:
         self.calls.append((method, name))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from milepost.wire.delta import MAX_DEPTH, loaded, spliced
 from milepost.wire.pod import (
+    Code,
     Fence,
     HeartbeatAnswer,
     HeartbeatRequest,
@@ -72,6 +73,16 @@ class MemoryPods(MemoryRows):
         if pod.slot == "resting":
             pod.slot = "idle"
         return pod.slot != "idle"
+
+    async def code_of(self, session: PodSession) -> Code:
+        await self._commit()
+        if self.pods[session.pod_id].closed:
+            raise GoneError("the pod's row is closed")
+        return Code(1, "index:main", None)
+
+    async def tell_left(self, session: PodSession, left: Sequence[str]) -> None:
+        await self._commit()
+        self.left.setdefault(session.pod_id, list(left))
 
     async def still_waiting(self, pod_ids: Sequence[str]) -> Sequence[str]:
         await self._commit()

@@ -73,6 +73,8 @@ class MemoryRows:
         self.past: list[FakePod] = []
         """Earlier attempts of pods that have another one."""
         self.keys: dict[tuple[str, str, str], UUID] = {}
+        self.left: dict[str, list[str]] = {}
+        """What the imports of pods left."""
         self.beats: list[HeartbeatRequest] = []
         self.settles: list[SettleRequest] = []
         self.queues: dict[tuple[str, str], QueueView] = {}

@@ -20,11 +20,11 @@ from milepost_operator.domain.queues import Override, QueueView
 from milepost_operator.domain.runs import AttemptView, Created, Ending, NewRun, RunView
 from milepost_operator.domain.states import TERMINAL, Reason, RunState
 from milepost_operator.domain.why import Pause, Why
-from tests.fakes.memory_pods import MemoryPods
+from tests.fakes.memory_objects import MemoryObjects
 from tests.fakes.memory_rows import EPOCH, FakeRun
 
 
-class MemoryStore(MemoryPods):
+class MemoryStore(MemoryObjects):
     """With intake, reads and queues."""
 
     async def create_run(self, run: NewRun) -> Created:

@@ -12,6 +12,7 @@ from typing import Literal
 from milepost.net.messages import ProblemError, Request, Response, compact
 from milepost.net.server import Budget, ServerConnection
 from milepost.wire.delta import loaded, spliced
+from tests.fakes.piped import Piped
 
 Fault = Literal["drop-before", "drop-after"] | int
 """Lose the request, lose the answer after the commit, or answer with this status."""
@@ -33,10 +34,23 @@ class Stored:
     write_id: str
     failed: bool = False
     depth: int = 0
+    object_bytes: int = 0
 
     def line(self) -> bytes:
         members = {k: v for k, v in vars(self).items() if k != "write_id"}
+        if self.object_bytes:
+            members["value"] = ""
         return compact(members) + b"\n"
+
+    def plain_line(self) -> bytes:
+        members = {k: v for k, v in vars(self).items() if k != "write_id"}
+        text = members.pop("value").translate(str.maketrans("\r\n", "  "))
+        if members.pop("object_bytes"):
+            del members["depth"]
+            return compact(members | {"object_bytes": self.object_bytes}) + b"\n"
+        if text != self.value:
+            del members["depth"]
+        return b'%b,"value":%b}\n' % (compact(members)[:-1], text.encode())
 
 
 @dataclass
@@ -52,6 +66,8 @@ class FakeApi:
     kubernetes_down: bool = False
     records: list[Stored] = field(default_factory=list)
     settlements: list[dict] = field(default_factory=list)
+    large_results: list[str] = field(default_factory=list)
+    """Those in object storage."""
     chunks: list[dict] = field(default_factory=list)
     max_stream_bytes: int = 16_777_216
     seen: list[str] = field(default_factory=list)
@@ -65,6 +81,9 @@ class FakeApi:
     port: int = 0
     deltas: list[str] = field(default_factory=list)
     refuses_deltas: bool = False
+    plain: bool = True
+    refuses_objects: str = ""
+    """Why, as of an object storage that is not as it should be."""
 
     def values(self, kind: str = "step") -> dict[str, object]:
         """Give what is recorded, by key."""
@@ -90,7 +109,7 @@ class FakeApi:
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                await ServerConnection(self, budget, reader, writer).serve()
+                await ServerConnection(self, budget, Piped(reader, writer)).serve()
             except (Dropped, ConnectionError):
                 writer.transport.abort()
 
@@ -104,7 +123,10 @@ class FakeApi:
     # -- what a server serves
 
     def body_limit(self, _request: Request) -> int:
-        return 2**24
+        return 2**26
+
+    def streams(self, _request: Request) -> bool:
+        return False
 
     def waits(self, _request: Request) -> bool:
         return False
@@ -145,7 +167,15 @@ class FakeApi:
             self._check(fence["run_id"], int(fence["attempt"]), int(fence["token"]))
             if route.endswith("/newest"):
                 return self._newest(request)
-            return self._list(int(fence["after"]), newest=fence.get("newest") == "true")
+            if route == "/objects":
+                return Response(200, self.records[int(fence["seq"]) - 1].value.encode())
+            return self._list(
+                int(fence["after"]),
+                newest=fence.get("newest") == "true",
+                plain=self.plain and fence.get("lines") == "plain",
+            )
+        if route == "/objects":
+            return self._object(*request.body.split(b"\n", 1))
         body = json.loads(request.body)
         fence = body["fence"]
         if route == "/settle":
@@ -200,6 +230,18 @@ class FakeApi:
         self.records.append(Stored(seq=seq, attempt=self.attempt, **self._whole(write)))
         return seq
 
+    def _object(self, line: bytes, value: bytes) -> Response:
+        head = json.loads(line)
+        self._check(head["fence"]["run_id"], head["fence"]["attempt"], head["fence"]["token"])
+        assert head["size"] == len(value)
+        if self.refuses_objects:
+            raise ProblemError(507, "storage-refused", self.refuses_objects)
+        if head["record"] is None:
+            self.large_results.append(value.decode())
+            return ok({"object": str(len(self.large_results))})
+        write = {k: v for k, v in head["record"].items() if k not in {"delta", "base", "size"}}
+        return ok({"seq": self._write(write | {"value": value.decode(), "object_bytes": len(value)})})
+
     def _whole(self, write: dict) -> dict:
         if "delta" not in write:
             return write
@@ -236,7 +278,7 @@ class FakeApi:
                 return Response(200, record.line())
         raise ProblemError(404, "no-record", "none")
 
-    def _list(self, after: int, *, newest: bool) -> Response:
+    def _list(self, after: int, *, newest: bool, plain: bool) -> Response:
         last = {r.key: r.seq for r in self.records if r.kind == "checkpoint"}
         told = [r for r in self.records if r.kind == "step" or not newest or last[r.key] == r.seq]
 
@@ -245,9 +287,10 @@ class FakeApi:
                 if count == self.break_records_after:
                     self.break_records_after = None
                     raise Dropped
-                yield record.line()
+                yield record.plain_line() if plain else record.line()
 
-        return Response(200, content_type="application/x-ndjson", stream=lines())
+        headers = [("Milepost-Lines", "plain")] if plain else []
+        return Response(200, headers=headers, content_type="application/x-ndjson", stream=lines())
 
 
 def ok(members: dict) -> Response:

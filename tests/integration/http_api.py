@@ -18,6 +18,7 @@ from milepost_operator.api.sessions import Sessions
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.domain.errors import UnauthenticatedError
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.objects import Bucket
 from tests.integration.engine import NS
 
 TOKEN = "team-token-0123456789"
@@ -36,17 +37,25 @@ class Api:
         return await self.client.post("/v1/runs", json={"task": "index"} | body)
 
 
-def app_of(store: PostgresStore, tokens: Path, identify: Callable[[str], Awaitable[PodIdentity]]) -> App:
+def app_of(
+    store: PostgresStore,
+    tokens: Path,
+    identify: Callable[[str], Awaitable[PodIdentity]],
+    *,
+    bucket: Bucket | None = None,
+    max_object_bytes: int = 67_108_864,
+) -> App:
     """The api on a store, with the public API's tokens of a file; `identify` says whose a pod's token is."""
     return build_app(
         store,
         identify,
-        ApiSettings(),
+        ApiSettings(max_object_bytes=max_object_bytes),
         sessions=Sessions(b"k" * 32),
         tokens=ApiTokens(tokens),
         metrics=Metrics(),
         health=Health(store.ready, dict),
         poke=lambda: None,
+        bucket=bucket,
     )
 
 

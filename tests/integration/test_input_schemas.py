@@ -15,6 +15,7 @@ from milepost_operator.domain.errors import InvalidInputError
 from milepost_operator.domain.runs import Debounce, NewRun, QueueIntake, Throttle
 from milepost_operator.domain.states import RunState
 from milepost_operator.reconcile.intake import ObjectIntake
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.settings import Settings
 from tests.fakes.crd_samples import run, task
 from tests.fakes.kube import FakeCluster
@@ -263,7 +264,9 @@ async def test_schemas_are_part_of_a_version(store: PostgresStore) -> None:
 async def test_kubectl_shows_what_does_not_fit_in_a_condition(store: PostgresStore) -> None:
     cluster = FakeCluster()
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    intake = ObjectIntake(store, cluster, clock=lambda: now, max_input_bytes=1000)
+    intake = ObjectIntake(
+        store, cluster, TaskNetworks(store, cluster, None, ()), clock=lambda: now, max_input_bytes=1000
+    )
     made = cluster.put("tasks", task({"image": "a", "entrypoint": "a:b", "inputSchema": ORDER}))
     await intake.on_task(made, deleted=False)
     name = made["metadata"]["name"]

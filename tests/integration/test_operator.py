@@ -14,7 +14,8 @@ from milepost_operator.adapters.kube.client import KubeClient, KubeNotFound
 from milepost_operator.adapters.kube.config import from_kubeconfig
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.handlers.operator import run_operator
-from milepost_operator.settings import Settings
+from milepost_operator.manifests.names import POD_LABEL
+from milepost_operator.settings import Settings, TaskNetworkSettings
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("crds")]
 API = "milepost.dev/v1beta1"
@@ -39,7 +40,13 @@ class World:
     namespace: str
 
     def path(self, plural: str, name: str = "") -> str:
-        group = {"jobs": "/apis/batch/v1", "pods": "/api/v1", "events": "/api/v1"}.get(plural, f"/apis/{API}")
+        groups = {
+            "jobs": "/apis/batch/v1",
+            "pods": "/api/v1",
+            "events": "/api/v1",
+            "networkpolicies": "/apis/networking.k8s.io/v1",
+        }
+        group = groups.get(plural, f"/apis/{API}")
         return f"{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     async def apply(self, kind: str, name: str, spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
@@ -59,11 +66,11 @@ class World:
         return await until(reached, f"{run} in {phases}, is {await self.status('runs', run)}")
 
     async def job(self) -> dict[str, Any]:
-        """The one Job that is not being deleted."""
+        """The one Job of a pods row that was not given before."""
 
         async def one() -> Any:
-            jobs = (await self.kube.list(self.path("jobs")))["items"]
-            return next((job for job in jobs if not job["metadata"].get("labels", {}).get("seen")), None)
+            labels = [(job["metadata"]["labels"], job) for job in (await self.kube.list(self.path("jobs")))["items"]]
+            return next((job for own, job in labels if POD_LABEL in own and "seen" not in own), None)
 
         job = await until(one, "a Job")
         await self.kube.patch(self.path("jobs", job["metadata"]["name"]), {"metadata": {"labels": {"seen": "1"}}})
@@ -104,6 +111,7 @@ async def world(settings: Settings, kubeconfig: Path, monkeypatch: pytest.Monkey
             "api_url": "https://api:8443",
             "metrics_port": 0,
             "config_grace_seconds": 0.5,
+            "task_network": TaskNetworkSettings(api_labels={"app": "api"}, api_server=["192.0.2.1/32"]),
         },
     )
     async with KubeClient(from_kubeconfig(kubeconfig)) as kube, PostgresStore.open(ours) as store:
@@ -135,6 +143,34 @@ async def _duties(store: PostgresStore) -> None:
 
 
 COMMAND = {"image": "busybox:1", "command": ["true"], "retry": {"maxAttempts": 2, "minSeconds": 0, "maxSeconds": 0}}
+
+
+async def test_the_network_of_a_task_is_there_before_its_pod(world: World) -> None:
+    await world.apply("Task", "t", COMMAND | {"network": {"egress": "none"}})
+    await world.apply("Run", "r", {"task": "t"})
+    await world.job()
+
+    async def shut() -> list[str]:
+        policy = await world.kube.get(world.path("networkpolicies", "milepost-tasks-open"))
+        requirements = policy["spec"]["podSelector"]["matchExpressions"]
+        return [value for one in requirements for value in one.get("values", ())]
+
+    assert await shut() == ["t"]
+    base = await world.kube.get(world.path("networkpolicies", "milepost-tasks"))
+    assert base["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+    async def said() -> str:
+        conditions = (await world.status("tasks", "t")).get("conditions", [])
+        return next((one["message"] for one in conditions if one["type"] == "NetworkApplied"), "")
+
+    assert "egress to nothing" in await until(said, "the condition")
+    await world.kube.patch(world.path("tasks", "t"), {"spec": {"network": None}})
+
+    async def opened() -> bool:
+        return await shut() == [] and "egress to the world" in await said()
+
+    await until(opened, "an open network")
+    assert (await world.status("tasks", "t"))["version"] == 1
 
 
 async def test_a_command_run_goes_from_kubectl_to_succeeded(world: World) -> None:

@@ -37,13 +37,20 @@ from made where state <> 'idle';
 """
 SECONDS = timedelta(seconds=1)
 QUERIES: dict[str, list[object]] = {
-    "any_idle": ["default"],
     "idle_pods": ["default", None],
     "overdue_resting": ["default", SECONDS],
     "overdue_offers": ["default", SECONDS, 100],
     "still_waiting": ["default", ["p1", "p2"]],
     "hand_over": ["default"],
-    "take_wanted": ["default", 1, 100, SECONDS],
+    "begin_attempts": [["p1", "p2"], ["u1", "u2"], "default", SECONDS, 1, 1, 1.0, 1.0],
+    "lines": ["default", SECONDS, 32],
+    "take_wanted": ["default", 1, ["p1", "p2"], [False, False], 100],
+    "take_ahead": ["default", 1, 100],
+    "overdue_ahead": ["default"],
+    "unmake_ahead": ["default"],
+    "yielded_ago": ["default", SECONDS],
+    "forget_ahead": ["default"],
+    "code_of": ["default", "p1"],
 }
 
 

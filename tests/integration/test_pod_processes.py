@@ -32,12 +32,13 @@ async def main(ctx: Context, top: int = 1):
 """
 
 
+async def identify(token: str) -> PodIdentity:
+    pod_id = token.removeprefix("token-of-")
+    return PodIdentity(NS, "default", f"mp-{pod_id}-abcde", f"pod-{pod_id}")
+
+
 @pytest.fixture
 async def port(store: PostgresStore, tmp_path: Path) -> AsyncIterator[int]:
-    async def identify(token: str) -> PodIdentity:
-        pod_id = token.removeprefix("token-of-")
-        return PodIdentity(NS, "default", f"mp-{pod_id}-abcde", f"pod-{pod_id}")
-
     tokens = tmp_path / "tokens"
     tokens.write_text(f"root:*:{'s' * 32}\n")
     app = app_of(store, tokens, identify)

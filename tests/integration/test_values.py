@@ -17,6 +17,7 @@ from milepost.net.messages import unique_id
 from milepost.sidecar.bases import Bases
 from milepost.wire.delta import MAX_DEPTH
 from milepost.wire.pod import RecordsRequest, RecordWrite
+from milepost_operator.adapters.postgres.podstore import PAGE_BYTES, PAGE_RECORDS
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DamagedError, MilepostError, RunLimitError
@@ -314,6 +315,26 @@ async def test_the_sql_of_the_docs_reads_whole_values(store: PostgresStore) -> N
     assert one["it"] == text(turns[:3])
 
 
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(PAGE_RECORDS - 1, 8), (PAGE_RECORDS, 8), (PAGE_RECORDS + 1, 8), (5, PAGE_BYTES // 2), (3, PAGE_BYTES)],
+)
+async def test_every_record_is_read_whatever_fills_a_page(store: PostgresStore, count: int, size: int) -> None:
+    pod = await first_pod(store)
+    await store._db.fetch(
+        "insert into records (run_id, seq, kind, key, attempt, write_id, value, bytes)"
+        " select $1::text::uuid, n, 'step', n::text, 1, n::text, to_json(repeat('x', $3::int - 2)), $3::int"
+        " from generate_series(1, $2::int) n",
+        pod.fence.run_id,
+        count,
+        size,
+    )
+    kept = "update run_heads set records = $1::int, last_seq = $1::int, records_bytes = $1::int * $2::bigint"
+    await store._db.fetch(kept, count, size)
+    assert list(await read(pod)) == list(range(1, count + 1))
+    assert list(await read(pod, count - 1)) == [count]
+
+
 async def test_what_a_newer_version_replaced_is_passed_over_by_index(store: PostgresStore) -> None:
     pod = await first_pod(store)
     await store._db.fetch(
@@ -324,7 +345,7 @@ async def test_what_a_newer_version_replaced_is_passed_over_by_index(store: Post
     await store._db.fetch("update run_heads set records = 3000, last_seq = 3000")
     assert list(await read(pod, newest=True)) == [3000]
     query = f"explain (analyze, buffers, format json) {Q['records_page']}"
-    ((plan,),) = await store._db.fetch(query, UUID(pod.fence.run_id), 0, True)
+    ((plan,),) = await store._db.fetch(query, UUID(pod.fence.run_id), 0, True, PAGE_RECORDS, PAGE_BYTES)
     nodes = [json.loads(plan)[0]["Plan"]]
     for node in nodes:
         nodes += node.get("Plans", [])

@@ -4,9 +4,9 @@ from contextlib import suppress
 
 import pytest
 
-from milepost.wire.pod import NextRequest, Wait
+from milepost.wire.pod import NO_ATTEMPT_YET, NextRequest, Wait
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import GoneError, MilepostError
+from milepost_operator.domain.errors import ConflictError, GoneError, MilepostError
 from milepost_operator.domain.runs import Created, Ending, PodSession, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
@@ -303,6 +303,7 @@ async def test_no_more_pods_wait_than_may(settings: Settings) -> None:
 async def test_a_launcher_leaves_to_warm_pods_what_they_can_take(store: PostgresStore) -> None:
     await apply_task(store)
     (one, two) = await idle_pods(store, 2)
+    await store._db.fetch("update pods set tenure_seconds = 60")
     runs = [await trigger(store) for _ in range(3)]
     await store.admit(10)
     await ago(store, "created_at", -HOUR, "state = 'wanted'")
@@ -366,3 +367,85 @@ async def test_a_pod_is_for_runs_of_its_key_alone_where_the_task_says_so(store: 
     assert (await store.hand_over()).pods == []
     run = await offered(store, session, concurrency_key="k1")
     assert (await started(store, session)).run_id == str(run.run_id)
+
+
+async def busy_pods(store: PostgresStore, count: int, tenure: float) -> list[Pod]:
+    """Pods at work on their second attempt, whose first took so many seconds."""
+    sessions = await idle_pods(store, count)
+    await store._db.fetch("update pods set tenure_seconds = $1", tenure)
+    for _ in range(count):
+        await trigger(store)
+    await store.admit(10)
+    assert len((await store.hand_over()).pods) == count
+    return [Pod(store, session, await started(store, session)) for session in sessions]
+
+
+async def test_a_launcher_counts_on_pods_at_work_that_will_be_back_in_a_moment(store: PostgresStore) -> None:
+    await apply_task(store)
+    pods = await busy_pods(store, 2, tenure=0.5)
+    run = await trigger(store)
+    await store.admit(10)
+    await ago(store, "created_at", -HOUR, "state = 'wanted'")
+    epoch = await store.take_epoch("test", "template")
+    assert await store.take_wanted(epoch, 10) == []
+    await ago(store, "created_at", HOUR + 5, "state = 'wanted'")
+    (order,) = await store.take_wanted(epoch, 10)
+    assert await noted(store, order.pod_id) == "busy", "not for longer than a new pod would have taken"
+    await pods[0].succeed()
+    assert await following(store, pods[0].session)
+    assert (await started(store, pods[0].session)).run_id == str(run.run_id)
+    assert (await attempts(store, run.run_id))[0][2] is None, "no cold start"
+
+
+async def test_pods_whose_attempts_take_long_are_not_counted_on(store: PostgresStore) -> None:
+    await apply_task(store)
+    await busy_pods(store, 2, tenure=60.0)
+    await trigger(store)
+    await store.admit(10)
+    assert len(await store.take_wanted(await store.take_epoch("test", "template"), 10)) == 1
+
+
+async def test_a_launched_pod_that_lost_its_attempt_waits_once_it_is_there(store: PostgresStore) -> None:
+    await apply_task(store)
+    pod = await warm_pod(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("test", "template")
+    (order,) = await store.take_wanted(epoch, 10)
+    assert await store.launched(epoch, order.pod_id, "job")
+    await pod.succeed()
+    assert await following(store, pod.session)
+    assert (await started(store, pod.session)).run_id == str(run.run_id)
+    (free,) = [one for one in await store.open_pods() if one.state == "created"]
+    assert (free.pod_id, free.run_id, free.grace_seconds) == (order.pod_id, None, 0)
+    assert {k: v for k, v in (await store.violations()).items() if v} == {}
+    session = await store.open_session(order.pod_id, NS, "u", f"mp-{order.pod_id}-abcde", reusable=True)
+    with pytest.raises(ConflictError) as refused:
+        await started(store, session)
+    assert refused.value.code == NO_ATTEMPT_YET
+    assert not await following(store, session)
+    assert await state(store, session) == "idle"
+    later = await trigger(store)
+    await store.admit(10)
+    assert (await store.hand_over()).pods == [order.pod_id]
+    assert (await started(store, session)).run_id == str(later.run_id)
+
+
+async def test_one_whose_sidecar_can_not_wait_or_that_is_one_too_many_closes(store: PostgresStore) -> None:
+    await apply_task(store, warm={"max": 2})
+    await store._db.fetch("update queues set concurrency = 10")
+    pods = [await warm_pod(store), await warm_pod(store)]
+    runs = [await trigger(store) for _ in range(2)]
+    await store.admit(10)
+    epoch = await store.take_epoch("test", "template")
+    one, two = await store.take_wanted(epoch, 10)
+    assert await store.launched(epoch, one.pod_id, "job")
+    for pod in pods:
+        await pod.succeed()
+        assert await following(store, pod.session)
+    assert [(await attempts(store, run.run_id))[0][0] for run in runs] == [pod.session.pod_id for pod in pods]
+    assert (await row(store, two.pod_id))["state"] == "closing", "its Job may not be there"
+    assert not await store.launched(epoch, two.pod_id, "job")
+    await store.open_session(one.pod_id, NS, "u", f"mp-{one.pod_id}-abcde")
+    assert (await row(store, one.pod_id))["state"] == "closing"
+    assert {k: v for k, v in (await store.violations()).items() if v} == {}

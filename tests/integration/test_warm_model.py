@@ -16,27 +16,32 @@ from tests.integration.warm_model import MAX, TOTAL, World
 from tests.seeds import SEED
 
 LIVES = 2
-DEEDS = 240
+DEEDS = 160
 TABLES = ("runs", "pods", "tasks", "task_versions")
 
 PLANTED: dict[str, list[tuple[str, str, str]]] = {
     "the pod that waited longest first": [("hand_over", "order by p.rested_at desc", "order by p.rested_at")],
     "a pod of another version": [
-        ("hand_over", "partition by p.namespace, p.task, p.version, k.key", "partition by p.namespace, p.task, k.key"),
-        ("hand_over", "using (namespace, task, version, key, nth)", "using (namespace, task, key, nth)"),
-        ("hand_over", "p.task, p.version, k.key,", "p.task, k.key,"),
+        ("hand_over", "p.task, p.version, p.memory_class, k.key", "p.task, p.memory_class, k.key"),
+        ("hand_over", "using (namespace, task, version, memory_class,", "using (namespace, task, memory_class,"),
+        ("hand_over", "p.task, p.version, r.memory_class, k.key", "p.task, r.memory_class, k.key"),
     ],
     "a pod of another template": [("hand_over", "and p.template_hash is not distinct from l.template_hash", "")],
     "what comes back keeps its head": [
         ("take_back", "b.attempt\n)\nupdate pods", "b.attempt and false\n)\nupdate pods")
     ],
-    "a launcher that does not look": [("take_wanted", "where w.nth > coalesce(m.n, 0) or", "where true or")],
-    "an out-of-memory pod stays": [
-        ("end_attempts", "and e.retired is null\n", "\n"),
-        ("end_attempts", "e.retired is not null or", ""),
+    "a launcher that does not look": [("lines", "coalesce(m.n, 0) as warm", "0 as warm")],
+    "a launched pod keeps the attempt that it lost": [
+        ("hand_over", "o.instead and o.state <> 'wanted'", "o.instead and false")
     ],
-    "a pod that ends takes its offer along": [
-        ("take_back", "p.state = 'offered' and a.state", "p.offered_at > clock_timestamp() and false and a.state")
+    "a pod that is there loses its attempt": [
+        ("hand_over", "'creating', 'created')", "'creating', 'created', 'bound')")
+    ],
+    "a Job that may not be there is counted on": [
+        ("hand_over", "o.state = 'created' and o.by_key is not true", "o.by_key is not true")
+    ],
+    "a pod that lost its attempt does not ask for another": [
+        ("rest_to_idle", "state = 'bound' and ahead and run_id is null", "false")
     ],
 }
 

@@ -1,9 +1,9 @@
-"""An offered attempt, any two deeds in either order, and at once: it is neither lost nor had twice."""
+"""An attempt that is offered, or may move, any two deeds in either order and at once: neither lost nor had twice."""
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +15,7 @@ from milepost_operator.domain.runs import Created, Ending, PodSession, Retry
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import NS, Pod, apply_task, started, trigger
-from tests.integration.test_warm import idle_pod, launch_warm
+from tests.integration.test_warm import ago, idle_pod, launch_warm
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 DEEDS = ("start", "expire", "die", "retire", "cancel", "change", "next")
@@ -66,11 +66,11 @@ async def offered(stores: list[PostgresStore], task: str) -> Case:
     return Case(stores, task, await stores[0].take_epoch("test", "template"), session, run)
 
 
-async def in_turn(case: Case, first: str, second: str) -> list[object]:
+async def in_turn(case: "Case | Coming", first: str, second: str) -> list[object]:
     return [await case.do(first, case.stores[0]), await case.do(second, case.stores[1])]
 
 
-async def at_once(case: Case, first: str, second: str) -> list[object]:
+async def at_once(case: "Case | Coming", first: str, second: str) -> list[object]:
     return await asyncio.gather(case.do(first, case.stores[0]), case.do(second, case.stores[1]))
 
 
@@ -121,4 +121,104 @@ async def test_an_offered_attempt_survives_any_two_deeds(
             error.add_note(f"{together.__name__}: {deeds}")
             raise
         await stores[0]._db.fetch("update pods set state = 'closing' where state in ('resting', 'idle')")
+    assert {k: v for k, v in (await stores[0].violations()).items() if v} == {}
+
+
+@dataclass
+class Coming:
+    """An attempt whose pod is launched and not there yet, and a pod that waits."""
+
+    stores: list[PostgresStore]
+    task: str
+    epoch: int
+    idle: PodSession
+    pod_id: str
+    run: Created
+
+    async def do(self, deed: str, store: PostgresStore) -> object:
+        if deed == "move":
+            return await store.hand_over()
+        if deed == "tell":
+            return await store.launched(self.epoch, self.pod_id, "job")
+        if deed == "come":
+            try:
+                session = await store.open_session(
+                    self.pod_id, NS, f"u-{self.pod_id}", f"mp-{self.pod_id}-abcde", reusable=True
+                )
+            except MilepostError as error:
+                return error
+            return (await store.start([session]))[0]
+        if deed == "end":
+            return await store.pod_ended(self.epoch, self.pod_id, None, LOST)
+        if deed == "cancel":
+            return await store.cancel_run(self.run.run_id, "test")
+        return await store.retire_pod(self.epoch, self.pod_id, "deleted")
+
+
+async def coming(stores: list[PostgresStore], task: str, *, told: bool) -> Coming:
+    await apply_task(stores[0], task, retry=Retry(min_seconds=0.0, max_seconds=0.0))
+    idle = await idle_pod(stores[0], task=task)
+    run = await trigger(stores[0], task)
+    await stores[0].admit(10)
+    await ago(stores[0], "created_at", 60.0, "state = 'wanted'")
+    epoch = await stores[0].take_epoch("test", "template")
+    (order,) = await stores[0].take_wanted(epoch, 10)
+    assert not told or await stores[0].launched(epoch, order.pod_id, "job")
+    return Coming(stores, task, epoch, idle, order.pod_id, run)
+
+
+MOVES = ("move", "come", "tell", "end", "cancel", "retire")
+
+
+async def judge_move(case: Coming, deeds: tuple[str, str], answers: list[object]) -> None:
+    """The attempt is with one pod, whichever; what is left of the other is free, or closed."""
+    store = case.stores[0]
+    (row,) = await store._db.fetch(
+        "select r.state, r.infra_streak, a.state as of_attempt, a.pod_id, h.pod_id as by_head, p.state as of_pod"
+        " from runs r join attempts a using (run_id, attempt) join run_heads h using (run_id)"
+        " left join pods p on p.pod_id = a.pod_id where r.run_id = $1",
+        case.run.run_id,
+    )
+    begun = [answer for answer in answers if isinstance(answer, Start)]
+    if "end" not in deeds:
+        assert row["infra_streak"] == 0
+    if row["state"] in {"cancelled", "cancelling"}:
+        assert "cancel" in deeds
+    elif row["of_attempt"] != "ended":
+        assert row["by_head"] == row["pod_id"]
+        if begun:
+            assert (row["pod_id"], row["of_pod"]) == (case.pod_id, "bound")
+        else:
+            assert row["of_pod"] in {"wanted", "creating", "created", "bound", "offered"}
+    await store.promote(100)
+    await store.admit(100)
+    await store.hand_over()
+    for session in [case.idle, *await launch_warm(store)]:
+        try:
+            await Pod(store, session, await started(store, session)).succeed()
+        except MilepostError:
+            continue
+    if begun:
+        with suppress(MilepostError):
+            await Pod(store, PodSession(case.pod_id, NS, f"u-{case.pod_id}"), begun[0]).succeed()
+    state = (await store.get_run(NS, case.run.name)).state
+    assert state == "succeeded" or "cancel" in deeds, state
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("together", [in_turn, at_once])
+async def test_an_attempt_whose_pod_is_not_there_yet_survives_any_two_deeds(
+    stores: list[PostgresStore], together: Callable[["Case | Coming", str, str], Awaitable[list[object]]], *, told: bool
+) -> None:
+    pairs = itertools.product(MOVES, repeat=2) if together is in_turn else itertools.combinations(MOVES, 2)
+    for number, deeds in enumerate(pairs):
+        case = await coming(stores, f"t{number}", told=told)
+        try:
+            await judge_move(case, deeds, await together(case, *deeds))
+            broken = {k: v for k, v in (await stores[0].violations()).items() if v} if number % 10 == 0 else {}
+            assert broken == {}
+        except BaseException as error:
+            error.add_note(f"{together.__name__}: {deeds}")
+            raise
+        await stores[0]._db.fetch("update pods set state = 'closing' where run_id is null and state <> 'closed'")
     assert {k: v for k, v in (await stores[0].violations()).items() if v} == {}

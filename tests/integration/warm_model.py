@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import pytest
+
 from milepost.wire.pod import Evidence, Failure, Fence, NextRequest, SettleRequest, Start
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import GoneError, MilepostError
+from milepost_operator.domain.errors import ConflictError, GoneError, MilepostError
 from milepost_operator.domain.runs import Ending, PodSession, Retry
 from milepost_operator.domain.states import Reason
-from tests.integration.engine import apply_task, settled, trigger
+from tests.integration.engine import NS, apply_task, settled, trigger
 
 MAX = 3
 TOTAL = 4
@@ -22,12 +24,17 @@ CHECKED = (
     "pods_have_a_purpose", "attempts_have_their_pod", "one_writer", "acknowledged_runs_wait_or_end", "slots_counted",
     "slots_within_limit", "terminal_is_final",
 )  # fmt: skip
-OPEN = {"creating", "bound", "resting", "idle", "offered"}
+COMING = ("wanted", "creating", "created")
+"""States of a pod that is not there yet."""
+BEFORE = 10**9
+"""So much earlier is the rest of a pod that had no attempt: what `put_off` does to the others is not done to it."""
 
 
 @dataclass
 class ModelPod:
-    """`run`: the one it is for. `key`: task, version and template, as when it was made. `rested`: a growing number."""
+    """`run`: the one it is for. `key`: task, version and template, as when it was made. `rested`: a growing number.
+    `epoch`: of who launched it. `fresh`: no attempt of it is over.
+    """
 
     id: str
     key: tuple[str, int, str]
@@ -36,6 +43,13 @@ class ModelPod:
     session: PodSession | None = None
     start: Start | None = None
     rested: int = 0
+    epoch: int = 0
+    fresh: bool = True
+
+    @property
+    def vacant(self) -> bool:
+        """Another pod took its attempt before it was there, and it has not asked for one yet."""
+        return self.state in {"created", "bound"} and self.run is None
 
 
 @dataclass
@@ -120,34 +134,51 @@ class World:
                 self.pods[row["pod_id"]] = ModelPod(row["pod_id"], key, "wanted", row["run_id"])
 
     def pairs(self) -> dict[str, ModelPod]:
-        """What a hand-over gives: idle pod by the wanted row it takes the place of."""
+        """What a hand-over gives: idle pod by the pod whose attempt it takes."""
         given: dict[str, ModelPod] = {}
         for task in self.versions:
             for version in range(1, self.versions[task] + 1):
                 idle = [p for p in self.of("idle") if p.key == (task, version, self.template)]
-                wanted = [p for p in self.of("wanted") if p.key[:2] == (task, version)]
+                waiting = [p for p in self.of(*COMING) if p.key[:2] == (task, version) and not p.vacant]
                 idle.sort(key=lambda p: -p.rested)
-                given |= {w.id: i for w, i in zip(wanted, idle, strict=False)}
+                given |= {w.id: i for w, i in zip(waiting, idle, strict=False)}
         return given
 
-    def hand(self, given: dict[str, ModelPod]) -> None:
+    def hand(self, given: dict[str, ModelPod]) -> bool:
+        """True: launched pods lost their attempts."""
         self.told["given"] += len(given)
         self.told["of several"] += bool(given) and len(self.of("idle")) > len(given)
-        for wanted, idle in given.items():
-            idle.state, idle.run, idle.start = "offered", self.pods.pop(wanted).run, None
+        lost = [self.pods[pod_id] for pod_id in given if self.pods[pod_id].state != "wanted"]
+        for coming, idle in given.items():
+            idle.state, idle.run, idle.start = "offered", self.pods[coming].run, None
+            if self.pods[coming].state == "wanted":
+                del self.pods[coming]
+        for pod in lost:
+            self.told[f"moved from {pod.state}"] += 1
+            pod.state, pod.run = "created" if pod.state == "created" else "closing", None
+        return bool(lost)
 
     async def hand_over(self) -> None:
         if (idle := self.any_of("idle")) and self.rng.random() < 0.8:
             await self.make(idle.key[0])
             await self.admit()
+        await self.hand_over_now()
+
+    async def hand_over_now(self) -> None:
         given = self.pairs()
         handed = await self.store.hand_over()
         assert sorted(handed.pods) == sorted(pod.id for pod in given.values())
         assert not handed.missed
-        self.hand(given)
+        lost = self.hand(given)
+        assert handed.freed == lost
+        if lost:
+            await self.evicted()
 
     async def launch(self) -> None:
         """What warm pods can take is left to them: here only the rest, which nobody waits for."""
+        if (idle := self.any_of("idle")) and self.rng.random() < 0.3:
+            await self.make(idle.key[0])
+            await self.admit()
         left = Counter(pod.key for pod in self.of("idle", "resting"))
         expected = []
         for pod in self.of("wanted"):
@@ -155,17 +186,55 @@ class World:
             left[key] -= 1
             if left[key] < 0:
                 expected.append(pod.id)
+        expected += [pod.id for pod in self.of("creating") if pod.epoch != self.epoch]
         orders = await self.store.take_wanted(self.epoch, 50)
         assert sorted(order.pod_id for order in orders) == sorted(expected)
         for order in orders:
-            assert await self.store.launched(self.epoch, order.pod_id, "job")
-            name = f"mp-{order.pod_id}-abcde"
-            session = await self.store.open_session(
-                order.pod_id, order.namespace, f"u-{order.pod_id}", name, reusable=True
-            )
             pod = self.pods[order.pod_id]
-            pod.key, pod.session, pod.state = (*pod.key[:2], order.template_hash), session, "bound"
+            pod.key, pod.state, pod.epoch = (*pod.key[:2], order.template_hash), "creating", self.epoch
             assert order.template_hash == self.template
+            if self.rng.random() < 0.8:
+                assert await self.store.launched(self.epoch, pod.id, "job")
+                pod.state = "created"
+
+    async def come(self, pod: ModelPod | None = None) -> None:
+        """A sidecar speaks for the first time, perhaps before its Job is told of, perhaps too late."""
+        pod = pod or self.any_of("creating", "created", "created", "closing")
+        if pod is None or pod.session is not None:
+            return
+        if pod.state == "closing":
+            assert not await self.store.launched(self.epoch, pod.id, "job")
+            with pytest.raises(GoneError):
+                await self.store.open_session(pod.id, NS, f"u-{pod.id}", f"mp-{pod.id}-abcde", reusable=True)
+            return
+        pod.session = await self.store.open_session(pod.id, NS, f"u-{pod.id}", f"mp-{pod.id}-abcde", reusable=True)
+        self.told["came too late"] += pod.vacant
+        pod.state = "bound"
+
+    async def overtake(self) -> None:
+        """A pod at work is free before one is there that was launched meanwhile."""
+        await self.work_off(all_of_them=True)
+        await self.make()
+        await self.admit()
+        await self.hand_over_now()
+        await self.launch()
+        await self.all_come()
+        pod = self.any_of("bound", "offered")
+        if pod is None:
+            return
+        await self.start(pod)
+        for _ in range(1 + sum(other.key == pod.key for other in self.of("idle", "resting"))):
+            await self.make(pod.key[0])
+        await self.admit()
+        await self.launch()
+        await self.settle(pod)
+        if pod.state == "resting":
+            await self.next(pod)
+
+    async def all_come(self) -> None:
+        for pod in self.of("creating", "created"):
+            await self.come(pod)
+            await self.put_off()
 
     async def start(self, pod: ModelPod | None = None) -> None:
         """Acknowledged, or asked again since the answer was lost; a pod that has nothing is told so."""
@@ -175,7 +244,8 @@ class World:
         (answer,) = await self.store.start([pod.session])
         run = self.runs.get(pod.run) if pod.run else None
         if pod.state not in {"bound", "offered"} or run is None:
-            assert isinstance(answer, GoneError), (pod, answer)
+            kind = ConflictError if pod.vacant or (pod.fresh and pod.state == "idle") else GoneError
+            assert isinstance(answer, kind), (pod, answer)
             return
         assert isinstance(answer, Start), (pod, answer)
         assert (answer.run_id, answer.attempt, answer.version) == (str(run.id), run.attempt, pod.key[1])
@@ -200,7 +270,7 @@ class World:
         stays = outcome != "oom" and pod.key[1] == self.versions[pod.key[0]]
         self.clock += 1
         pod.state, pod.rested = "resting" if stays else "closing", self.clock
-        pod.start = None
+        pod.start, pod.fresh = None, False
         pod.run = None if stays else pod.run
         assert await settled(self.store, pod.session, request) == state, "told again"
 
@@ -208,13 +278,16 @@ class World:
         pod = pod or self.any_of("resting", "resting", "idle", "bound", "offered", "closing")
         if pod is None or pod.session is None:
             return
-        retire = self.rng.choice([None, None, None, "grew"]) if pod.state in {"resting", "idle"} else None
+        retire = self.rng.choice([None, None, None, "grew"]) if pod.vacant or pod.state in {"resting", "idle"} else None
         (answer,) = await self.store.next_work([(pod.session, NextRequest(retire))])
         if pod.state == "closing" or retire:
             assert isinstance(answer, GoneError), (pod, answer)
             pod.state = "closing"
             return
-        if pod.state == "resting":
+        if pod.vacant:
+            self.clock += 1
+            pod.rested = self.clock - BEFORE
+        if pod.state == "resting" or pod.vacant:
             pod.state = "idle"
             self.hand(self.pairs())
             await self.evicted()
@@ -224,19 +297,25 @@ class World:
             assert answer is (pod.state in {"offered", "bound"}), (pod, answer)
 
     async def evicted(self) -> None:
-        """Of each Task those that rested first; which Task gives one up for the others is not ours to say."""
-        rows = await self.store._db.fetch("select pod_id from pods where state = 'idle'")
-        idle = {row["pod_id"] for row in rows}
+        """Of each Task those that are not there, then those that rested first; which Task gives one up for the others
+        is not ours to say.
+        """
+        rows = await self.store._db.fetch(
+            "select pod_id from pods where state = 'idle' or state in ('created', 'bound') and run_id is null"
+        )
+        free = {row["pod_id"] for row in rows}
+        before = [pod for pod in self.pods.values() if pod.state == "idle" or pod.vacant]
         for task in self.versions:
-            mine = sorted((p for p in self.of("idle") if p.key[0] == task), key=lambda p: -p.rested)
-            kept = [p.id in idle for p in mine]
+            there = sorted((p for p in before if p.key[0] == task and not p.vacant), key=lambda p: -p.rested)
+            kept = [p.id in free for p in there]
             assert kept == sorted(kept, reverse=True), "those that waited longest go first"
-            assert sum(kept) <= MAX
-        before = self.of("idle")
+            vacant = [p.id in free for p in before if p.key[0] == task and p.vacant]
+            assert all(kept) or not any(vacant), "those that are not there go before"
+            assert sum(kept) + sum(vacant) <= MAX
         spare = sum(min(MAX, sum(p.key[0] == task for p in before)) for task in self.versions)
-        assert len(idle) == min(TOTAL, spare), "no more go than must"
+        assert len(free) == min(TOTAL, spare), "no more go than must"
         for pod in before:
-            pod.state = "idle" if pod.id in idle else "closing"
+            pod.state = pod.state if pod.id in free else "closing"
 
     async def expire(self) -> None:
         """What was offered is not begun in time."""
@@ -255,7 +334,8 @@ class World:
     async def kept_warm(self, over: set[str], late: list[ModelPod]) -> None:
         """The idle pods `over` and the offered ones `late` had their time."""
         stale = [
-            p for p in self.of("idle")
+            p for p in self.pods.values()
+            if p.state == "idle" or p.vacant
             if p.id in over or p.key[1] != self.versions[p.key[0]] or p.key[2] != self.template
         ]  # fmt: skip
         assert await self.store.keep_warm() == len(late) + len(stale)
@@ -264,19 +344,22 @@ class World:
         await self.back(late)
 
     async def back(self, pods: list[ModelPod]) -> None:
-        """What these had is wanted again."""
-        for pod in pods:
-            (row,) = await self.store._db.fetch(
-                "select pod_id, attempt from pods where run_id = $1 and state = 'wanted'", pod.run
-            )
-            run = self.runs[pod.run]  # type: ignore[index]
-            assert row["attempt"] == run.attempt
+        """What these had is wanted again; in which order of those that came back at once is not ours to say."""
+        had = {pod.run: pod for pod in pods}
+        rows = await self.store._db.fetch(
+            "select pod_id, run_id, attempt from pods where run_id = any($1) and state = 'wanted' "
+            "order by created_at, pod_id",
+            list(had),
+        )
+        assert {row["run_id"]: row["attempt"] for row in rows} == {run: self.runs[run].attempt for run in had if run}
+        for row in rows:
+            pod = had[row["run_id"]]
             self.pods[row["pod_id"]] = ModelPod(row["pod_id"], (*pod.key[:2], ""), "wanted", pod.run)
             pod.state, pod.run = "closing", None
 
     async def die(self) -> None:
         """The operator sees the pod's end, whatever it was at."""
-        pod = self.any_of("bound", "resting", "idle", "offered", "closing")
+        pod = self.any_of("bound", "resting", "idle", "offered", "closing", "creating", "created")
         if pod is None:
             return
         how = self.rng.choice(["ended", "retired"])
@@ -286,12 +369,12 @@ class World:
             await self.store.retire_pod(self.epoch, pod.id, "deleted")
         if pod.state == "offered":
             await self.back([pod])
-        elif pod.state == "bound" and how == "ended":
-            run = self.runs[pod.run]  # type: ignore[index]
+        elif pod.state in {"bound", "creating", "created"} and pod.run and how == "ended":
+            run = self.runs[pod.run]
             run.streak += 1
             run.state = "queued" if run.streak == 1 else "backoff"
             pod.state = "closing"
-        elif pod.state != "bound":
+        elif pod.run is None:
             pod.state = "closing"
 
     async def change(self) -> None:
@@ -320,21 +403,27 @@ class World:
             await self.store.close_pod(pod.id)
             del self.pods[pod.id]
 
-    async def work_off(self) -> None:
-        """Every pod at work comes to its end and asks for more."""
+    async def work_off(self, *, all_of_them: bool = False) -> None:
+        """Every pod comes to its end and asks for more."""
+        if all_of_them or self.rng.random() < 0.7:
+            await self.all_come()
         for pod in self.of("bound"):
             await self.start(pod)
             await self.settle(pod)
-            if pod.state == "resting":
+            if pod.state == "resting" or pod.vacant:
                 await self.next(pod)
 
     async def put_off(self) -> None:
         """Nothing here is over by itself, however slow the machine is."""
-        columns = {"created_at": "wanted", "rested_at": "resting", "offered_at": "offered"}
+        columns = {
+            "created_at": "wanted", "launched_at": "creating", "rested_at": "resting", "offered_at": "offered"
+        }  # fmt: skip
         late = "state = '{1}' and {0} < clock_timestamp() + interval '12 hours'"
         put = [f"{c} = {c} + interval '1 day' * ({late.format(c, s)})::int" for c, s in columns.items()]
         where = " or ".join(late.format(c, s) for c, s in columns.items())
         await self.store._db.fetch(f"update pods set {', '.join(put)} where {where}")
+        # nor are pods at work counted on: how long they take is not ours to say
+        await self.store._db.fetch("update pods set tenure_seconds = 60 where tenure_seconds < 60")
 
     # what holds
 
@@ -354,8 +443,8 @@ class World:
     async def live(self, deeds: int) -> None:
         every: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (6, self.make), (6, self.admit), (10, self.hand_over), (5, self.launch), (6, self.start), (6, self.settle),
-            (8, self.next), (10, self.work_off), (2, self.expire), (1, self.wait), (2, self.die), (1, self.change),
-            (1, self.depose), (1, self.cancel), (1, self.close),
+            (8, self.next), (10, self.work_off), (4, self.come), (8, self.overtake), (2, self.expire), (1, self.wait),
+            (2, self.die), (1, self.change), (1, self.depose), (1, self.cancel), (1, self.close),
         ]  # fmt: skip
         history: list[str] = []
         for _ in range(deeds):

@@ -19,15 +19,29 @@ NAMESPACE = os.environ["TEST_NAMESPACE"]
 NAME = f"{os.environ['TEST_NAME']}-{secrets.token_hex(4)}"
 HOST = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
 SOURCE = """
-from milepost import step, task
+import asyncio
+import os
+import socket
 
-@step
+from milepost import Context, task
+
 def add(a: int, b: int) -> int:
     return a + b
 
+def reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
 @task
-def main(a: int, b: int) -> int:
-    return add(a, b)
+async def main(ctx: Context, a: int, b: int) -> int:
+    total = await ctx.step("add", add, a, b)
+    where = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"])
+    found = await asyncio.to_thread(reaches, *where)
+    await ctx.checkpoint("api-server-open" if found else "api-server-shut", total)
+    return total
 """
 SECONDS = 120
 ENDED = {"Succeeded", "Failed", "Cancelled", "TimedOut", "Expired"}
@@ -65,6 +79,15 @@ def remove() -> None:
                 raise
 
 
+def network(checkpoint: object) -> str:
+    """Say whether the policies for tasks hold, which nobody but a task can find out."""
+    if checkpoint == "api-server-shut":
+        return "the API server is closed to tasks"
+    if os.environ["TEST_POLICIES"] == "true":
+        return "WARNING: tasks reach the API server: the cluster's network plugin does not enforce NetworkPolicies"
+    return "tasks reach the API server: NetworkPolicies for them are switched off"
+
+
 def main() -> int:
     try:
         # no pod may stay when the test is over
@@ -82,6 +105,7 @@ def main() -> int:
                 break
             time.sleep(0.5)
         if seen == "Succeeded":
+            print(network(status.get("lastCheckpoint")))
             return 0
         print(f"the run has not succeeded: {json.dumps(status, indent=2)}", file=sys.stderr)
         return 1

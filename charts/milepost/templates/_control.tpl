@@ -21,6 +21,10 @@
 - name: MILEPOST_{{ $name | snakecase | upper }}
   value: {{ include "milepost.plain" $value | quote }}
 {{- end }}
+- name: MILEPOST_TASK_REQUESTS
+  value: {{ $root.Values.taskDefaults.requests | toJson | quote }}
+- name: MILEPOST_TASK_LIMITS
+  value: {{ $root.Values.taskDefaults.limits | toJson | quote }}
 - name: MILEPOST_OPERATOR_NAMESPACE
   valueFrom:
     fieldRef: {fieldPath: metadata.namespace}

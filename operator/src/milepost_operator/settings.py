@@ -1,10 +1,37 @@
 """Settings of every process, from the environment (prefix `MILEPOST_`); built once in `__main__` and passed down."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class TaskNetworkSettings(BaseModel):
+    """NetworkPolicies for the pods of tasks. Rules are egress rules of a NetworkPolicy; addresses are CIDRs."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    api_labels: dict[str, str]
+    """Labels of the api's pods, which are in the operator's namespace."""
+    closed: list[str] = []
+    """What no Task may open."""
+    private: list[str] = []
+    """What is not part of the world to which Tasks are open."""
+    dns: list[dict[str, object]] = []
+    """Rules that let every pod find names; empty: port 53, of any address."""
+    open_to: list[dict[str, object]] = []
+    """Rules for the Tasks that are open to the world."""
+    api_server: list[str] = []
+    """Addresses of the Kubernetes API server; empty: as the Service and EndpointSlice `kubernetes` say."""
+
+    @field_validator("closed", "private", "api_server")
+    @classmethod
+    def _networks(cls, given: list[str]) -> list[str]:
+        """ValueError names the one that is no network."""
+        return [str(ip_network(one)) for one in given]
 
 
 class Settings(BaseSettings):
@@ -35,6 +62,8 @@ class Settings(BaseSettings):
     task_requests: dict[str, str] = {"cpu": "50m", "memory": "128Mi"}
     task_limits: dict[str, str] = {"cpu": "1", "memory": "512Mi"}
     """Resources of a task container where its Task says nothing (JSON objects)."""
+    task_network: TaskNetworkSettings | None = None
+    """A JSON object; None: no NetworkPolicies are made for tasks, and those that are there go."""
     api_url: str = ""
     """Where sidecars reach the api."""
     ca_file: Path | None = None
@@ -74,6 +103,27 @@ class Settings(BaseSettings):
     """Pods of one Task that wait, at most, where it says nothing."""
     warm_total: int = Field(default=50, ge=0)
     """Pods that wait in all, at most; 0: no pod waits, whatever its Task says."""
+    warm_min: int = Field(default=0, ge=0)
+    """Pods of each Task that are there, at work or not, at least, where it says nothing."""
+    warm_predict: bool = False
+    """Pods are made before runs come that are foretold, where a Task says nothing of it."""
+    prepull: bool = True
+    """The image of a new version is pulled before its runs come."""
+    prepull_max_nodes: int = Field(default=2, ge=1, le=100)
+    """On so many nodes, at most."""
+
+    pattern_window_seconds: float = Field(default=3600.0, gt=0)
+    """Patterns of failure are looked for in attempts that ended within this."""
+    pattern_timeouts: int = Field(default=3, ge=0)
+    """Attempts that ran out of time, where they are half of all, make a TimeoutLoop; 0: never, as below."""
+    pattern_retries: int = Field(default=20, ge=0)
+    """Retries, where half of the attempts fail, make a RetryStorm."""
+    pattern_gap_seconds: float = Field(default=300.0, ge=0)
+    """An attempt that is lost so long after its last record makes a CheckpointGap."""
+    pattern_growth: float = Field(default=1.5, ge=0)
+    """The last runs of a warm pod that take so many times the memory of its first make MemoryGrowth."""
+    pattern_pulls: int = Field(default=3, ge=0)
+    """Pods whose image can't be pulled at first make ImagePullFlapping."""
 
     retention_successful_runs: int = Field(default=10, ge=0, le=1000)
     """Run objects kept for each task's newest successes, where its Task says nothing; those made with kubectl stay."""
@@ -93,6 +143,21 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(default=1_048_576, ge=1024)
     max_stream_bytes: int = Field(default=16_777_216, ge=1024)
     """All that a run may tell by ctx.stream(), its attempts together."""
+    max_object_bytes: int = Field(default=67_108_864, ge=1024)
+    """Of a record or result that goes to object storage since it is above its limit."""
+    object_storage_bucket: str = ""
+    """Bucket of S3's interface for such values; empty: there is none, and they are refused."""
+    object_storage_endpoint: str = ""
+    """http(s)://host[:port]; empty: that of AWS in the region."""
+    object_storage_region: str = "us-east-1"
+    object_storage_path_style: bool = True
+    """Address the bucket in the path, and not as a part of the host's name."""
+    object_storage_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._/-]*$")
+    """Before all our keys: the bucket may be shared."""
+    object_storage_key_id_file: Path | None = None
+    object_storage_secret_key_file: Path | None = None
+    object_storage_ca_file: Path | None = None
+    """CA that signed the endpoint's certificate. None, or a file that is not there: those that the system trusts."""
     max_input_bytes: int = Field(default=1_048_576, ge=1024)
     max_kubectl_input_bytes: int = Field(default=65_536, ge=1024)
 
@@ -103,6 +168,20 @@ class Settings(BaseSettings):
         if self.beat_seconds * 2 > self.lease_seconds:
             raise ValueError("MILEPOST_BEAT_SECONDS must be at most half of MILEPOST_LEASE_SECONDS")
         return self
+
+    @model_validator(mode="after")
+    def _bucket_with_keys(self) -> "Settings":
+        if self.object_storage_bucket and not (self.object_storage_key_id_file and self.object_storage_secret_key_file):
+            raise ValueError(
+                "MILEPOST_OBJECT_STORAGE_BUCKET needs MILEPOST_OBJECT_STORAGE_KEY_ID_FILE and"
+                " MILEPOST_OBJECT_STORAGE_SECRET_KEY_FILE"
+            )
+        return self
+
+    @property
+    def most_object_bytes(self) -> int:
+        """Bytes of the largest value that goes to object storage; 0: there is none."""
+        return self.max_object_bytes if self.object_storage_bucket else 0
 
     @property
     def dsn(self) -> str:

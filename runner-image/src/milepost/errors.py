@@ -36,8 +36,9 @@ class RecordTooLargeError(MilepostError):
 
     retryable = False
 
-    def __init__(self, what: str, size: int, limit: int, path: str) -> None:
-        super().__init__(f"{what} has {size} bytes and {limit} is the most; the biggest part is {path}")
+    def __init__(self, what: str, size: int, limit: int, path: str, advice: str = "") -> None:
+        told = f"{what} has {size} bytes and {limit} is the most; the biggest part is {path}"
+        super().__init__(f"{told}; {advice}" if advice else told)
         self.size = size
         self.limit = limit
         self.path = path
@@ -56,6 +57,13 @@ class RunLimitError(MilepostError):
         self.limit = limit
         self.most = most
         self.key = key
+
+
+class ObjectStorageError(MilepostError):
+    """The cluster's object storage, where large values go, refuses them as it is configured. Nothing was recorded.
+
+    An outage of it is no such error: then the call waits until it is over.
+    """
 
 
 class StreamFullError(MilepostError):

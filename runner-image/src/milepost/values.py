@@ -74,12 +74,14 @@ def _pack_tagged(value: object) -> Encoded:
     return Encoded(_dumped(data), types)
 
 
-def pack_within(value: object, limit: int, what: str) -> Encoded:
-    """Encode a value of at most `limit` bytes. Raises RecordTooLargeError as well; `what` begins its message."""
+def pack_within(value: object, limit: int, what: str, advice: str = "") -> Encoded:
+    """Encode a value of at most `limit` bytes. Raises RecordTooLargeError as well; `what` begins its message, `advice`
+    ends it.
+    """
     packed = pack(value)
     # a character has at most four bytes: most values need no second encoding to be counted
     if len(packed.text) * 4 > limit and (size := len(packed.text.encode())) > limit:
-        raise RecordTooLargeError(what, size, limit, biggest_path(packed.text, limit))
+        raise RecordTooLargeError(what, size, limit, biggest_path(packed.text, limit), advice)
     return packed
 
 

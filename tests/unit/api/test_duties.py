@@ -23,6 +23,7 @@ class Store:
         self.hints: asyncio.Queue[str] = asyncio.Queue()
         self.counts: list[dict[str, int]] = []
         self.handed: list[HandedOver] = []
+        self.left: list[int] = []
 
     def _turn(self, name: str) -> None:
         self.turns[name] = self.turns.get(name, 0) + 1
@@ -67,9 +68,14 @@ class Store:
         self._turn("wake")
         return 0
 
-    async def hand_over(self) -> HandedOver:
+    async def hand_over(self, admitted: int = 0) -> HandedOver:
         self._turn("hand over")
+        self.left.append(admitted)
         return self.handed.pop(0) if self.handed else HandedOver((), missed=False)
+
+    async def prewarm(self) -> int:
+        self._turn("prewarm")
+        return 2
 
     async def keep_warm(self) -> int:
         self._turn("keep warm")
@@ -88,6 +94,10 @@ class Store:
 
     async def ended(self, run_ids):
         raise NotImplementedError
+
+    async def check_tasks(self, limit: int) -> int:
+        self._turn("check")
+        return 0
 
     async def forget_triggers(self, limit: int) -> int:
         self._turn("forget")
@@ -134,7 +144,7 @@ async def stop(task: asyncio.Task[None]) -> None:
 
 async def test_all_duties_turn_at_once_at_the_start(store: Store, duties: Duties) -> None:
     task = await running(duties)
-    await until(lambda: store.turns.keys() >= {"pulse", "promote", "admit", "reap", "violations", "listen"})
+    await until(lambda: store.turns.keys() >= {"pulse", "promote", "admit", "reap", "violations", "check", "listen"})
     await stop(task)
 
 
@@ -179,6 +189,7 @@ async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tr
     store.handed = [HandedOver(["a"], missed=True), HandedOver(["b"], missed=False)]
     await duties._admit()
     assert (pods.told, store.turns["hand over"]) == (["a", "b"], 2)
+    assert store.left == [2, 1]
     await duties._admit()
     assert store.turns["hand over"] == 2, "nothing was admitted"
     store.handed = [HandedOver((), missed=True) for _ in range(9)]
@@ -188,9 +199,14 @@ async def test_what_is_admitted_goes_to_pods_that_wait_and_what_was_missed_is_tr
     await until(lambda: store.turns.get("warm", 0) + store.turns.get("listen", 0) >= 1)
     store.hints.put_nowait("offer")
     await until(lambda: pods.nudged == 1)
+    store.hints.put_nowait("offer=c")
+    await until(lambda: pods.told[-1] == "c")
     turns = store.turns["keep warm"]
     store.hints.put_nowait("warm")
     await until(lambda: store.turns["keep warm"] > turns)
+    made = store.turns["prewarm"]
+    store.hints.put_nowait("prewarm")
+    await until(lambda: store.turns["prewarm"] > made)
     await stop(task)
 
 
@@ -252,8 +268,9 @@ async def test_a_loop_that_no_longer_turns_makes_the_process_unhealthy(store: St
     now = 80.0
     answer = await health.healthz(None)  # type: ignore[arg-type]
     assert answer.status_code == 503
-    assert b'"stale":["admit","expire","old-triggers","pulse","reap","schedules","waiting","wake","warm"]' in bytes(
-        answer.body
+    assert (
+        b'"stale":["admit","expire","findings","old-triggers","prewarm","pulse","reap","schedules","waiting","wake","warm"]'
+        in bytes(answer.body)
     )
 
 

@@ -48,8 +48,8 @@ async def test_what_came_while_it_was_not_heard_is_found_by_looking(bench: Bench
 
 
 async def test_a_pod_asks_again_after_a_while(settled: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def over(*_: object) -> bool:
-        return False
+    async def over(*_: object) -> None:
+        return None
 
     monkeypatch.setattr(Waiters, "wait", over)
     answer = await settled.post("next", {"retire": None, "parent_bytes": 1})

@@ -30,6 +30,7 @@ async def test_a_record_is_kept_to_the_byte_and_read_back(bench: Bench) -> None:
         "attempt": 1,
         "failed": False,
         "depth": 0,
+        "object_bytes": 0,
     }
     assert (await sidecar.get("records", after=2)).text == ""
     assert (await sidecar.get("records/newest", kind="step", key="one")).json()["value"] == value
@@ -55,6 +56,24 @@ async def test_a_newer_attempt_fences_the_older(bench: Bench) -> None:
     ):
         assert (answer.status_code, answer.json()["code"]) == (409, "fenced")
     assert (await new.write("k")).status_code == 200
+
+
+async def test_plain_lines_have_the_value_as_it_was_written_and_last(bench: Bench) -> None:
+    sidecar = await bench.pod()
+    run = bench.store.runs[sidecar.row.run_id]
+    run.records += [
+        Record(1, "step", 'a,"value":1', '{"b":  1.0,\r\n"a":"\\n"}', '{"t":"set"}', "1(5c)", 2, failed=True, depth=3),
+        Record(2, "checkpoint", "b", '[1, "é"]', depth=3),
+    ]
+    answer = await sidecar.get("records", after=0, lines="plain")
+    assert answer.headers["Milepost-Lines"] == "plain"
+    assert answer.text == (
+        '{"seq":1,"kind":"step","key":"a,\\"value\\":1","types":"{\\"t\\":\\"set\\"}","fingerprint":"1(5c)","attempt":2,'
+        '"failed":true,"value":{"b":  1.0,  "a":"\\n"}}\n'
+        '{"seq":2,"kind":"checkpoint","key":"b","types":null,"fingerprint":null,"attempt":0,"failed":false,"depth":3,'
+        '"value":[1, "é"]}\n'
+    )
+    assert "Milepost-Lines" not in (await sidecar.get("records", after=0)).headers
 
 
 async def test_many_records_stream_in_order(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from milepost_operator.api import waiting
-from milepost_operator.api.waiting import Waiters
+from milepost_operator.api.waiting import Come, Waiters
 from milepost_operator.domain.errors import OverloadedError, UnavailableError
 
 
@@ -47,7 +47,7 @@ async def test_one_look_serves_all_who_wait(runs: Runs) -> None:
 
 async def test_a_wait_ends_in_time_and_leaves_nothing(runs: Runs) -> None:
     waiters = Waiters(runs)
-    assert await waiters.wait(uuid4(), 0.01) is False
+    assert await waiters.wait(uuid4(), 0.01) is None
     assert waiters._waiting == {}
 
 
@@ -60,7 +60,7 @@ async def test_an_outage_is_waited_out(runs: Runs) -> None:
         await asyncio.sleep(0.001)
     runs.down, runs.over = False, {run_id}
     waiters.nudge()
-    assert await task is True
+    assert await task is Come.SEEN
 
 
 async def test_too_many_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

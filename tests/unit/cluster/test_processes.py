@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -25,6 +26,17 @@ def test_a_daemon_is_started_once_and_anew_when_its_recipe_changes(daemon: Daemo
     daemon.stop()
     assert daemon.pid() is None
     assert not daemon.pidfile.exists()
+
+
+def test_a_daemon_holds_no_lock_of_who_started_it(daemon: Daemon, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("w") as held, lock.open("w") as other:
+        os.set_inheritable(held.fileno(), True)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        daemon.ensure(["sleep", "60"])
+        held.close()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    daemon.stop()
 
 
 def test_stopping_ends_the_whole_group_even_when_it_refuses(daemon: Daemon) -> None:

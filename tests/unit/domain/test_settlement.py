@@ -84,6 +84,9 @@ def test_backoff_grows_to_its_maximum(failures: int, jitter: float, delay: float
         (Failure("fatal", "FatalError", "x"), Evidence(), Reason.FATAL, False, True),
         (Failure("config", "ImportError", "x"), Evidence(), Reason.CONFIG, False, True),
         (Failure("oom", "OOM", "x"), Evidence(oom_kills=1), Reason.OOM, False, False),
+        (Failure("oom", "OOM", "x"), Evidence(oom_kills=1, exit_code=1), Reason.CHILD_OOM, False, False),
+        (Failure("user", "CalledProcessError", "x"), Evidence(oom_kills=1), Reason.CHILD_OOM, False, False),
+        (Failure("fatal", "FatalError", "x"), Evidence(oom_kills=1), Reason.FATAL, False, True),
         (Failure("crash", "SIGKILL", "x"), Evidence(signal=9, oom_kills=1), Reason.OOM, False, False),
         (Failure("crash", "SIGKILL", "x"), Evidence(signal=9), Reason.CRASHED, True, False),
         (Failure("crash", "SIGSEGV", "x"), Evidence(signal=11), Reason.CRASHED, False, False),
@@ -96,6 +99,44 @@ def test_reports_are_classified(
     ending = ending_of(SettleRequest(Fence("r", 1, 1), "failed", None, failure, evidence))
     counted = not infra and reason is not Reason.CONFIG
     assert (ending.reason, ending.infra, ending.final, ending.counted) == (reason, infra, final, counted)
+
+
+MIB = 1024**2
+RAISING = Retry(max_attempts=3, oom_factor=2.0, oom_max_bytes=1536 * MIB)
+SHORT = Ending(Reason.OOM, "out of memory")
+
+
+@pytest.mark.parametrize(
+    ("given", "ending", "klass", "told"),
+    [
+        ({"memory_limit": 512 * MIB}, SHORT, 1024 * MIB, "out of memory; attempt 2 has 1Gi after an OOM at 512Mi"),
+        ({"memory_limit": 512 * MIB}, Ending(Reason.CHILD_OOM, "x"), 1024 * MIB, "attempt 2 has 1Gi"),
+        (
+            {"memory_class": 1024 * MIB, "memory_limit": 1024 * MIB, "attempt": 2, "attempts_counted": 1},
+            SHORT,
+            1536 * MIB,
+            "attempt 3 has 1536Mi after an OOM at 1Gi",
+        ),
+        (
+            {"memory_class": 1536 * MIB, "memory_limit": 1536 * MIB},
+            SHORT,
+            1536 * MIB,
+            "attempt 2 has 1536Mi again, the most it may have",
+        ),
+        ({"memory_limit": 512 * MIB, "retry": RETRY}, SHORT, 0, "attempt 2 has 512Mi again"),
+        ({}, SHORT, 0, "out of memory"),
+        ({"memory_class": 1024 * MIB}, LOST, 1024 * MIB, "gone"),
+        ({"memory_class": 1024 * MIB}, FAILED, 1024 * MIB, "no"),
+        ({"memory_limit": 512 * MIB, "attempts_counted": 2}, SHORT, 0, "out of memory"),
+    ],
+)
+def test_memory_after_an_attempt(given: dict[str, object], ending: Ending, klass: int, told: str) -> None:
+    """An OOM counts as any failure; the class grows up to its cap, and stays the run's."""
+    following = decide(facts(**({"retry": RAISING} | given)), ending, 0.5)
+    assert following.memory_class == klass
+    assert told in following.message
+    if ending is SHORT:
+        assert following.attempts_counted == given.get("attempts_counted", 0) + 1  # type: ignore[operator]
 
 
 def test_every_decision_is_a_transition_that_there_is() -> None:

@@ -77,6 +77,20 @@ def test_pods_wait_for_their_time():
     assert lapsed(pods) == expected
 
 
+def test_one_that_is_not_there_yet_is_waited_for_unless_something_is_in_its_way():
+    held_up = idle("held-up", since=0.0, there=False, troubled=True)
+    pods = [held_up, idle("coming", since=0.0, there=False), idle("back", troubled=True)]
+    assert lapsed(pods) == {"held-up": "trouble"}
+    assert lapsed([replace(pod, spare=3) for pod in pods]) == {}, "its Task should have it"
+    assert lapsed([replace(held_up, current=False)]) == {"held-up": "version"}
+
+
+def test_pods_that_are_not_there_yet_go_before_those_that_are():
+    pods = [idle("coming", since=0.0, there=False), idle("old", since=9.0), idle("new")]
+    assert surplus(pods, 50) == ["coming"]
+    assert least_used(pods[:2], 1) == ["coming"]
+
+
 def test_of_each_task_those_that_waited_longest_go_first():
     assert surplus([idle("x", since=3.0), idle("y", since=9.0), idle("z", since=1.0)], 50) == ["y"]
     assert surplus([idle("x"), idle("y", "b")], 50) == []
@@ -100,7 +114,15 @@ def test_room_is_made_by_the_pod_that_is_needed_least():
     assert least_used([], 1) == []
 
 
-NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=False, other_version=False, keeps=None)
+NOTHING = ColdFacts(
+    late=False,
+    other_key=False,
+    same=False,
+    other_memory=False,
+    other_template=False,
+    other_version=False,
+    keeps=None,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +131,7 @@ NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=Fals
         ({}, {}, "first"),
         ({}, {"other_version": True}, "version"),
         ({}, {"other_version": True, "other_template": True}, "template"),
+        ({}, {"other_memory": True, "other_template": True}, "memory"),
         ({}, {"other_template": True, "same": True}, "busy"),
         ({}, {"same": True, "other_key": True}, "busy"),
         ({"reuse": "key"}, {"same": True, "other_key": True}, "key"),
@@ -123,3 +146,19 @@ NOTHING = ColdFacts(late=False, other_key=False, same=False, other_template=Fals
 )
 def test_a_cold_start_has_its_nearest_reason(policy: dict, facts: dict, why: str) -> None:
     assert cold_reason(replace(POLICY, **policy), replace(NOTHING, **facts)) == why
+
+
+def test_what_a_task_should_keep_outlasts_its_time_but_not_its_use():
+    pods = [idle("new", since=70.0, spare=1), idle("old", since=90.0, spare=1)]
+    assert lapsed(pods) == {"old": "idle"}, "the one that was used last is kept"
+    assert lapsed([replace(pod, current=False) for pod in pods]) == {"new": "version", "old": "version"}
+    stale = idle("stale", since=1.0, current=False, spare=1)
+    assert lapsed([*pods, stale]) == {"old": "idle", "stale": "version"}, "one of another version is none of them"
+
+
+def test_what_a_task_should_keep_gives_way_last():
+    promised = [idle("p1", "promised", since=500.0, spare=2), idle("p2", "promised", since=600.0, spare=2)]
+    busy_task = [idle("b1", "busy", since=1.0), idle("b2", "busy", since=2.0)]
+    assert surplus([*promised, *busy_task], 3) == ["b2"]
+    assert surplus([*promised, *busy_task], 1) == ["b2", "b1", "p2"]
+    assert least_used([*promised, *busy_task], 3) == ["b2", "b1", "p2"]

@@ -28,6 +28,10 @@ class FakeStore:
         self.scheduled: list[Any] = []
         self.warm: list[Any] = []
         self.states: dict[str, int] = {}
+        self.networks: list[Any] = []
+        self.findings: list[Any] = []
+        self.facts: list[Any] = []
+        self.pulls: list[Any] = []
 
     def row(self, state: str = "created", *, age: float = 60.0, pod_uid: str | None = None, grace: int = 0) -> OpenPod:
         pod_id = "abcdefgh01234567"
@@ -40,8 +44,24 @@ class FakeStore:
     async def warm_view(self, namespace):
         return list(self.warm)
 
+    async def task_findings(self):
+        return list(self.findings)
+
+    async def task_facts(self):
+        return list(self.facts)
+
+    async def open_pulls(self, epoch, limit, *, more):
+        self.told.append(("pulls", limit, more))
+        return list(self.pulls)
+
+    async def note_pull(self, epoch, pull_id, note):
+        self.told.append(("pull", pull_id, note))
+
     async def pods_by_state(self):
         return dict(self.states)
+
+    async def task_networks(self, namespace):
+        return [one for one in self.networks if namespace in {None, one.namespace}]
 
     async def take_wanted(self, epoch, limit):
         if self.deposed:

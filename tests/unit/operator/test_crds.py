@@ -74,6 +74,8 @@ def test_every_field_is_described():
     [
         (None, Retry()),
         ({"minSeconds": 120}, Retry(min_seconds=120, max_seconds=120)),
+        ({"onOOM": {"maxMemory": "2Gi"}}, Retry(oom_factor=2.0, oom_max_bytes=2 * 1024**3)),
+        ({"onOOM": {"maxMemory": "1G", "factor": 1.5}}, Retry(oom_factor=1.5, oom_max_bytes=10**9)),
         ({"maxSeconds": 0.5}, Retry(min_seconds=0.5, max_seconds=0.5)),
         ({"minSeconds": 0, "maxSeconds": 0}, Retry(min_seconds=0, max_seconds=0)),
         ({"maxAttempts": 1, "randomize": False}, Retry(max_attempts=1, randomize=False)),

@@ -5,9 +5,12 @@ import pytest
 from milepost_operator.domain.errors import ConflictError, QueueFullError, ThrottledError, UnavailableError
 from milepost_operator.domain.runs import Created, Debounce, Singleton, Throttle
 from milepost_operator.domain.states import RunState
+from milepost_operator.manifests.network import NetworkSettings
+from milepost_operator.ports.network import TaskNetwork
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.intake import ObjectIntake
-from tests.fakes.crd_samples import FULL, queue, run, task
+from milepost_operator.reconcile.network import TaskNetworks
+from tests.fakes.crd_samples import ENTRY, FULL, queue, run, task
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
 
@@ -26,7 +29,7 @@ def cluster():
 
 @pytest.fixture
 def intake(store, cluster):
-    return ObjectIntake(store, cluster, clock=lambda: NOW, max_input_bytes=1000)
+    return ObjectIntake(store, cluster, TaskNetworks(store, cluster, None, ()), clock=lambda: NOW, max_input_bytes=1000)
 
 
 def conditions(cluster, plural):
@@ -43,10 +46,36 @@ async def test_a_task_becomes_a_version_and_says_so(intake, store, cluster):
     assert taken.timeouts.attempt_seconds == 600
     assert taken.shape["resources"]["limits"] == {"cpu": "1", "memory": "512Mi", "example.com/gpu": "1"}
     assert set(taken.shape) == {"image", "entrypoint", "resources", "env", "envFrom", "pod"}
-    assert taken.warm == {"seconds": 300, "max": 2, "reuse": "key", "max_runs": 50, "max_age_seconds": 900}
+    assert taken.warm == {
+        "seconds": 300, "max": 2, "min": 0, "predict": False, "reuse": "key", "max_runs": 50, "max_age_seconds": 900,
+    }  # fmt: skip
+    assert (taken.prepull, taken.restart) == (False, None)
     (shown,) = cluster.of("tasks")
     assert shown["status"]["version"] == 7
     assert conditions(cluster, "tasks") == {"Accepted": ("True", "Accepted"), "QueueFound": ("False", "QueueNotFound")}
+
+
+async def test_a_network_that_no_task_may_open_is_refused_before_anything_is_kept(store, cluster):
+    networks = TaskNetworks(store, cluster, NetworkSettings("system", {}, 8443, closed=["169.254.0.0/16"]), ())
+    intake = ObjectIntake(store, cluster, networks, clock=lambda: NOW, max_input_bytes=1000)
+    metadata = {"network": {"allow": [{"cidr": "169.254.169.254/32"}]}}
+    await intake.on_task(cluster.put("tasks", task(ENTRY | metadata)), deleted=False)
+    assert store.of("task") == []
+    assert conditions(cluster, "tasks") == {"Accepted": ("False", "InvalidNetwork")}
+    (shown,) = cluster.of("tasks")
+    assert "spec.network.allow[0].cidr" in shown["status"]["conditions"][0]["message"]
+
+
+async def test_a_task_says_that_its_network_is_in_place(store, cluster):
+    networks = TaskNetworks(store, cluster, NetworkSettings("system", {}, 8443), ())
+    intake = ObjectIntake(store, cluster, networks, clock=lambda: NOW, max_input_bytes=1000)
+    body = cluster.put("tasks", task(ENTRY | {"network": {"egress": "none"}}))
+    store.networks = [TaskNetwork("team", body["metadata"]["name"], {"egress": "none"})]
+    await intake.on_task(body, deleted=False)
+    assert store.of("task")[0][0].network == {"egress": "none"}
+    assert "network" not in store.of("task")[0][0].shape
+    assert conditions(cluster, "tasks")["NetworkApplied"] == ("True", "Applied")
+    assert len(cluster.of("policies")) == 2
 
 
 async def test_the_same_task_again_changes_nothing(intake, store, cluster):
@@ -326,3 +355,13 @@ async def test_poison_is_given_up_and_the_next_is_taken():
     backlog.put("tasks", made("2"), deleted=False)
     await backlog.drain(KEY)
     assert len(seen) == 1
+
+
+async def test_a_restart_is_taken_in_though_the_spec_stays_as_it_is(intake, store, cluster):
+    body = cluster.put("tasks", task(FULL))
+    await intake.on_task(body, deleted=False)
+    for word in ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
+        body["metadata"]["annotations"] = {"milepost.dev/restartedAt": word, "other": "x"}
+        await intake.on_task(body, deleted=False)
+    assert [taken.restart for (taken,) in store.of("task")] == [None, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert [one["metadata"]["name"] for one in intake.tasks()] == [body["metadata"]["name"]]

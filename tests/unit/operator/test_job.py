@@ -157,6 +157,28 @@ def test_defaults_bend_to_what_the_task_says(own, requests, limits):
     assert task["resources"] == {"requests": requests, "limits": limits}
 
 
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("own", "memory_class", "asked", "limit"),
+    [
+        ({}, GIB, "256Mi", "1Gi"),
+        ({}, 3 * GIB // 2, "384Mi", "1536Mi"),
+        ({}, 512 * 1024**2, "128Mi", "512Mi"),
+        ({"limits": {"memory": "2Gi"}}, GIB, "128Mi", "2Gi"),
+        ({"requests": {"memory": "500M"}, "limits": {"memory": "1G"}}, 2 * 10**9, "1G", "2G"),
+        ({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}}, 2 * GIB, "2Gi", "2Gi"),
+    ],
+)
+def test_a_larger_memory_class_raises_limit_and_request(own, memory_class, asked, limit):
+    shape = {"image": "a", "entrypoint": "m:f", "resources": own}
+    order = PodOrder("0" * 16, "team", "index", 1, "", shape, None, memory_class=memory_class)
+    (task,) = build_job(order, SETTINGS)["spec"]["template"]["spec"]["containers"]
+    assert (task["resources"]["requests"]["memory"], task["resources"]["limits"]["memory"]) == (asked, limit)
+    assert task["resources"]["limits"]["cpu"] == "1"
+
+
 def test_pod_settings_reach_the_pod_and_cannot_replace_our_labels():
     own = {
         "labels": {"team": "a", "milepost.dev/pod": "forged"},
@@ -214,3 +236,11 @@ def test_a_long_task_name_is_a_valid_label():
     value = build_job(replace(ORDER, task="t" * 100), SETTINGS)["metadata"]["labels"]["milepost.dev/task"]
     assert len(value) <= 63
     assert value != build_job(replace(ORDER, task="t" * 101), SETTINGS)["metadata"]["labels"]["milepost.dev/task"]
+
+
+def test_a_pod_without_a_run_tells_its_runner_so():
+    def env(order: PodOrder) -> dict[str, str]:
+        (container,) = build_job(order, SETTINGS)["spec"]["template"]["spec"]["containers"]
+        return {one["name"]: one["value"] for one in container["env"]}
+
+    assert env(replace(ORDER, ahead=True)) == env(ORDER) | {"MILEPOST_AHEAD": "true"}

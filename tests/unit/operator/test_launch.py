@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -6,8 +7,11 @@ from milepost_operator.domain.errors import DeposedError, ForbiddenError, Invali
 from milepost_operator.domain.runs import OpenPod, PodOrder
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import PodSettings
+from milepost_operator.manifests.network import NetworkSettings
+from milepost_operator.ports.network import TaskNetwork
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
@@ -17,6 +21,7 @@ ID = "abcdefgh01234567"
 JOB = f"mp-{ID}"
 ORDER = PodOrder(ID, "team", "t", 1, "", {"image": "a", "entrypoint": "m:f"}, None)
 SETTINGS = PodSettings("runner", "sidecar", "https://api")
+NETWORK = NetworkSettings("system", {"component": "api"}, 8443)
 
 
 class Clock:
@@ -31,8 +36,12 @@ def world():
     store, cluster, clock = FakeStore(), FakeCluster(), Clock()
     room = Room(store, 3, clock)
     pods = Pods(store, cluster, cluster, 3, clock=lambda: datetime.now(UTC), config_grace_seconds=60, room=room)
-    launcher = Launcher(store, cluster, pods, SETTINGS, 3, room=room, config_grace_seconds=60, clock=clock)
+    networks = TaskNetworks(store, cluster, NETWORK, ())
+    launcher = Launcher(
+        store, cluster, pods, SETTINGS, 3, room=room, networks=networks, config_grace_seconds=60, clock=clock
+    )
     store.wanted = [ORDER]
+    store.networks = [TaskNetwork("team", "t", None)]
     store.rows[ID] = OpenPod(ID, "team", "creating", None, None, None, None, 0.0, 0)
     return store, cluster, launcher, clock
 
@@ -42,6 +51,41 @@ async def test_a_wanted_pod_becomes_a_job(world):
     await launcher.turn()
     (job,) = cluster.of("jobs")
     assert store.of("launched") == [(ID, job["metadata"]["uid"])]
+
+
+async def test_the_network_of_a_pod_is_there_before_it(world):
+    _, cluster, launcher, _ = world
+    await launcher.turn()
+    deeds = [call for call in cluster.calls if call[0].startswith("create_")]
+    assert deeds == [
+        ("create_policy", "milepost-tasks"),
+        ("create_policy", "milepost-tasks-open"),
+        ("create_job", JOB),
+    ]
+
+
+async def test_without_its_network_a_pod_waits_and_says_why(world):
+    store, cluster, launcher, clock = world
+    cluster.fail["create_policy"] = [ForbiddenError("networkpolicies is forbidden") for _ in range(9)]
+    await launcher.turn()
+    assert cluster.of("jobs") == []
+    assert store.of("note") == [(Reason.POD_REFUSED.value, "networkpolicies is forbidden")]
+    cluster.fail.clear()
+    clock.now += 2
+    await launcher.turn()
+    assert len(cluster.of("jobs")) == 1
+
+
+async def test_a_pod_that_nobody_waits_for_is_not_tried_again_nor_given_room(world):
+    store, cluster, launcher, _ = world
+    store.wanted, store.has_room = [replace(ORDER, ahead=True)], True
+    cluster.fail["create_job"] = [ForbiddenError("exceeded quota: pods")]
+    await launcher.turn()
+    ((_, ending),) = store.of("ended")
+    assert (ending.reason, ending.infra, "exceeded quota" in ending.message) == (Reason.POD_REFUSED, False, True)
+    assert store.of("note") == []
+    await launcher.turn()
+    assert len([call for call in cluster.calls if call[0] == "create_job"]) == 1
 
 
 async def test_a_job_that_is_there_is_adopted(world):
@@ -55,7 +99,7 @@ async def test_a_foreign_job_of_that_name_is_not_adopted(world):
     store, cluster, launcher, _ = world
     cluster.put("jobs", {"metadata": {"name": JOB}})
     await launcher.turn()
-    assert store.of("ended")[0][1].reason is Reason.CONFIG
+    assert store.of("ended")[0][1].reason is Reason.POD_REFUSED
 
 
 async def test_a_job_whose_row_closed_meanwhile_is_deleted(world):
@@ -120,7 +164,7 @@ async def test_an_invalid_job_ends_the_run_at_once(world):
     cluster.fail["create_job"] = [InvalidInputError("invalid", "spec.x: bad")]
     await launcher.turn()
     ending = store.of("ended")[0][1]
-    assert (ending.reason, ending.final, ending.started) == (Reason.CONFIG, True, False)
+    assert (ending.reason, ending.final, ending.started) == (Reason.POD_REFUSED, True, False)
 
 
 async def test_an_order_that_is_no_longer_wanted_is_dropped(world):

@@ -1,5 +1,6 @@
 """Decisions about open pods rows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,10 +8,10 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Confirm, Delete, End, Pods, Retire, Sight, decide
+from milepost_operator.reconcile.pods import Confirm, Delete, End, Note, Pods, Retire, Sight, decide
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
-from tests.unit.operator.store import FakeStore
+from tests.unit.operator.store import RUN_ID, FakeStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def running(seconds: float) -> dict[str, object]:
     ],
 )
 def test_a_sidecar_that_is_not_heard_of_frees_its_slot(state: str, unheard: float, runs: float, ends: bool) -> None:
-    row = OpenPod("a", "team", state, "job", None, None, 1, 300.0, 0, unheard)
+    row = OpenPod("a", "team", state, "job", None, RUN_ID, 1, 300.0, 0, unheard)
     job = {"metadata": {"name": "mp-a", "uid": "job"}}
     actions = decide(row, Sight(job, [running(runs)], fresh=True), NOW, 60.0)
     assert [type(a) for a in actions] == ([End, Delete] if ends else [])
@@ -71,6 +72,19 @@ def test_a_warm_pod_that_goes_ends_no_attempt(state: str) -> None:
     assert decide(row, Sight(job, [going]), NOW, 60.0) == [Retire("deleted")]
     over = alive | {"status": {"phase": "Failed"}}
     assert decide(row, Sight(job, [over]), NOW, 60.0) == [Retire("ended")]
+
+
+def test_a_pod_without_a_run_is_looked_after_as_any_other() -> None:
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    row = OpenPod("a", "team", "created", "job", None, None, None, 300.0, 0)
+    alive = running(300)
+    assert decide(row, Sight(job, [alive]), NOW, 60.0) == []
+    nowhere = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}
+    status = {"status": {"phase": "Pending", "conditions": [nowhere]}}
+    assert [type(a) for a in decide(row, Sight(job, [alive | status]), NOW, 60.0)] == [Note]
+    assert [type(a) for a in decide(row, Sight(None, [], fresh=True), NOW, 60.0)] == [End]
+    unheard = decide(replace(row, unheard_seconds=300), Sight(job, [alive], fresh=True), NOW, 60.0)
+    assert [type(a) for a in unheard] == [End, Delete]
 
 
 async def test_a_pod_that_finds_no_node_gets_the_room_of_one_that_waits() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from milepost_operator.domain.schedules import ScheduleSpec, TaskSchedules
 from milepost_operator.reconcile.intake import ObjectIntake
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.project import Bucket
 from milepost_operator.reconcile.schedules import TaskScheduleStatus
 from tests.fakes.crd_samples import ENTRY, SCHEDULES, task
@@ -27,7 +28,7 @@ def cluster():
 
 @pytest.fixture
 def intake(store, cluster):
-    return ObjectIntake(store, cluster, clock=lambda: NOW, max_input_bytes=1000)
+    return ObjectIntake(store, cluster, TaskNetworks(store, cluster, None, ()), clock=lambda: NOW, max_input_bytes=1000)
 
 
 def condition(cluster):

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from milepost.net.client import Client
 from tests.unit.sdk.conftest import Pod, curl
 
@@ -26,7 +28,7 @@ async def test_the_versions_of_a_checkpoint_travel_as_deltas(pod: Pod):
     assert (len(pod.api.deltas), pod.api.records[-1].depth) == (19, 19)
     assert max(map(len, pod.api.deltas)) < 250
     lines = (await curl(client, "GET", "/v1/records?after=0")).body.splitlines()
-    assert [(json.loads(line)["seq"], "depth" in json.loads(line)) for line in lines] == [(20, False)]
+    assert [(json.loads(line)["seq"], json.loads(line)["value"]) for line in lines] == [(20, json.loads(history(24)))]
 
 
 async def test_an_api_that_knows_no_deltas_gets_values(pod: Pod):
@@ -68,7 +70,9 @@ async def test_a_write_id_that_is_used_again_for_another_value_spoils_nothing(po
     assert [r.value.encode() for r in pod.api.records] == [history(5), history(6), history(8)]
 
 
-async def test_the_next_attempt_goes_on_from_what_it_read(pod: Pod):
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "of an older api"])
+async def test_the_next_attempt_goes_on_from_what_it_read(pod: Pod, plain: bool):
+    pod.api.plain = plain
     first = await started(pod)
     await curl(first, "PUT", "/v1/checkpoints/h", history(5))
     await curl(first, "PUT", "/v1/steps/turn", history(5))
@@ -79,3 +83,17 @@ async def test_the_next_attempt_goes_on_from_what_it_read(pod: Pod):
     await curl(second, "PUT", "/v1/checkpoints/h", history(6))
     await curl(second, "PUT", "/v1/steps/turn%232", history(6))
     assert [(r.attempt, r.depth, r.value.encode()) for r in pod.api.records[2:]] == [(2, 1, history(6))] * 2
+
+
+async def test_no_delta_is_made_on_a_text_whose_line_breaks_were_read_as_spaces(pod: Pod):
+    first = await started(pod)
+    told = history(5).replace(b"}, ", b"},\n")
+    await curl(first, "PUT", "/v1/checkpoints/h", told)
+    pod.api.next_attempt()
+    pod.socket = pod.env["MILEPOST_SOCKET"] = f"{pod.socket}2"
+    second = await started(pod)
+    (line,) = (await curl(second, "GET", "/v1/records?after=0")).body.splitlines()
+    assert json.loads(line)["value"] == json.loads(told)
+    for n in (6, 7):
+        await curl(second, "PUT", "/v1/checkpoints/h", history(n))
+    assert [(r.depth, r.value.encode()) for r in pod.api.records] == [(0, told), (0, history(6)), (1, history(7))]

@@ -104,6 +104,6 @@ def test_what_retires_a_pod(monkeypatch: pytest.MonkeyPatch, ending: tuple, kill
         def call(self, *_request: object) -> None:
             pass
 
-    monkeypatch.setattr(conclude.cgroup, "read", lambda: cgroup.Memory(oom_kills=3 + kills))
-    end = conclude.conclude(Sidecar(), Ending(*ending), cgroup.Memory(oom_kills=3))  # type: ignore[arg-type]
+    monkeypatch.setattr(conclude.cgroup, "read", lambda: cgroup.Counters(oom_kills=3 + kills))
+    end = conclude.conclude(Sidecar(), Ending(*ending), cgroup.Counters(oom_kills=3))  # type: ignore[arg-type]
     assert (end.code, end.settled, end.retire) == expected

@@ -359,7 +359,9 @@ async def test_fatal_lost_and_exit(pod: Pod):
         pod.api.next_attempt()
 
 
-async def test_a_broken_read_of_records_goes_on_where_it_broke(pod: Pod):
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "of an older api"])
+async def test_a_broken_read_of_records_goes_on_where_it_broke(pod: Pod, plain: bool):
+    pod.api.plain = plain
     pod.source(
         HEAD
         + dedent("""

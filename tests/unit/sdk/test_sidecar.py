@@ -27,7 +27,9 @@ async def test_the_attempt_has_no_token_and_its_input_is_json(pod: Pod):
     assert attempt["run_id"] == "run-1"
 
 
-async def test_records_are_written_and_read(pod: Pod, sidecar: Client):
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "of an older api"])
+async def test_records_are_written_and_read(pod: Pod, sidecar: Client, plain: bool):
+    pod.api.plain = plain
     wrote = await curl(
         sidecar, "PUT", "/v1/checkpoints/a%2Fb%20%C3%A9", b'{"z":1,\n "a":2}', [("Milepost-Types", "{}")]
     )

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from milepost.wire.local import EXIT_FAILED
+from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED
 from tests.unit.sdk.conftest import curl
 from tests.unit.sdk.warm import WarmApi, can_isolate, warm_pod
 
@@ -47,6 +47,41 @@ async def test_a_pod_serves_one_run_after_another(tmp_path: Path):
         assert {beat["fence"]["run_id"] for beat in warm.api.beats} >= {"run-1"}
         assert all(poll["retire"] is None and poll["parent_bytes"] > 0 for poll in warm.api.polls)
         assert warm.api.reusable == [True]
+
+
+def vacant(api: WarmApi) -> None:
+    """Another pod took its attempt before it was there."""
+    api.ahead, api.run = True, 0
+
+
+async def test_a_pod_that_came_too_late_for_its_attempt_waits_for_another(tmp_path: Path):
+    async with warm_pod(tmp_path, ECHO, vacant) as warm:
+        await warm.api.is_idle()
+        await warm.restart_sidecar()
+        await warm.api.wait_until(lambda: len(warm.api.polls) > 1)
+        for say in ("one", "two"):
+            await warm.api.offer(input=json.dumps({"say": say}))
+            await warm.api.is_idle()
+        await warm.api.close()
+        assert await warm.ended() == 0
+        assert [(one["run"], one["seen"]) for one in warm.api.results()] == [("run-1", ["one"]), ("run-2", ["two"])]
+
+
+async def test_a_pod_that_came_too_late_ends_in_order_when_nobody_needs_it(tmp_path: Path):
+    async with warm_pod(tmp_path, ECHO, vacant) as warm:
+        await warm.api.is_idle()
+        await warm.api.close()
+        assert await warm.ended() == 0
+        assert warm.api.done == []
+
+
+async def test_a_first_attempt_that_can_not_be_loaded_fails_in_a_pod_that_waited(tmp_path: Path):
+    async with warm_pod(tmp_path, "raise ValueError('no')", vacant) as warm:
+        await warm.api.is_idle()
+        await warm.api.offer()
+        await warm.api.settled_runs(1)
+        assert warm.api.done[0]["failure"]["kind"] == "config"
+        assert await warm.ended() == EXIT_CONFIG
 
 
 async def test_polls_go_on_until_there_is_work(tmp_path: Path):

@@ -27,6 +27,8 @@ class WarmApi(FakeApi):
     reusable: list[bool] = field(default_factory=list)
     hold_start: bool = False
     withdrawn: int = 0
+    ahead: bool = False
+    left: list[list[str]] = field(default_factory=list)
 
     async def offer(self, **start: object) -> None:
         """Reserve the first attempt of another run to the pod."""
@@ -50,6 +52,9 @@ class WarmApi(FakeApi):
     def results(self) -> list:
         return [json.loads(one["result"]) if one["result"] else one["outcome"] for one in self.done]
 
+    def streams(self, _request: Request) -> bool:
+        return False
+
     def waits(self, request: Request) -> bool:
         return request.path.endswith("/next")
 
@@ -57,6 +62,9 @@ class WarmApi(FakeApi):
         route = request.path.removeprefix("/pod/v1")
         if route == "/session":
             self.reusable.append(json.loads(request.body)["reusable"])
+        if route in {"/code", "/left"}:
+            self.seen.append(route)
+            return self._code() if route == "/code" else await self._left(json.loads(request.body))
         if route != "/next":
             response = await super().handle(request)
             if route == "/start" and self.hold_start:
@@ -72,11 +80,20 @@ class WarmApi(FakeApi):
             raise ProblemError(401, "no-session", "unknown session token")
         return await self._next(json.loads(request.body))
 
+    def _code(self) -> Response:
+        source = self.start.get("source")
+        return ok({"version": 1, "entrypoint": self.start.get("entrypoint"), "source": source, "new_member": 1})
+
+    async def _left(self, body: dict) -> Response:
+        self.left.append(body["left"])
+        await self.wake()
+        return Response(204)
+
     async def _next(self, asked: dict) -> Response:
         self.polls.append(asked)
         self.closed = self.closed or asked["retire"] is not None
-        if self.row == "resting":
-            self.row = "idle"
+        if self.row == "resting" or self.ahead:
+            self.row, self.ahead = "idle", False
         await self.wake()
         try:
             async with asyncio.timeout(self.poll_seconds), self.changed:
@@ -91,8 +108,10 @@ class WarmApi(FakeApi):
         if self.withdrawn:
             self.withdrawn -= 1
             self.row = "idle"
+        if self.ahead or (self.row == "idle" and not self.done):
+            raise ProblemError(409, "no-attempt-yet", "the pod has had no attempt")
         if self.row not in {"offered", "bound"} or self.settled:
-            raise ProblemError(409, "nothing-reserved", "the pod has no attempt")
+            raise ProblemError(410, "gone", "the pod has no attempt now")
         self.row = "bound"
         return super()._start()
 
@@ -176,15 +195,22 @@ async def runner_as_pid_1(pod: Pod) -> asyncio.subprocess.Process:
 
 @asynccontextmanager
 async def warm_pod(
-    home: Path, source: str, before: Callable[[WarmApi], None] | None = None, *, isolated: bool = False
+    home: Path,
+    source: str,
+    before: Callable[[WarmApi], None] | None = None,
+    *,
+    isolated: bool = False,
+    ahead: bool = False,
 ) -> AsyncIterator[WarmPod]:
-    """A pod that may be reused, at its first run."""
+    """A pod that may be reused, at its first run; `ahead`: or before it."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(WarmApi().serving())
         pod = Pod(api, home, stack)
         scratch = home / "scratch"
         scratch.mkdir()
         pod.env |= {"MILEPOST_SCRATCH": str(scratch), "MILEPOST_REUSABLE": "true"}
+        if ahead:
+            api.ahead, pod.env = True, pod.env | {"MILEPOST_AHEAD": "true"}
         pod.source(source)
         if before is not None:
             before(api)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
+from milepost_operator.api.ahead import AheadApi
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
 from milepost_operator.api.decisions import DecisionsApi
@@ -18,6 +20,7 @@ from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
 from milepost_operator.api.next import NextApi, offers_of
+from milepost_operator.api.objects import ObjectsApi, Values
 from milepost_operator.api.openapi import DocumentedApp
 from milepost_operator.api.pod import Limits, PodApi
 from milepost_operator.api.podstreams import PodStreams
@@ -34,6 +37,8 @@ from milepost_operator.api.waiting import Waiters
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import Control, QueueReads
 from milepost_operator.ports.lifecycle import Lifecycle, Lists
+from milepost_operator.ports.objects import Bucket, Objects
+from milepost_operator.ports.prewarm import PrewarmPods
 from milepost_operator.ports.schedules import ScheduleApi
 from milepost_operator.ports.store import Intake, PodStore, Reads
 from milepost_operator.ports.streams import Streams
@@ -47,6 +52,7 @@ class ApiStore(
     Triggers,
     PodStore,
     WarmPods,
+    PrewarmPods,
     Reads,
     Lists,
     Lifecycle,
@@ -55,6 +61,7 @@ class ApiStore(
     ScheduleApi,
     Signals,
     Streams,
+    Objects,
     Protocol,
 ):
     """The store as the routes need it."""
@@ -67,6 +74,7 @@ class ApiSettings:
     max_record_bytes: int = 1_048_576
     max_result_bytes: int = 1_048_576
     max_input_bytes: int = 1_048_576
+    max_object_bytes: int = 67_108_864
     namespaces: Sequence[str] = ()
 
 
@@ -94,9 +102,10 @@ def build_app(
     health: Health,
     poke: Callable[[], None],
     offers: Waiters[str] | None = None,
+    bucket: Bucket | None = None,
 ) -> Api:
     """`identify` tells whose ServiceAccount token it is; `poke` is called when something may be admitted. `offers`:
-    where pods wait for work (`offers_of`), for whoever gives them some.
+    where pods wait for work (`offers_of`), for whoever gives them some. `bucket`: where large values go; None: nowhere.
     """
     app = Api(
         title="Milepost",
@@ -119,7 +128,13 @@ def build_app(
     chunks = PodStreams(store, limits=limits, metrics=metrics, told=listeners.nudge)
     cursors = Cursors(sessions.derived(b"cursors"))
     lifecycle = LifecycleApi(store, store, store, cursors, moved)
-    runs = RunsApi(store, store, store, store, cursors, waiters=waiters, poke=moved)
+    values = Values(bucket, limit=settings.max_object_bytes, metrics=metrics)
+
+    async def stored_result(run_id: UUID) -> Response | None:
+        found = await store.object_of_result(run_id)
+        return None if found is None else await values.answer(found)
+
+    runs = RunsApi(store, store, store, store, cursors, waiters=waiters, poke=moved, stored=stored_result)
     triggers = TriggersApi(
         store,
         max_input_bytes=settings.max_input_bytes,
@@ -128,8 +143,9 @@ def build_app(
         poke=poke,
     )
     streams = StreamsApi(store, named=runs.named, ended=store.ended, waiters=listeners)
+    objects = ObjectsApi(store, store, values, metrics)
     following = NextApi(store, offers=offers or offers_of(store), metrics=metrics)
-    inside = [*pod.routes(), *chunks.routes(), *following.routes()]
+    inside = [*pod.routes(), *chunks.routes(), *objects.routes(), *following.routes(), *AheadApi(store).routes()]
     app.router.routes.extend(inside)
     queues = QueuesApi(store, store, store, poke=poke)
     schedules = SchedulesApi(store, namespaces=settings.namespaces)

@@ -24,6 +24,8 @@ MAX_FINGERPRINT_CHARS: Final = 256
 MAX_MESSAGE_CHARS: Final = 1_024
 MAX_FAILURE_CHARS: Final = 16_384
 MAX_TRACEBACK_CHARS: Final = 65_536
+MAX_LEFT: Final = 20
+MAX_LEFT_CHARS: Final = 200
 
 _INT32: Final = 2**31 - 1
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -74,6 +76,15 @@ def require_delta(record: RecordWrite, limit: int, path: str) -> None:
         loaded(record.delta)
     except ValueError as error:
         raise InvalidInputError("invalid-field", str(error), f"{path}.delta") from error
+
+
+def require_result(asked: SettleRequest) -> None:
+    """Raise InvalidInputError for a result in object storage that is none, or is told twice."""
+    if asked.result_object is None:
+        return
+    if asked.outcome != "succeeded" or asked.result is not None or not _UUID.fullmatch(asked.result_object):
+        message = "an object's id goes with a success, in the place of its result"
+        raise InvalidInputError("invalid-field", message, "$.result_object")
 
 
 def require_write_id(write_id: str, path: str) -> None:
@@ -133,3 +144,8 @@ def _clip_head(text: str, limit: int) -> str:
     """Of a traceback the end tells most."""
     clean = text.replace("\x00", "\ufffd")
     return clean if len(clean) <= limit else f"({len(clean) - limit} characters cut) …{clean[-limit:]}"
+
+
+def mended_left(left: list[str]) -> list[str]:
+    """What an import left, as it can be kept and read; never all of what a hostile pod sends."""
+    return [_clip(one, MAX_LEFT_CHARS) for one in left[:MAX_LEFT]]

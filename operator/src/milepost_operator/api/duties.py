@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from milepost_operator.api.storage import StorageDuties
 from milepost_operator.domain.errors import UnavailableError
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.control import ControlDuties
+from milepost_operator.ports.findings import FindingDuty
 from milepost_operator.ports.lifecycle import Pruning
+from milepost_operator.ports.prewarm import PrewarmDuty
 from milepost_operator.ports.schedules import ScheduleDuty
 from milepost_operator.ports.store import Duties as DutiesPort
 from milepost_operator.ports.suspension import Wakes
@@ -35,6 +38,11 @@ REAP_SECONDS: Final = 0.5
 QUICK_SECONDS: Final = 1.0
 JUDGING_SHARE: Final = 20
 """The invariants read whole tables: where that takes longer, it is done in a 20th of the time at most."""
+FINDINGS_SECONDS: Final = 5.0
+CHECKED_TASKS: Final = 20
+"""Tasks whose recent attempts one transaction looks at."""
+PREWARM_SECONDS: Final = 2.0
+"""What a Task's pods should be changes with its runs and the clock: so often it is decided anew."""
 MIN_GAP_SECONDS: Final = 0.005
 WARM_SECONDS: Final = 0.5
 """An attempt whose warm pod is silent goes elsewhere within this of the time that the pod had."""
@@ -45,7 +53,18 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 _log = get_logger(__name__)
 
 
-class DutyStore(DutiesPort, ControlDuties, Pruning, ScheduleDuty, Triggers, Wakes, WarmDuties, Protocol):
+class DutyStore(
+    DutiesPort,
+    ControlDuties,
+    FindingDuty,
+    PrewarmDuty,
+    Pruning,
+    ScheduleDuty,
+    Triggers,
+    Wakes,
+    WarmDuties,
+    Protocol,
+):
     """The store as the duties need it."""
 
     def wakeups(self, names: set[str]) -> AsyncIterator[str]:
@@ -75,7 +94,9 @@ class _Loop:
 
 
 class Duties:
-    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds. `offers`: where pods wait here."""
+    """`await run()` for ever; cancel it to stop. `clock`: monotonic seconds. `offers`: where pods wait here. `storage`:
+    where large values go to object storage.
+    """
 
     def __init__(
         self,
@@ -84,6 +105,7 @@ class Duties:
         clock: Callable[[], float] = time.monotonic,
         *,
         offers: Offers | None = None,
+        storage: StorageDuties | None = None,
     ) -> None:
         self._store = store
         self._metrics = metrics
@@ -92,12 +114,14 @@ class Duties:
         self._warm_now = asyncio.Event()
         self._admit_now = asyncio.Event()
         self._wake_now = asyncio.Event()
+        self._prewarm_now = asyncio.Event()
         now = clock()
         self._loops = [
             _Loop("pulse", 1.0, self._pulse, now),
             _Loop("admit", 1.0, self._admit, now, self._admit_now),
             _Loop("wake", 1.0, self._wake, now, self._wake_now),
             _Loop("warm", WARM_SECONDS, self._warm, now, self._warm_now),
+            _Loop("prewarm", PREWARM_SECONDS, self._prewarm, now, self._prewarm_now),
             _Loop("reap", REAP_SECONDS, self._reap, now),
             _Loop("waiting", 3.0, self._waiting, now),
             _Loop("retention", 30.0, self._prune, now),
@@ -106,7 +130,13 @@ class Duties:
             _Loop("expire", 5.0, self._expire, now),
             _Loop("invariants", 30.0, self._violations, now),
             _Loop("old-triggers", 15.0, self._forget_triggers, now),
+            _Loop("findings", FINDINGS_SECONDS, self._check_tasks, now),
         ]
+        if storage is not None:
+            self._loops += [
+                _Loop("objects", 30.0, storage.sweep, now),
+                _Loop("object-storage", 60.0, storage.check, now),
+            ]
         self._violated: set[str] = set()
         self._judge_at = 0.0
 
@@ -137,7 +167,7 @@ class Duties:
             elif more:
                 await asyncio.sleep(MIN_GAP_SECONDS)
             else:
-                await _pause(loop)
+                await _pause(loop, self._clock)
 
     async def _turn(self, loop: _Loop) -> bool:
         more = False
@@ -163,7 +193,7 @@ class Duties:
         failures = 0
         while True:
             try:
-                async for name in self._store.wakeups({"admit", "offer", "warm"}):
+                async for name in self._store.wakeups({"admit", "offer", "warm", "prewarm"}):
                     failures = 0
                     self._heard(name)
             except (UnavailableError, OSError) as error:
@@ -174,11 +204,14 @@ class Duties:
             await asyncio.sleep(_backoff(failures))
 
     def _heard(self, name: str) -> None:
-        if name == "offer":
+        kind, _, pods = name.partition("=")
+        if kind == "offer":
             if self._offers is not None:
-                self._offers.nudge()
+                self._offers.tell(pods.split(",")) if pods else self._offers.nudge()
         elif name == "warm":
             self._warm_now.set()
+        elif name == "prewarm":
+            self._prewarm_now.set()
         else:
             self.poke()
 
@@ -190,12 +223,12 @@ class Duties:
         return await self._store.prune(PRUNE_BATCH)
 
     async def _admit(self) -> bool:
-        promoted = await self._store.promote(BATCH)
+        """What can start is not to wait for those whose time may have come: these are for the next turn."""
         admitted = await self._store.admit(BATCH)
         self._metrics.admitted.inc(admitted)
         if admitted:
-            await self._hand_over()
-        return promoted >= BATCH or admitted >= BATCH
+            await self._hand_over(admitted)
+        return await self._store.promote(BATCH) > 0 or admitted >= BATCH
 
     async def _wake(self) -> bool:
         woken = await self._store.wake_runs(BATCH)
@@ -208,10 +241,15 @@ class Duties:
         await self._hand_over()
         return False
 
-    async def _hand_over(self) -> None:
+    async def _prewarm(self) -> bool:
+        self._metrics.prewarmed.inc(await self._store.prewarm())
+        return False
+
+    async def _hand_over(self, admitted: int = 0) -> None:
         """What was admitted goes to the pods that wait for it, before anybody launches new ones."""
         for pause in (*MISSED_SECONDS, None):
-            handed = await self._store.hand_over()
+            handed = await self._store.hand_over(admitted)
+            admitted -= len(handed.pods)
             if self._offers is not None:
                 self._offers.tell(handed.pods)
             if not handed.missed or pause is None:
@@ -248,6 +286,9 @@ class Duties:
     async def _forget_triggers(self) -> bool:
         return await self._store.forget_triggers(FORGET_BATCH) >= FORGET_BATCH
 
+    async def _check_tasks(self) -> bool:
+        return await self._store.check_tasks(CHECKED_TASKS) >= CHECKED_TASKS
+
     async def _violations(self) -> bool:
         began = self._clock()
         if began < self._judge_at:
@@ -273,7 +314,8 @@ def _backoff(failures: int) -> float:
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
-async def _pause(loop: _Loop) -> None:
+async def _pause(loop: _Loop, clock: Callable[[], float]) -> None:
+    """Until it is time, or the loop is poked: a poke that comes alone is heard at once."""
     if loop.poked is None:
         await asyncio.sleep(loop.period)
         return
@@ -282,4 +324,4 @@ async def _pause(loop: _Loop) -> None:
             await loop.poked.wait()
     except TimeoutError:
         return
-    await asyncio.sleep(MIN_GAP_SECONDS)
+    await asyncio.sleep(max(0.0, loop.turned_at + MIN_GAP_SECONDS - clock()))

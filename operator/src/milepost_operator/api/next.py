@@ -13,7 +13,7 @@ from milepost_operator.api.auth import session_of
 from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import json_response, parse_wire, read_body
 from milepost_operator.api.pod import batch_observer
-from milepost_operator.api.waiting import Waiters
+from milepost_operator.api.waiting import Come, Waiters
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.obs.metrics import Metrics
 from milepost_operator.ports.warm import WarmPods
@@ -56,7 +56,9 @@ class NextApi:
         """Answer as soon as there is work for the pod, or it is to end (410)."""
         session = session_of(request)
         asked = parse_wire(_NEXT, await read_body(request, _SMALL_BODY, "it only tells how the pod is"))
-        work = await self._next.submit((session, asked))
-        if not work and await self._offers.wait(session.pod_id, self._poll_seconds):
-            work = await self._next.submit((session, asked))
+        if await self._next.submit((session, asked)):
+            return json_response(NextAnswer(work=True))
+        come = await self._offers.wait(session.pod_id, self._poll_seconds)
+        # whoever tells has given it an attempt: /start finds out whether it is still there
+        work = come is Come.TOLD or (come is Come.SEEN and await self._next.submit((session, asked)))
         return json_response(NextAnswer(work))

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import orjson
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from milepost.wire.pod import (
+    LINES,
+    PLAIN,
     PREFIX,
     Fence,
     HeartbeatAnswer,
     HeartbeatRequest,
-    Record,
     RecordKind,
     RecordsAnswer,
     RecordsRequest,
@@ -27,7 +27,7 @@ from milepost.wire.pod import (
     Start,
 )
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
-from milepost_operator.api import checks
+from milepost_operator.api import checks, lines
 from milepost_operator.api.auth import SESSION_PATH, bearer_of, session_of
 from milepost_operator.api.batcher import Batcher
 from milepost_operator.api.bodies import json_response, parse_wire, read_body
@@ -52,7 +52,6 @@ _SMALL_BODY: Final = 16_384
 ENVELOPE: Final = 262_144
 ESCAPING: Final = 3
 """JSON text inside a JSON string: quotes double, and a letter that needs an escape takes up to six bytes for two."""
-_CHUNK: Final = 65_536
 _STARTS: Final = 32
 """In one batch: each answer carries an input."""
 
@@ -83,6 +82,7 @@ class PodApi:
         self._sessions = sessions
         self._limits = limits
         self._metrics = metrics
+        self._recorded = {kind: metrics.records.labels(kind) for kind in _KINDS.values()}
         self._poke = poke
         # A run that somebody has locked is left for a later batch: the others need not wait for it.
         self._start: Batcher[PodSession, Start] = Batcher(
@@ -161,20 +161,22 @@ class PodApi:
             size += len(text)
         seqs = await self._append.submit((session, asked), records=len(asked.records), size=len(body))
         for record in asked.records:
-            self._metrics.records.labels(record.kind).inc()
+            self._recorded[record.kind].inc()
         self._metrics.record_bytes.inc(size)
         return json_response(RecordsAnswer(seqs))
 
     async def records(self, request: Request) -> Response:
-        session, fence = session_of(request), _fence(request)
-        after, newest = _integer(request, "after", "0"), request.query_params.get("newest") == "true"
+        session, fence = session_of(request), fence_of(request)
+        after, newest = integer_of(request, "after", "0"), request.query_params.get("newest") == "true"
         await self._store.check_fence(session, fence)
-        lines = _chunks(self._store.records(fence, after, newest=newest))
-        first = await anext(lines, b"")  # errors before the first line are still told as such
-        return StreamingResponse(_rest(first, lines), media_type="application/x-ndjson")
+        plain = request.query_params.get("lines") == PLAIN
+        told = lines.packets(self._store.records(fence, after, newest=newest), lines.plain if plain else lines.whole)
+        first = await anext(told, b"")  # errors before the first line are still told as such
+        headers = {LINES: PLAIN} if plain else None
+        return StreamingResponse(_rest(first, told), headers=headers, media_type="application/x-ndjson")
 
     async def newest(self, request: Request) -> Response:
-        session, fence = session_of(request), _fence(request)
+        session, fence = session_of(request), fence_of(request)
         key = request.query_params.get("key", "")
         kind = _KINDS.get(request.query_params.get("kind", ""))
         if kind is None:
@@ -198,11 +200,13 @@ class PodApi:
         body = await read_body(request, ESCAPING * limit + ENVELOPE, f"a result may have {limit}")
         asked = checks.mended_settle(parse_wire(_SETTLE, body))
         checks.require_fence(asked.fence)
+        checks.require_result(asked)
         if asked.result is not None:
             await require_value(asked.result, limit, "result-too-large", "the result")
         state = await self._settle.submit((session, asked), size=len(body))
         self._poke()
         self._metrics.settled.labels(state, asked.failure.kind if asked.failure else asked.outcome).inc()
+        self._metrics.used(asked.evidence)
         return json_response(SettleAnswer(state))
 
 
@@ -217,34 +221,20 @@ def batch_observer(metrics: Metrics, batch: str) -> Callable[[int, float], None]
     return observe
 
 
-def _fence(request: Request) -> Fence:
+def fence_of(request: Request) -> Fence:
+    """The attempt that the query names."""
     run_id = request.query_params.get("run_id", "")
-    fence = Fence(run_id, _integer(request, "attempt"), _integer(request, "token"))
+    fence = Fence(run_id, integer_of(request, "attempt"), integer_of(request, "token"))
     checks.require_fence(fence, "query")
     return fence
 
 
-def _integer(request: Request, name: str, default: str = "") -> int:
+def integer_of(request: Request, name: str, default: str = "") -> int:
+    """A number of the query. Raises InvalidInputError."""
     text = request.query_params.get(name, default)
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(2**63)):
         raise InvalidInputError("invalid-field", f"the query parameter {name!r} has to be a whole number", name)
     return int(text)
-
-
-async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[bytes]:
-    """NDJSON, a good packet at a time and never all of it."""
-    lines: list[bytes] = []
-    size = 0
-    async for record in records:
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        lines.append(line)
-        size += len(line)
-        if size >= _CHUNK:
-            yield b"".join(lines)
-            lines.clear()
-            size = 0
-    if lines:
-        yield b"".join(lines)
 
 
 async def _rest(first: bytes, more: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -18,6 +18,7 @@ from milepost_operator.domain.errors import (
     NotFoundError,
     OverloadedError,
     RunLimitError,
+    StorageError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -47,6 +48,7 @@ _STATUS: Final[tuple[tuple[type[MilepostError], int], ...]] = (
     (ForbiddenError, 403),
     (ConflictError, 409),
     (GoneError, 410),
+    (StorageError, 507),
     (OverloadedError, 429),
     (UnavailableError, 503),
 )

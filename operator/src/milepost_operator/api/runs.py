@@ -1,6 +1,6 @@
 """The public API of runs, `/v1/runs`: list, look, wait, cancel. They are made in `triggers`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from milepost_operator.api.queueviews import reason
 from milepost_operator.api.routes import add_route
 from milepost_operator.api.tokens import Caller
 from milepost_operator.api.waiting import MAX_WAIT_SECONDS, Waiters
+from milepost_operator.domain.errors import NotFoundError
 from milepost_operator.domain.runs import RunView
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.ports.control import QueueReads
@@ -42,7 +43,9 @@ class GetQuery(OneQuery):
 
 
 class RunsApi:
-    """Handlers of `/v1/runs`. `waiters` know when runs end. `poke`: something may be admitted."""
+    """Handlers of `/v1/runs`. `waiters` know when runs end. `poke`: something may be admitted. `stored`: the answer
+    with a run's result, if that is in object storage.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class RunsApi:
         *,
         waiters: Waiters[UUID],
         poke: Callable[[], None],
+        stored: Callable[[UUID], Awaitable[Response | None]],
     ) -> None:
         self._intake = intake
         self._reads = reads
@@ -62,6 +66,7 @@ class RunsApi:
         self._cursors = cursors
         self._waiters = waiters
         self._poke = poke
+        self._stored = stored
 
     def router(self) -> APIRouter:
         """The routes with what they take and answer."""
@@ -69,6 +74,9 @@ class RunsApi:
         add_route(router, "GET", "", self.list_runs, answers={200: views.RunsOut}, query=FilterQuery)
         add_route(router, "GET", "/{run}", self.get, answers={200: views.RunOut}, query=GetQuery)
         add_route(router, "GET", "/{run}/attempts", self.attempts, answers={200: views.AttemptsOut}, query=OneQuery)
+        add_route(
+            router, "GET", "/{run}/result", self.result, answers={200: views.ResultOut}, query=OneQuery, refusals=(507,)
+        )
         add_route(router, "POST", "/{run}/cancel", self.cancel, answers={202: views.RunOut}, query=OneQuery)
         return router
 
@@ -103,6 +111,16 @@ class RunsApi:
         """The attempts of a run, oldest first."""
         run = await self.find(request)
         return json_response({"items": [views.attempt(a) for a in await self._reads.get_attempts(run.run_id)]})
+
+    async def result(self, request: Request) -> Response:
+        """What came of a run that succeeded: the JSON that its task gave, however large. 404 when there is none."""
+        run = await self.find(request)
+        if run.result is not None:
+            return Response(run.result, media_type="application/json")
+        stored = await self._stored(run.run_id)
+        if stored is None:
+            raise NotFoundError(f"run {run.name} has no result: it is {run.state}")
+        return stored
 
     async def cancel(self, request: Request) -> Response:
         """Ask for the run's end: 202 with the run as it is now; a run that has ended stays as it is."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,12 @@ from milepost_operator.api.duties import Duties
 from milepost_operator.api.health import Health
 from milepost_operator.api.next import offers_of
 from milepost_operator.api.sessions import KeyFileError, Sessions, read_session_key
+from milepost_operator.api.storage import StorageDuties
 from milepost_operator.api.tokens import ApiTokens
 from milepost_operator.api.transport import Protocol
 from milepost_operator.obs.logging import get_logger
 from milepost_operator.obs.metrics import Metrics
+from milepost_operator.ports.objects import Bucket
 from milepost_operator.settings import Settings
 
 KEEP_ALIVE_SECONDS: Final = 75
@@ -46,14 +49,22 @@ _log = get_logger(__name__)
 
 
 async def run_api(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises KeyFileError, or KubeConfigError, when files that it needs are unusable."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises KeyFileError, KubeConfigError or StorageError when files or addresses that it needs are unusable.
+    """
     sessions = Sessions(read_session_key(settings.session_key_file))
     tokens = ApiTokens(settings.api_token_file)
     metrics = Metrics()
-    async with PostgresStore.open_when_up(settings) as store, KubeClient(user_agent="milepost-api") as kube:
+    async with AsyncExitStack() as stack:
+        bucket = await open_bucket(settings, stack)
+        store = await stack.enter_async_context(PostgresStore.open_when_up(settings))
+        kube = await stack.enter_async_context(KubeClient(user_agent="milepost-api"))
         store.tell_starts(metrics.started)
         offers = offers_of(store)
-        duties = Duties(store, metrics, offers=offers)
+        name, prefix = settings.object_storage_bucket, settings.object_storage_prefix
+        storage = StorageDuties(store, bucket, metrics, name=name, prefix=prefix) if bucket else None
+        duties = Duties(store, metrics, offers=offers, storage=storage)
         health = Health(store.ready, duties.ages)
         app = build_app(
             store,
@@ -62,6 +73,7 @@ async def run_api(settings: Settings) -> None:
                 max_record_bytes=settings.max_record_bytes,
                 max_result_bytes=settings.max_result_bytes,
                 max_input_bytes=settings.max_input_bytes,
+                max_object_bytes=settings.max_object_bytes,
                 namespaces=settings.watched_namespaces,
             ),
             sessions=sessions,
@@ -70,12 +82,24 @@ async def run_api(settings: Settings) -> None:
             health=health,
             poke=duties.poke,
             offers=offers,
+            bucket=bucket,
         )
         main = Listener(app, settings.listen_port, settings.tls_cert_file, settings.tls_key_file)
         side = Listener(metrics_app(metrics, health), settings.metrics_port)
         gc.collect()
         gc.freeze()  # what there is stays: a full collection of it would hold up every request for tens of milliseconds
         await serve(main, side, duties.run, _every(RELOAD_SECONDS, tokens.reload, main.reload_certificate))
+
+
+async def open_bucket(settings: Settings, stack: AsyncExitStack) -> Bucket | None:
+    """The bucket for large values, if one is configured. Raises StorageError when that can't be one."""
+    if not settings.object_storage_bucket:
+        return None
+    from milepost_operator.adapters.s3.bucket import S3Bucket  # noqa: PLC0415  (few installations pay for it)
+    from milepost_operator.adapters.s3.config import bucket_config  # noqa: PLC0415
+
+    config = bucket_config(settings)
+    return await stack.enter_async_context(S3Bucket(config)) if config else None
 
 
 async def serve(main: "Listener", side: "Listener", *background: Background) -> None:

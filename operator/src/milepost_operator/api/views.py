@@ -5,10 +5,11 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.alias_generators import to_camel
 
 from milepost_operator.api.queueviews import ReasonOut
+from milepost_operator.domain.causes import explained
 from milepost_operator.domain.lifecycle import Copied, Outcome, Redriven
 from milepost_operator.domain.runs import AttemptView, Created, RecordView, RunView
 from milepost_operator.manifests.names import job_name
@@ -80,10 +81,17 @@ class RunSummaryOut(_Out):
 
 
 class RunOut(RunSummaryOut):
+    """`resultBytes`: of a result that is too large to be shown here; `GET /v1/runs/{run}/result` gives it."""
+
     input: object
     result: object
+    result_bytes: int | None
     error: dict[str, object] | None
     why: ReasonOut | None
+
+
+class ResultOut(RootModel[object]):
+    """Any JSON."""
 
 
 class RunsOut(_Out):
@@ -115,6 +123,8 @@ class AttemptOut(_Out):
     resumed_after: int
     started_at: datetime | None
     ended_at: datetime | None
+    explanation: str | None
+    advice: str | None
     evidence: dict[str, object]
 
 
@@ -228,11 +238,14 @@ def full(run: RunView) -> dict[str, object]:
         **summary(run),
         "input": orjson.Fragment(run.input),
         "result": None if run.result is None else orjson.Fragment(run.result),
+        "resultBytes": run.result_bytes,
         "error": run.error,
     }
 
 
 def attempt(view: AttemptView) -> dict[str, object]:
+    """`explanation`: what its reason means; `advice`: what can be done about it."""
+    cause = explained(view.reason)
     return {
         "attempt": view.attempt,
         "cause": view.cause,
@@ -244,6 +257,8 @@ def attempt(view: AttemptView) -> dict[str, object]:
         "resumedAfter": view.resumed_after,
         "startedAt": view.started_at,
         "endedAt": view.ended_at,
+        "explanation": cause and cause.sentence,
+        "advice": (cause and cause.advice) or None,
         "evidence": view.evidence,
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from milepost_operator.domain.errors import MilepostError, OverloadedError
@@ -19,6 +20,13 @@ FAILED_SECONDS: Final = 1.0
 Key = TypeVar("Key", bound=Hashable)
 
 _log = get_logger(__name__)
+
+
+class Come(Enum):
+    """How what is waited for came to be known. `told` by whoever made it, `seen` by looking."""
+
+    TOLD = "told"
+    SEEN = "seen"
 
 
 class Waiters(Generic[Key]):
@@ -38,7 +46,7 @@ class Waiters(Generic[Key]):
         self._come = come
         self._look_seconds = look_seconds
         self._anew = anew
-        self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[Key, list[asyncio.Future[Come]]] = {}
         self._count = 0
         self._nudged = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
@@ -50,16 +58,19 @@ class Waiters(Generic[Key]):
 
     def tell(self, keys: Sequence[Key]) -> None:
         """It has come for these."""
+        self._wake(keys, Come.TOLD)
+
+    def _wake(self, keys: Sequence[Key], how: Come) -> None:
         for key in keys:
             for future in self._waiting.pop(key, ()):
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(how)
 
-    async def wait(self, key: Key, seconds: float) -> bool:
-        """True once it has come; False after `seconds`. OverloadedError when too many wait here."""
+    async def wait(self, key: Key, seconds: float) -> Come | None:
+        """Wait until it has come; None after `seconds`. OverloadedError when too many wait here."""
         if self._count >= MAX_WAITING:
             raise OverloadedError("too many requests wait for runs here")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Come] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
         self._count += 1
         if self._work is None:
@@ -68,15 +79,14 @@ class Waiters(Generic[Key]):
             self._nudged.set()
         try:
             async with asyncio.timeout(seconds):
-                await future
+                return await future
         except TimeoutError:
-            return False
+            return None
         finally:
             self._count -= 1
             self._leave(key, future)
-        return True
 
-    def _leave(self, key: Key, future: asyncio.Future[None]) -> None:
+    def _leave(self, key: Key, future: asyncio.Future[Come]) -> None:
         others = self._waiting.get(key)
         if others is None:
             return
@@ -108,4 +118,4 @@ class Waiters(Generic[Key]):
     async def _look(self) -> None:
         asked = list(self._waiting)
         for begin in range(0, len(asked), CHUNK):
-            self.tell(await self._come(asked[begin : begin + CHUNK]))
+            self._wake(await self._come(asked[begin : begin + CHUNK]), Come.SEEN)

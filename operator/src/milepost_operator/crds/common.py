@@ -87,8 +87,12 @@ class Condition(Model):
 
 Conditions = Annotated[
     list[Condition],
-    Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
 ]
+
+
+SET: Final[dict[str, object]] = {"x-kubernetes-list-type": "set"}
+"""Schema of a list in which nothing stands twice."""
 
 
 def keyed(*keys: str) -> dict[str, object]:

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from milepost_operator.crds.common import Conditions, Count, Model, rule, rules
+from milepost_operator.crds.common import SET, Conditions, Count, Model, rule, rules
+
+Pattern = Literal["TimeoutLoop", "RetryStorm", "CheckpointGap", "MemoryGrowth", "ImagePullFlapping"]
 
 
 class Rate(Model):
@@ -66,6 +68,9 @@ class QueueSpec(Model):
     """Admit nothing while true; what runs goes on."""
     breaker: Breaker | None = None
     """Circuit breaker; none unless set."""
+    pause_on: Annotated[list[Pattern], Field(max_length=5, json_schema_extra=SET)] | None = None
+    """Patterns of failure in a Task of the queue that pause it, once each time that one begins; none. Somebody has to
+    resume it through the API."""
 
 
 class QueueStatus(Model):

@@ -5,8 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from milepost_operator.crds.common import AnyObject, Conditions, Count, Label, Model, Name, Word, keyed, rule, rules
+from milepost_operator.crds.common import (
+    AnyObject,
+    Conditions,
+    Count,
+    Label,
+    Model,
+    Name,
+    Quantity,
+    Word,
+    keyed,
+    rule,
+    rules,
+)
 from milepost_operator.crds.core import Env, EnvFroms, Resources
+from milepost_operator.crds.network import Network
 from milepost_operator.crds.podspec import PodSettings
 from milepost_operator.crds.schedule import Schedules, ScheduleStatuses
 
@@ -19,6 +32,23 @@ class Source(Model):
 
     inline: Annotated[str, Field(min_length=1, max_length=MAX_SOURCE)]
     """Python source, at most 200 KB."""
+
+
+class OnOOM(Model):
+    """After an attempt that ran out of memory the next one has more; it counts as a failure all the same."""
+
+    model_config = rules(
+        rule(
+            "isQuantity(string(self.maxMemory)) && quantity(string(self.maxMemory)).isGreaterThan(quantity('0'))",
+            "retry.onOOM.maxMemory must be a quantity above 0",
+            ".maxMemory",
+        ),
+    )
+
+    factor: Annotated[float, Field(ge=1, le=16)] | None = None
+    """Limit and request of the next pod are this many times those of the one before; 2."""
+    max_memory: Quantity
+    """No limit is raised above this; an attempt that had it is followed by one that has it again."""
 
 
 class Retry(Model):
@@ -42,6 +72,8 @@ class Retry(Model):
     """No delay is longer; 60."""
     randomize: bool | None = None
     """Take a random part of each delay, so that many failures do not come back at once; true."""
+    on_oom: Annotated[OnOOM | None, Field(alias="onOOM")] = None
+    """Memory of the attempts after one that ran out of it; none: the same as before."""
 
 
 class Timeouts(Model):
@@ -104,10 +136,34 @@ class RecordLimits(Model):
 class Warm(Model):
     """Pods that stay after a run and take the next one of the version; what is not set is as the installation says."""
 
+    model_config = rules(
+        rule(
+            "!has(self.min) || !has(self.max) || self.min <= self.max",
+            "warm.max must not be below warm.min",
+            ".max",
+        ),
+        rule(
+            "!has(self.min) || self.min == 0 || !has(self.seconds) || self.seconds > 0",
+            "warm.min needs pods that may wait: warm.seconds must not be 0",
+            ".min",
+        ),
+        rule(
+            "!has(self.min) || self.min == 0 || !has(self.reuse) || self.reuse == 'task'",
+            "warm.min needs pods that any run may take: warm.reuse must be task",
+            ".min",
+        ),
+    )
+
     seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
     """A pod waits so long for the next run, then it ends; 0: no pod stays; 60."""
     max: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Pods of this Task that wait at once; 5."""
+    """Pods of this Task that wait at once; 5, or min where that is more."""
+    min: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Pods of this Task that are there, at work or waiting, at least: they are made before any run needs them, and hold
+    their requests all the time; 0."""
+    predict: bool | None = None
+    """More of them are made, and kept, when the schedules' next slots or the runs of the last minutes foretell them;
+    true."""
     reuse: Literal["task", "key", "never"] | None = None
     """Which runs a pod may take: all of this Task, those with the concurrency key of its last one, or none; task. A pod
     with a volume of the Task's that can be written, or a writable root, stays only where this is set."""
@@ -178,6 +234,10 @@ class TaskSpec(Model):
     """Runs by the clock."""
     warm: Warm | None = None
     """Pods that stay for the next run. No part of the version: a change of it replaces no pod."""
+    network: Network | None = None
+    """What the pods may call. No part of the version: a change of it takes hold of pods that run."""
+    prepull: bool | None = None
+    """The image of a new version is pulled on a few nodes before its runs come; as the installation says."""
 
 
 class WarmStatus(Model):
@@ -192,7 +252,7 @@ class WarmStatus(Model):
     misses: Count | None = None
     """Attempts of the same runs that needed a new pod."""
     cold_reason: Word | None = None
-    """Why the newest of these did: first, busy, version, template, off, key, late or returned."""
+    """Why the newest of these did: first, busy, version, template, memory, off, key, late or returned."""
 
 
 class TaskStatus(Model):
@@ -211,7 +271,11 @@ class TaskStatus(Model):
     warm: WarmStatus | None = None
     """Pods that wait for its next runs."""
     conditions: Conditions | None = None
-    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire."""
+    """Accepted: new runs use this spec. QueueFound: its queue exists. SchedulesAccepted: all its schedules fire.
+    NetworkApplied: the NetworkPolicies for spec.network are in place. MemoryProposal: recent attempts need more memory,
+    or much less. TimeoutLoop, RetryStorm, CheckpointGap, MemoryGrowth, ImagePullFlapping: a pattern of failure.
+    Prewarmed: warm.min pods are there. ImagePulled: the version's image is on nodes. NotForkSafe: its import costs each
+    run of a pod."""
 
 
 class Task(Model):

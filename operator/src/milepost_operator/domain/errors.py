@@ -77,13 +77,21 @@ class RunLimitError(TooLargeError):
 
 
 class UnavailableError(MilepostError):
-    """Postgres or Kubernetes can't answer now; nothing was acknowledged; the same call may succeed later."""
+    """Postgres, Kubernetes or the object storage can't answer now; nothing was acknowledged, and the same call may
+    succeed later.
+    """
 
     code = "unavailable"
 
     def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class StorageError(MilepostError):
+    """The object storage refuses us as it is configured: nothing is stored until that is changed."""
+
+    code = "storage-refused"
 
 
 class OverloadedError(UnavailableError):

@@ -18,13 +18,19 @@ DEFAULT_QUEUE: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Budget and backoff of a run: delay before attempt n+1 is min·factorⁿ⁻¹ seconds, at most max, with full jitter."""
+    """Budget and backoff of a run: delay before attempt n+1 is min·factorⁿ⁻¹ seconds, at most max, with full jitter.
+
+    `oom_factor`: an attempt that runs out of memory is followed by one with so many times as much, up to
+    `oom_max_bytes`; None: with as much.
+    """
 
     max_attempts: int = 3
     factor: float = 2.0
     min_seconds: float = 1.0
     max_seconds: float = 60.0
     randomize: bool = True
+    oom_factor: float | None = None
+    oom_max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +65,11 @@ class TaskIntake:
     """A Task as it is applied. `shape` is all that shapes a pod (JSON object): equal shapes are one version.
 
     `retention`, `record_limits`, `warm`: what it says of them, by the names of crds.task.Retention, RecordLimits and
-    Warm; for the rest the settings count. `on_change`: what becomes of a run whose code does not fit its records any
-    more. `versioning`: whether a run stays on the version it began with, or takes the newest for each attempt. Schemas
-    are JSON text, checked.
+    Warm; for the rest the settings count. `network`: its `spec.network`, None where it has none. `on_change`: what
+    becomes of a run whose code does not fit its records any more. `versioning`: whether a run stays on the version it
+    began with, or takes the newest for each attempt. Where `restart` is not what it was, pods of before take no more
+    work. `prepull`: the image of a new version is pulled ahead (None: as the installation says). Schemas are JSON text,
+    checked.
     """
 
     namespace: str
@@ -79,6 +87,9 @@ class TaskIntake:
     on_change: OnChange = "fail"
     versioning: Literal["pinned", "latest"] = "pinned"
     warm: Mapping[str, int | str] = field(default_factory=dict)
+    network: Mapping[str, object] | None = None
+    restart: str | None = None
+    prepull: bool | None = None
     input_schema: str | None = None
     output_schema: str | None = None
 
@@ -95,7 +106,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class QueueIntake:
-    """None: no such limit. `key_…`: of each concurrency key."""
+    """None: no such limit. `key_…`: of each concurrency key. `pause_on`: what pauses it, by domain.findings.Kind."""
 
     namespace: str
     name: str
@@ -108,6 +119,7 @@ class QueueIntake:
     max_depth: int | None = None
     paused: bool = False
     breaker: Policy | None = None
+    pause_on: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +199,11 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class PodOrder:
-    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows."""
+    """A pod to launch: its row is there, its Job `mp-<pod_id>` is not, as far as the row knows.
+
+    `network`: what its Task says of it, now. `memory_class`: bytes of memory that the task has, where that is more than
+    its version says. `ahead`: no run waits for it.
+    """
 
     pod_id: str
     namespace: str
@@ -196,11 +212,14 @@ class PodOrder:
     template_hash: str
     shape: Mapping[str, object]
     image_digest: str | None
+    network: Mapping[str, object] | None = None
+    memory_class: int = 0
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPod:
-    """A pods row that is not closed. `state`: wanted, creating, created, bound, resting, idle, offered, closing.
+    """A pods row that is not closed. `state`: ahead, wanted, creating, created, bound, resting, idle, offered, closing.
 
     `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
     """
@@ -288,6 +307,8 @@ class RunView:
     origin_run: UUID | None = None
     origin_seq: int | None = None
     redriven_by: UUID | None = None
+    result_bytes: int | None = None
+    """Of a result that is in object storage; `result` is None then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """What follows for a run when an attempt ends: the one decision behind settle, a pod's death, a lease and a timeout."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from milepost.wire.pod import Evidence, Failure, SettleRequest
+from milepost_operator.domain import memory
 from milepost_operator.domain.breaker import Verdict
 from milepost_operator.domain.retry import backoff_seconds
 from milepost_operator.domain.runs import Ending, Retry
-from milepost_operator.domain.states import Reason, RunState
+from milepost_operator.domain.states import OUT_OF_MEMORY, Reason, RunState
 
 SIGKILL = 9
 MAX_RETRY_AFTER_SECONDS = 86_400.0
@@ -15,7 +16,11 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """`infra_streak`: infrastructure losses in a row; `progressed`: this attempt committed a new record."""
+    """`infra_streak`: infrastructure losses in a row; `progressed`: this attempt committed a new record.
+
+    `memory_class`: bytes that the run's pods have beyond what its version says, 0: none; `memory_limit`: bytes that the
+    attempt had, 0: not known, which only an OOM needs.
+    """
 
     cancel_requested: bool
     attempts_counted: int
@@ -23,11 +28,17 @@ class RunFacts:
     progressed: bool
     retry: Retry
     infra_budget: int
+    attempt: int = 1
+    memory_class: int = 0
+    memory_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The run after the attempt; `delay_seconds` until it is ready again, for `backoff` and `queued`."""
+    """The run after the attempt; `delay_seconds` until it is ready again, for `backoff` and `queued`.
+
+    `memory_class`: of its next pod, as in RunFacts.
+    """
 
     state: RunState
     reason: Reason
@@ -36,9 +47,24 @@ class Next:
     infra_streak: int
     delay_seconds: float = 0.0
     dead_lettered: bool = False
+    memory_class: int = 0
 
 
 def decide(facts: RunFacts, ending: Ending, jitter: float) -> Next:
+    """The run after the attempt, and the memory of the next one."""
+    following = replace(_decided(facts, ending, jitter), memory_class=facts.memory_class)
+    if ending.reason not in OUT_OF_MEMORY or following.state is not RunState.BACKOFF:
+        return following
+    told = memory.told(facts.retry, facts.attempt, facts.memory_limit)
+    raised = memory.next_class(facts.retry, facts.memory_limit)
+    return replace(
+        following,
+        message=f"{following.message}; {told}" if told else following.message,
+        memory_class=raised if raised > facts.memory_limit else facts.memory_class,
+    )
+
+
+def _decided(facts: RunFacts, ending: Ending, jitter: float) -> Next:
     """Rule order: our own intent to cancel, a pause before the start, success, the run's own deadlines, a wait, a
     decision to be made, a final failure, the two budgets.
     """
@@ -119,15 +145,21 @@ def ending_of(request: SettleRequest) -> Ending:
 
 
 def _reason_of(failure: Failure, evidence: Evidence) -> tuple[Reason, bool]:
-    """The reason, and whether it is a loss of infrastructure: a SIGKILL that memory does not explain is one."""
+    """The reason, and whether it is a loss of infrastructure: a SIGKILL that memory does not explain is one.
+
+    A process that could still fail by itself, or exit, was not what the kernel killed for memory: one that it had
+    started was.
+    """
     if failure.kind == "oom" or (failure.kind == "crash" and evidence.oom_kills):
-        return Reason.OOM, False
+        return (Reason.OOM if evidence.exit_code is None else Reason.CHILD_OOM), False
     if failure.kind == "crash":
         return Reason.CRASHED, evidence.signal == SIGKILL
     if failure.kind == "changed":
         return Reason.CODE_CHANGED, False
     if failure.kind == "fatal" or (failure.kind == "user" and failure.retryable is False):
         return Reason.FATAL, False
+    if failure.kind == "user" and evidence.oom_kills:
+        return Reason.CHILD_OOM, False
     plain = {
         "user": Reason.USER_FAILURE,
         "config": Reason.CONFIG,

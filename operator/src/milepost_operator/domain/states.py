@@ -67,6 +67,7 @@ class Reason(StrEnum):
     FATAL = "FatalError"
     CRASHED = "ProcessCrashed"
     OOM = "OOMKilled"
+    CHILD_OOM = "ChildOOMKilled"
     STORAGE = "EphemeralStorageExceeded"
     TIMEOUT = "AttemptTimeout"
     RUN_TIMEOUT = "RunTimeout"
@@ -75,11 +76,24 @@ class Reason(StrEnum):
     CANCELLED = "Cancelled"
     LOST_RESULT = "LostResult"
     CONFIG = "ConfigError"
+    START_ERROR = "StartError"
     IMAGE_PULL = "ImagePullFailed"
     POD_LOST = "PodLost"
     EVICTED = "Evicted"
+    PREEMPTED = "Preempted"
+    DRAINED = "Drained"
     NODE_LOST = "NodeLost"
+    NODE_SHUTDOWN = "NodeShutdown"
+    NODE_REFUSED = "NodeRefused"
+    KUBELET_RESTARTED = "KubeletRestarted"
     LEASE_EXPIRED = "LeaseExpired"
     SIDECAR_LOST = "SidecarLost"
     POISONED = "InfrastructureBudgetSpent"
     EXPIRED = "Expired"
+
+
+OUT_OF_MEMORY: Final = frozenset({Reason.OOM, Reason.CHILD_OOM})
+CANNOT_START: Final = frozenset(
+    {Reason.CONFIG, Reason.START_ERROR, Reason.IMAGE_PULL, Reason.POD_REFUSED},
+)
+"""Somebody has to mend the Task, the image or the namespace: another attempt would end in the same way."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WarmView:
-    """One Task at one moment. `idle`: pods that wait for work; `busy`: all others that have not ended or begun to end.
+    """One Task at one moment. `idle`: pods that wait for work; `busy`: those with an attempt, or on their way back from
+    one.
 
     `hits`: attempts of its newest runs that a waiting pod took; `misses`: those that needed a new pod. `cold_reason`:
     why the newest of these did; None where there is none.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from milepost_operator.domain.states import TERMINAL, Reason, RunState
+from milepost_operator.domain.states import OUT_OF_MEMORY, TERMINAL, Reason, RunState
 
 MAX_AHEAD: Final = 1000
 """Runs ahead are counted no further than this."""
@@ -236,6 +236,8 @@ def _backoff(facts: Facts) -> Why:
     else:
         text = f"attempt {facts.attempt + 1} at {stamp(facts.ready_at)}"
     after = f", after {facts.noted}" if facts.noted else ""
+    if facts.noted in OUT_OF_MEMORY and facts.message:
+        after = f", after {facts.noted}: {facts.message}"
     return Why("Backoff", text + after, facts.ready_at)
 
 

@@ -13,18 +13,23 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, UnavailableError
 from milepost_operator.handlers.objects import watch_objects
 from milepost_operator.manifests.job import PodSettings, template_hash
+from milepost_operator.manifests.network import DNS, NetworkSettings
 from milepost_operator.obs.operator import OperatorMetrics
 from milepost_operator.reconcile.backlog import Backlog
 from milepost_operator.reconcile.history import DELETES_PER_SECOND, HistoryLimits
 from milepost_operator.reconcile.intake import ObjectIntake
 from milepost_operator.reconcile.launch import Launcher
 from milepost_operator.reconcile.loop import Loop
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.project import Bucket, Projector
+from milepost_operator.reconcile.pulls import ImagePulls
 from milepost_operator.reconcile.queues import QueueStatus
 from milepost_operator.reconcile.room import Room
 from milepost_operator.reconcile.schedules import WRITES_PER_SECOND, TaskScheduleStatus
 from milepost_operator.reconcile.sweep import ManifestSweep, PodSweep, RunSweep
+from milepost_operator.reconcile.task_findings import TaskFindingStatus
+from milepost_operator.reconcile.task_notes import TaskNotes
 from milepost_operator.reconcile.warm_status import TaskWarmStatus
 from milepost_operator.settings import Settings
 
@@ -46,6 +51,23 @@ def pod_settings(settings: Settings) -> PodSettings:
         image_pull_policy=settings.image_pull_policy,
         requests=settings.task_requests,
         limits=settings.task_limits,
+    )
+
+
+def network_settings(settings: Settings) -> NetworkSettings | None:
+    """What the installation says of the network of tasks; None: it leaves it alone."""
+    given = settings.task_network
+    if given is None:
+        return None
+    return NetworkSettings(
+        api_namespace=settings.operator_namespace,
+        api_labels=given.api_labels,
+        api_port=settings.listen_port,
+        closed=given.closed,
+        private=given.private,
+        dns=given.dns or DNS,
+        open_to=given.open_to,
+        api_server=given.api_server or None,
     )
 
 
@@ -86,11 +108,18 @@ class Leader:
         epoch = await self._store.take_epoch(self._identity, template_hash(pod_settings(self._settings)))
         self._metrics.epoch.set(epoch)
         log.info("epoch_taken", epoch=epoch)
+        networks = TaskNetworks(
+            self._store,
+            self._cluster,
+            network_settings(self._settings),
+            self._settings.watched_namespaces,
+            on_written=lambda deed: self._metrics.policies.labels(deed).inc(),
+        )
         intake = ObjectIntake(
-            self._store, self._cluster, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
+            self._store, self._cluster, networks, clock=now, max_input_bytes=self._settings.max_kubectl_input_bytes
         )
         self._backlog = Backlog({"tasks": intake.on_task, "queues": intake.on_queue, "runs": intake.on_run})
-        self._prepare(epoch, intake)
+        self._prepare(epoch, intake, networks)
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in self.loops:
@@ -106,7 +135,7 @@ class Leader:
             self.loops, self._by_name, self._backlog = (), {}, None
             self._metrics.forget()
 
-    def _prepare(self, epoch: int, intake: ObjectIntake) -> None:
+    def _prepare(self, epoch: int, intake: ObjectIntake, networks: TaskNetworks) -> None:
         settings, store, cluster, metrics = self._settings, self._store, self._cluster, self._metrics
         grace, bucket = settings.config_grace_seconds, Bucket()
         room = Room(store, epoch)
@@ -127,6 +156,7 @@ class Leader:
             pod_settings(settings),
             epoch,
             room=room,
+            networks=networks,
             config_grace_seconds=grace,
             on_launched=metrics.launched.inc,
         )
@@ -139,6 +169,19 @@ class Leader:
         warm = TaskWarmStatus(
             store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_states=metrics.show_pods
         )
+        findings = TaskFindingStatus(
+            store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), clock=now, on_findings=metrics.show_findings
+        )
+        notes = TaskNotes(store, cluster, Bucket(WRITES_PER_SECOND, WRITES_PER_SECOND), tasks=intake.tasks, clock=now)
+        pulls = ImagePulls(
+            store,
+            cluster,
+            self._watches,
+            pod_settings(settings),
+            epoch,
+            networks=networks,
+            nodes=settings.prepull_max_nodes if settings.prepull else 0,
+        )
         history = HistoryLimits(store, cluster, Bucket(DELETES_PER_SECOND, DELETES_PER_SECOND))
         by_pods = Loop("pods", pods.turn, interval=1.0, spacing=0.05)
         by_launch = Loop("launch", launcher.turn, interval=0.5, spacing=0.02)
@@ -150,6 +193,10 @@ class Leader:
             Loop("queue-status", queues.turn, interval=5.0),
             Loop("schedule-status", schedules.turn, interval=5.0),
             Loop("warm-status", warm.turn, interval=5.0),
+            Loop("networks", networks.turn, interval=15.0),
+            Loop("finding-status", findings.turn, interval=5.0),
+            Loop("task-notes", notes.turn, interval=5.0),
+            Loop("image-pulls", pulls.turn, interval=2.0),
             Loop("late-pods", pod_sweep.turn, interval=5.0),
             Loop("refused-runs", intake.again, interval=2.0),
             Loop("absent-runs", run_sweep.turn, interval=30.0),

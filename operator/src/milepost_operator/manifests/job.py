@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from milepost.wire.local import SCRATCH_ENV, SOCKET, SOCKET_ENV
+from milepost.wire.local import AHEAD_ENV, SCRATCH_ENV, SOCKET, SOCKET_ENV
 from milepost.wire.pod import AUDIENCE
 from milepost_operator.domain.runs import PodOrder
-from milepost_operator.manifests import names, quantity
+from milepost_operator.manifests import names
 from milepost_operator.manifests.raw import Manifest, Object, at, number, part, parts, text
+from milepost_operator.manifests.resources import resources
 
 TASK_CONTAINER: Final = "task"
 SIDECAR_CONTAINER: Final = "milepost-sidecar"
@@ -125,12 +126,17 @@ def _pod_spec(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
             "fsGroup": number(own, "fsGroup") or SHARED_GID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": [*parts(own, "tolerations"), *_node_loss(own)],
         "initContainers": [_sidecar(order, settings)],
         "containers": [_task(order, settings, own)],
         "volumes": _volumes(own),
     }
-    return spec | {key: own[key] for key in _PASSED if key in own}
+    return spec | placed(own)
+
+
+def placed(own: Object) -> Manifest:
+    """Where the Task's pods run, and as whom they pull."""
+    tolerations = [*parts(own, "tolerations"), *_node_loss(own)]
+    return {"tolerations": tolerations, **{key: own[key] for key in _PASSED if key in own}}
 
 
 def _node_loss(own: Object) -> list[Manifest]:
@@ -143,7 +149,8 @@ def _node_loss(own: Object) -> list[Manifest]:
     ]
 
 
-def _hardened(*, read_only: bool) -> Manifest:
+def hardened(*, read_only: bool) -> Manifest:
+    """What no container of ours may do, as the Pod Security Standard `restricted` asks."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -171,7 +178,7 @@ def _sidecar(order: PodOrder, settings: PodSettings) -> Manifest:
         "restartPolicy": "Always",
         "env": [{"name": key, "value": value} for key, value in env.items() if value],
         "resources": _SIDECAR_RESOURCES,
-        "securityContext": {**_hardened(read_only=True), "runAsUser": SIDECAR_UID},
+        "securityContext": {**hardened(read_only=True), "runAsUser": SIDECAR_UID},
         "volumeMounts": [
             {"name": "milepost-run", "mountPath": RUN_DIR},
             {"name": "milepost-token", "mountPath": TOKEN_DIR, "readOnly": True},
@@ -187,6 +194,7 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "TMPDIR": "/tmp",  # noqa: S108
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        **({AHEAD_ENV: "true"} if order.ahead else {}),
     }
     container: Manifest = {
         "name": TASK_CONTAINER,
@@ -194,8 +202,8 @@ def _task(order: PodOrder, settings: PodSettings, own: Object) -> Manifest:
         "imagePullPolicy": settings.image_pull_policy,
         "command": at(order.shape, "command") or list(RUNNER_COMMAND),
         "env": [*parts(order.shape, "env"), *({"name": key, "value": value} for key, value in env.items())],
-        "resources": _resources(part(order.shape, "resources"), settings),
-        "securityContext": _hardened(read_only=own.get("readOnlyRootFilesystem") is not False),
+        "resources": resources(part(order.shape, "resources"), settings.requests, settings.limits, order.memory_class),
+        "securityContext": hardened(read_only=own.get("readOnlyRootFilesystem") is not False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "milepost-run", "mountPath": RUN_DIR},
@@ -225,19 +233,6 @@ def repository(image: str) -> str:
     name = image.partition("@")[0]
     head, colon, tail = name.rpartition(":")
     return head if colon and "/" not in tail else name
-
-
-def _resources(own: Object, settings: PodSettings) -> Manifest:
-    """Defaults bend to what the Task says: no default request above its limit, no default limit below its request."""
-    requests = {key: str(value) for key, value in part(own, "requests").items()}
-    limits = {key: str(value) for key, value in part(own, "limits").items()}
-    for key, default in settings.limits.items():
-        if key not in limits:
-            limits[key] = quantity.larger(default, requests[key]) if key in requests else default
-    for key, default in settings.requests.items():
-        if key not in requests:
-            requests[key] = quantity.smaller(default, limits[key]) if key in limits else default
-    return {"requests": requests, "limits": limits}
 
 
 def _own_tmp(own: Object) -> bool:

@@ -7,10 +7,13 @@ from typing import Final
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "milepost"
 POD_LABEL: Final = "milepost.dev/pod"
+PULL_LABEL: Final = "milepost.dev/pull"
 TASK_LABEL: Final = "milepost.dev/task"
 VERSION_LABEL: Final = "milepost.dev/version"
 CLUSTER_ANNOTATION: Final = "milepost.dev/cluster"
 RUN_ID_ANNOTATION: Final = "milepost.dev/run-id"
+RESTART_ANNOTATION: Final = "milepost.dev/restartedAt"
+"""On a Task: when it changes, pods of before take no more runs."""
 SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
 """Selects the Jobs and pods that are ours."""
 

@@ -7,8 +7,10 @@ from milepost_operator.crds.queue import QueueSpec
 from milepost_operator.crds.task import TaskSpec
 from milepost_operator.domain import breaker
 from milepost_operator.domain.runs import DEFAULT_QUEUE, Retry, Timeouts
+from milepost_operator.manifests import quantity
 from milepost_operator.manifests.raw import Manifest
 
+OOM_FACTOR: Final = 2.0
 _SHAPING: Final = {"image", "source", "entrypoint", "command", "args", "resources", "env", "env_from", "pod"}
 
 
@@ -50,6 +52,8 @@ def policy_of(spec: TaskSpec) -> Policy:
             min_seconds=low,
             max_seconds=high,
             randomize=base.randomize if given.randomize is None else given.randomize,
+            oom_factor=(given.on_oom.factor or OOM_FACTOR) if given.on_oom else None,
+            oom_max_bytes=int(quantity.value(str(given.on_oom.max_memory))) if given.on_oom else None,
         )
     if spec.timeouts:
         limits = Timeouts(
@@ -86,3 +90,10 @@ def record_limits_of(spec: TaskSpec) -> dict[str, int]:
 def warm_of(spec: TaskSpec) -> dict[str, int | str]:
     """What it says of pods that stay, by the names of crds.task.Warm."""
     return spec.warm.model_dump(exclude_none=True) if spec.warm else {}
+
+
+def network_of(spec: TaskSpec) -> Manifest | None:
+    """What it says of the network, as JSON; None: nothing."""
+    if spec.network is None:
+        return None
+    return spec.network.model_dump(mode="json", by_alias=True, exclude_none=True)

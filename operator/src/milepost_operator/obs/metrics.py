@@ -5,7 +5,10 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from milepost.wire.pod import Evidence
+
 _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_MEMORY = tuple(2**n for n in range(25, 36))
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -61,6 +64,18 @@ class Metrics(ProcessMetrics):
             "Size of the values of acknowledged records, as JSON text.",
             registry=registry,
         )
+        self.object_bytes = Counter(
+            "milepost_object_bytes",
+            "Bytes of values that went into the object storage, or came out of it.",
+            ("way",),
+            registry=registry,
+        )
+        self.object_storage_up = Gauge(
+            "milepost_object_storage_up",
+            "Whether the object storage took a small object when it was last asked to (1 or 0).",
+            ("bucket",),
+            registry=registry,
+        )
         self.runs_created = Counter(
             "milepost_runs_created",
             "Answers to run creations by the HTTP API: created, or duplicate by idempotency key.",
@@ -68,6 +83,11 @@ class Metrics(ProcessMetrics):
             registry=registry,
         )
         self.admitted = Counter("milepost_runs_admitted", "Runs that got a slot, by this process.", registry=registry)
+        self.prewarmed = Counter(
+            "milepost_pods_prewarmed",
+            "Pods that this process had made before there was a run for them.",
+            registry=registry,
+        )
         self.reaped = Counter(
             "milepost_attempts_reaped",
             "Attempts and runs that this process ended for their lease, timeout or grace.",
@@ -82,6 +102,17 @@ class Metrics(ProcessMetrics):
             "milepost_attempts_settled",
             "Attempts that settled themselves, by the run's state after it and the reason given.",
             ("state", "reason"),
+            registry=registry,
+        )
+        self.peak_bytes = Histogram(
+            "milepost_attempt_peak_bytes",
+            "Memory that settled attempts took at most: of the container, or else of their largest process.",
+            buckets=_MEMORY,
+            registry=registry,
+        )
+        self.throttled_seconds = Counter(
+            "milepost_attempt_throttled_seconds",
+            "Time for which the CPU limit held settled attempts back.",
             registry=registry,
         )
         self.pod_starts = Counter(
@@ -115,6 +146,13 @@ class Metrics(ProcessMetrics):
             ("duty", "cause"),
             registry=registry,
         )
+
+    def used(self, evidence: Evidence) -> None:
+        """What a settled attempt told of itself."""
+        most = max(evidence.peak_bytes, evidence.resident_bytes)
+        if most:
+            self.peak_bytes.observe(most)
+        self.throttled_seconds.inc(max(0, evidence.throttled_ms) / 1000)
 
     def started(self, cold_reason: str | None) -> None:
         """An attempt started; None: a pod that waited took it."""

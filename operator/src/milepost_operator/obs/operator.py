@@ -7,10 +7,11 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from milepost_operator.domain.findings import TaskFinding
 from milepost_operator.domain.queues import QueueView
 from milepost_operator.obs.metrics import ProcessMetrics
 
-OPEN_STATES: Final = ("wanted", "creating", "created", "bound", "resting", "idle", "offered", "closing")
+OPEN_STATES: Final = ("ahead", "wanted", "creating", "created", "bound", "resting", "idle", "offered", "closing")
 
 
 class OperatorMetrics(ProcessMetrics):
@@ -46,10 +47,22 @@ class OperatorMetrics(ProcessMetrics):
             ("reason",),
             registry=registry,
         )
+        self.policies = Counter(
+            "milepost_network_policies_written",
+            "NetworkPolicies of tasks that were created, replaced (they were changed, or had to be) or deleted.",
+            ("deed",),
+            registry=registry,
+        )
         self.pods = Gauge(
             "milepost_pods",
             "Pods of tasks by the state of their rows: idle ones wait for work; told by the leader.",
             ("state",),
+            registry=registry,
+        )
+        self.findings = Gauge(
+            "milepost_task_finding",
+            "1 while a Task's recent attempts show a pattern of failure, or need other memory; told by the leader.",
+            ("namespace", "task", "finding"),
             registry=registry,
         )
         self.queue_depth = self._of_queue(
@@ -81,9 +94,17 @@ class OperatorMetrics(ProcessMetrics):
         for state in OPEN_STATES:
             self.pods.labels(state).set(states.get(state, 0))
 
+    def show_findings(self, found: Sequence[TaskFinding]) -> None:
+        """What holds now; the rest is told no more."""
+        self.findings.clear()
+        for one in found:
+            if one.finding.holds:
+                self.findings.labels(one.namespace, one.task, one.finding.kind).set(1)
+
     def forget(self) -> None:
-        """Only the leader tells of queues and pods."""
+        """Only the leader tells of queues, pods and Tasks."""
         self._forget_queues()
+        self.findings.clear()
         self.pods.clear()
 
     def _forget_queues(self) -> None:

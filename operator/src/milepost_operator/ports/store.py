@@ -74,8 +74,8 @@ class Launches(Protocol):
         """
 
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
-        """Pods to launch now, marked `creating` by this epoch; those that warm pods can take are left to these for a
-        moment. DeposedError when the epoch is over.
+        """Pods to launch now, marked `creating` by this epoch; what those that are there will take is left to them
+        (domain.launches). DeposedError when the epoch is over.
         """
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:

@@ -24,8 +24,11 @@ class WarmPods(Protocol):
 class WarmDuties(Protocol):
     """Periodic work, safe from any replica at any time."""
 
-    async def hand_over(self) -> HandedOver:
-        """Give attempts that no launcher has taken to idle pods of the same warm key."""
+    async def hand_over(self, admitted: int = 0) -> HandedOver:
+        """Give attempts whose pods are not there yet to idle pods of the same warm key. A pod that was launched for one
+        of them waits for work once it is up, or closes where that would be too many. `admitted`: so many are new; the
+        launcher is told of those that are left.
+        """
 
     async def keep_warm(self) -> int:
         """Take back what was offered and not begun, and end pods that wait for nothing any more, or are too many; how

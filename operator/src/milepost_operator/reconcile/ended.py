@@ -10,7 +10,7 @@ from typing import Final
 
 from milepost.wire.local import EXIT_CONFIG, EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
 from milepost_operator.domain.runs import Ending
-from milepost_operator.domain.states import Reason
+from milepost_operator.domain.states import CANNOT_START, Reason
 from milepost_operator.manifests import raw
 from milepost_operator.manifests.names import clipped
 from milepost_operator.manifests.raw import Object
@@ -19,8 +19,24 @@ from milepost_operator.reconcile.evidence import Exit
 
 _OVER_LIMIT: Final = re.compile(r"exceed(s|ed).*(ephemeral|limit)|ephemeral.*exceed", re.IGNORECASE)
 _NODE_PRESSURE: Final = "The node was low on resource"
-_LOST_NODE: Final = frozenset({"NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Terminating"})
-_IMAGE: Final = frozenset(
+_DISRUPTIONS: Final = {
+    "PreemptionByScheduler": Reason.PREEMPTED,
+    "EvictionByEvictionAPI": Reason.DRAINED,
+    "DeletionByTaintManager": Reason.NODE_LOST,
+    "DeletionByPodGC": Reason.NODE_LOST,
+}
+"""Reasons of the condition DisruptionTarget; TerminationByKubelet says less than the pod's own reason."""
+_POD_REASONS: Final = {
+    "Evicted": Reason.EVICTED,
+    "Preempting": Reason.PREEMPTED,
+    "NodeLost": Reason.NODE_LOST,
+    "NodeShutdown": Reason.NODE_SHUTDOWN,
+    "Shutdown": Reason.NODE_SHUTDOWN,
+    "Terminated": Reason.NODE_SHUTDOWN,
+    "Terminating": Reason.NODE_SHUTDOWN,
+}
+"""status.reason of a pod that its kubelet ended, or refused."""
+IMAGE_TROUBLE: Final = frozenset(
     {
         "ErrImagePull",
         "ImagePullBackOff",
@@ -32,9 +48,10 @@ _IMAGE: Final = frozenset(
     },
 )
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+HOPELESS_IMAGE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _CRASH_LOOPS: Final = 3
 _LATE_SECONDS: Final = 15
+_DISRUPTED: Final = "evicted, drained, preempted, or its node was lost: its Job keeps no more of it"
 _SIGKILL: Final = 137
 _SIGTERM: Final = 143
 _MESSAGE: Final = 2000
@@ -69,7 +86,7 @@ def vanished(job: Object | None, *, bound: bool) -> Ending:
             Reason.POD_LOST, "the pod was deleted by something else", counted=False, infra=True, started=bound
         )
     if known.reason == "Disrupted":
-        return Ending(Reason.EVICTED, clipped(known.message, _MESSAGE), counted=False, infra=True, started=bound)
+        return Ending(Reason.EVICTED, _DISRUPTED, counted=False, infra=True, started=bound)
     if known.code < 0:
         return Ending(Reason.POD_LOST, clipped(known.message, _MESSAGE), counted=False, infra=True, started=bound)
     return _by_code(known, {}, command=evidence.is_command(raw.part(job, "spec", "template")))
@@ -78,16 +95,16 @@ def vanished(job: Object | None, *, bound: bool) -> Ending:
 def _of_exit(end: Exit | None, pod: Object) -> Ending:
     why, message = raw.text(pod, "status", "reason"), raw.text(pod, "status", "message")
     finished = end.finished if end else None
-    if end and end.reason == "OOMKilled":
-        return _ended(Reason.OOM, f"out of memory: {_memory(pod)}", pod, end)
+    if end and end.reason == "OOMKilled" and end.code:
+        return _out_of_memory(pod, end)
     if _OVER_LIMIT.search(message) and not message.startswith(_NODE_PRESSURE):
         return _ended(Reason.STORAGE, message, pod, end)
     if disruption := evidence.disrupted(pod, finished):
-        return _infra(Reason.EVICTED, _said(disruption), pod, end)
-    if why in _LOST_NODE:
-        return _infra(Reason.NODE_LOST, message or why, pod, end)
+        known = _DISRUPTIONS.get(raw.text(disruption, "reason")) or _POD_REASONS.get(why) or Reason.EVICTED
+        return _infra(known, message or _said(disruption), pod, end)
     if why:
-        return _infra(Reason.EVICTED, message or why, pod, end)
+        refused = Reason.EVICTED if end and evidence.started(pod) else Reason.NODE_REFUSED
+        return _infra(_POD_REASONS.get(why, refused), message or why, pod, end)
     asked = evidence.deletion_asked(pod)
     if asked and (end is None or end.finished is None or end.finished >= asked):
         return _infra(Reason.POD_LOST, "the pod was deleted by something else", pod, end)
@@ -96,11 +113,25 @@ def _of_exit(end: Exit | None, pod: Object) -> Ending:
     return _by_code(end, pod, command=evidence.is_command(pod))
 
 
+def _out_of_memory(pod: Object, end: Exit) -> Ending:
+    """The kernel killed the container's main process (with it all of them, by cgroup v2), or, by another exit code, one
+    that it had started: under our runner that may be the task itself.
+    """
+    limit = evidence.memory_limit(pod)
+    at = f"at its limit of {limit}" if limit else "by the kernel"
+    if end.code == _SIGKILL or not evidence.is_command(pod):
+        return _ended(Reason.OOM, f"out of memory: the container was killed {at}", pod, end)
+    said = f"out of memory: a process that the task had started was killed {at}, then it ended with {end.code}"
+    return _ended(Reason.CHILD_OOM, said, pod, end)
+
+
 def _by_code(end: Exit, pod: Object, *, command: bool) -> Ending:
     if evidence.never_ran(end.reason):
         if end.reason == "ContainerStatusUnknown":
-            return _infra(Reason.NODE_LOST, end.message or "the node lost track of the container", pod, end)
-        return _ended(Reason.CONFIG, f"the container can't start: {end.message or end.reason}", pod, end, final=True)
+            return _infra(Reason.KUBELET_RESTARTED, end.message or "the node lost track of the container", pod, end)
+        return _ended(
+            Reason.START_ERROR, f"the container can't start: {end.message or end.reason}", pod, end, final=True
+        )
     if end.code == _SIGKILL:
         return _infra(Reason.POD_LOST, "killed (137) by neither the memory limit nor us", pod, end)
     if command:
@@ -146,7 +177,7 @@ def _of_waiting(pod: Object, now: datetime, grace_seconds: float) -> Ending | Wa
 def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -> Ending | Waiting | None:
     """A container that can't be created: by its image, or by what its configuration refers to."""
     why = raw.text(status, "state", "waiting", "reason")
-    if why in _IMAGE:
+    if why in IMAGE_TROUBLE:
         reason = Reason.IMAGE_PULL
     elif why in _CONFIG:
         reason = Reason.CONFIG
@@ -156,7 +187,7 @@ def _held_up(pod: Object, status: Object, now: datetime, grace_seconds: float) -
     message = clipped(f"container {raw.text(status, 'name')}, image {raw.text(status, 'image')}: {said}", _MESSAGE)
     since = raw.when(raw.condition(pod, "PodScheduled"), "lastTransitionTime")
     since = since or raw.when(pod, "metadata", "creationTimestamp") or now
-    if why in _HOPELESS or now - since >= timedelta(seconds=grace_seconds):
+    if why in HOPELESS_IMAGE or now - since >= timedelta(seconds=grace_seconds):
         return Ending(reason, message, counted=False, final=True, started=False, evidence=evidence.facts(pod, None))
     return Waiting(reason, message)
 
@@ -165,7 +196,7 @@ def _ended(reason: Reason, message: str, pod: Object, end: Exit | None, *, final
     return Ending(
         reason,
         clipped(message, _MESSAGE),
-        counted=reason is not Reason.CONFIG,
+        counted=reason not in CANNOT_START,
         final=final,
         started=evidence.started(pod) if pod else True,
         evidence=evidence.facts(pod, end),
@@ -185,11 +216,3 @@ def _infra(reason: Reason, message: str, pod: Object, end: Exit | None) -> Endin
 
 def _said(condition: Object) -> str:
     return raw.text(condition, "message") or raw.text(condition, "reason") or "the pod was evicted"
-
-
-def _memory(pod: Object) -> str:
-    containers = raw.parts(pod, "spec", "containers")
-    limits = [raw.text(one, "resources", "limits", "memory") for one in containers if one.get("name") == "task"]
-    return (
-        f"the container was killed at its limit of {limits[0]}" if limits and limits[0] else "the container was killed"
-    )

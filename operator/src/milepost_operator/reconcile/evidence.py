@@ -108,6 +108,13 @@ def job_exit(job: Object) -> Exit | None:
     return None
 
 
+def memory_limit(pod: Object) -> str:
+    """Of the task's container, as its manifest has it; empty: none."""
+    containers = raw.parts(pod, "spec", "containers")
+    main = next((one for one in containers if one.get("name") == TASK_CONTAINER), {})
+    return raw.text(main, "resources", "limits", "memory")
+
+
 def facts(pod: Object, end: Exit | None) -> Mapping[str, object]:
     """What to keep with the attempt, for people who look into it later."""
     known: dict[str, object] = {
@@ -115,6 +122,7 @@ def facts(pod: Object, end: Exit | None) -> Mapping[str, object]:
         "node": raw.text(pod, "spec", "nodeName"),
         "phase": raw.text(pod, "status", "phase"),
         "podReason": raw.text(pod, "status", "reason"),
+        "disruption": raw.text(raw.condition(pod, "DisruptionTarget"), "reason"),
         "sidecarRestarts": raw.number(sidecar(pod), "restartCount") or 0,
     }
     if end:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol, TypeVar, cast
 from uuid import UUID
@@ -28,11 +28,13 @@ from milepost_operator.domain.runs import DEFAULT_QUEUE, Created, QueueIntake, R
 from milepost_operator.domain.schema.compiled import Schema
 from milepost_operator.domain.states import TERMINAL
 from milepost_operator.manifests import quantity, raw, run_cr
+from milepost_operator.manifests.names import RESTART_ANNOTATION, clipped
 from milepost_operator.manifests.raw import Manifest, Object
 from milepost_operator.manifests.run_spec import new_run, shared
 from milepost_operator.manifests.schemas import read_schema, schema_text
 from milepost_operator.manifests.shape import (
     breaker_policy,
+    network_of,
     policy_of,
     record_limits_of,
     retention_of,
@@ -43,6 +45,8 @@ from milepost_operator.ports.kube import Objects, Plural
 from milepost_operator.ports.schedules import ScheduleIntake
 from milepost_operator.ports.store import Intake
 from milepost_operator.reconcile.conditions import Said, changes, merged
+from milepost_operator.reconcile.network import CONDITION as NETWORK
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.schedules import apply_schedules, said_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -74,14 +78,21 @@ class ObjectIntake:
     """
 
     def __init__(
-        self, store: IntakeStore, objects: Objects, *, clock: Callable[[], datetime], max_input_bytes: int
+        self,
+        store: IntakeStore,
+        objects: Objects,
+        networks: TaskNetworks,
+        *,
+        clock: Callable[[], datetime],
+        max_input_bytes: int,
     ) -> None:
         self._store = store
         self._objects = objects
+        self._networks = networks
         self._clock = clock
         self._max_input = max_input_bytes
         self._tasks: dict[tuple[str, str], Object] = {}
-        self._versions: dict[str, tuple[int, int]] = {}
+        self._versions: dict[str, tuple[tuple[int, str | None], int]] = {}
         self._later: dict[tuple[str, str], Object] = {}
         self._wrong: dict[str, list[str]] = {}
 
@@ -99,20 +110,32 @@ class ObjectIntake:
             schema = await _schema("inputSchema", spec.input_schema)
             await _schema("outputSchema", spec.output_schema)
             intake = _task(body, spec)
+            self._check_network(intake)
         except Refused as refused:
             await self._show("tasks", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
             return
-        known = self._versions.get(uid)
-        if known is None or known[0] != intake.generation:
-            known = (intake.generation, await self._store.apply_task(intake))
+        known, stands = self._versions.get(uid), (intake.generation, intake.restart)
+        if known is None or known[0] != stands:
+            known = (stands, await self._store.apply_task(intake))
             self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules, schema)
             self._versions[uid] = known
         said = [
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
             await self._queue_found(namespace, intake.queue),
             *said_of(body, self._wrong.get(uid, ())),
+            *await self._networks.of_task(namespace, name, intake.network, told=bool(raw.condition(body, NETWORK))),
         ]
         await self._show("tasks", body, {"version": known[1], "queue": intake.queue}, said)
+
+    def _check_network(self, task: TaskIntake) -> None:
+        try:
+            self._networks.check(task.network)
+        except InvalidInputError as error:
+            raise Refused("InvalidNetwork", str(error)) from error
+
+    def tasks(self) -> Sequence[Object]:
+        """The Tasks as they were last seen."""
+        return list(self._tasks.values())
 
     async def on_queue(self, body: Object, *, deleted: bool) -> None:
         namespace, name, uid = raw.namespace(body), raw.name(body), raw.uid(body)
@@ -127,10 +150,10 @@ class ObjectIntake:
             await self._show("queues", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
             return
         generation = raw.number(body, "metadata", "generation") or 0
-        fresh = self._versions.get(uid, (None, 0))[0] != generation
+        fresh = self._versions.get(uid, (None, 0))[0] != (generation, None)
         if fresh:
             await self._store.apply_queue(_queue(body, spec))
-            self._versions[uid] = (generation, 0)
+            self._versions[uid] = ((generation, None), 0)
         await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
         if fresh:
             await self._tell_tasks(namespace, name)
@@ -271,6 +294,9 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         retention=retention_of(spec),
         record_limits=record_limits_of(spec),
         warm=warm_of(spec),
+        network=network_of(spec),
+        prepull=spec.prepull,
+        restart=clipped(raw.text(body, "metadata", "annotations", RESTART_ANNOTATION), 256) or None,
         on_change=spec.on_change or "fail",
         versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),
@@ -306,6 +332,7 @@ def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
         max_depth=spec.max_depth,
         paused=bool(spec.paused),
         breaker=breaker_policy(spec),
+        pause_on=spec.pause_on or (),
     )
 
 

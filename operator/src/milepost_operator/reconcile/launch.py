@@ -16,6 +16,7 @@ from milepost_operator.manifests.raw import Object
 from milepost_operator.ports.kube import Jobs
 from milepost_operator.ports.store import Launches
 from milepost_operator.reconcile.loop import each
+from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.pods import Pods
 from milepost_operator.reconcile.room import Room
 
@@ -53,6 +54,7 @@ class Launcher:
         epoch: int,
         *,
         room: Room,
+        networks: TaskNetworks,
         config_grace_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         on_launched: Callable[[], object] = lambda: None,
@@ -60,6 +62,7 @@ class Launcher:
         self._on_launched = on_launched
         self._store = store
         self._room = room
+        self._networks = networks
         self._jobs = jobs
         self._pods = pods
         self._settings = settings
@@ -93,12 +96,16 @@ class Launcher:
         """Create or adopt the Job of `order`, and say so; what can't be created ends the run or is tried again."""
         self._held.setdefault(order.pod_id, _Held(order))
         try:
+            await self._networks.before(order.namespace, order.task, order.network)
             job = await self._created(order)
         except ForbiddenError as error:
             await self._refused(order, str(error))
             return
-        except (InvalidInputError, NotFoundError, ValueError) as error:
-            await self._hopeless(order, f"the pod can't be created: {error}")
+        except (InvalidInputError, NotFoundError) as error:
+            await self._hopeless(order, Reason.POD_REFUSED, f"the pod can't be created: {error}")
+            return
+        except ValueError as error:
+            await self._hopeless(order, Reason.CONFIG, f"the pod can't be made: {error}")
             return
         if not await self._store.launched(self._epoch, order.pod_id, raw.uid(job)):
             await self._jobs.delete_job(order.namespace, names.job_name(order.pod_id), raw.uid(job))
@@ -119,19 +126,24 @@ class Launcher:
 
     async def _refused(self, order: PodOrder, message: str) -> None:
         """A quota may have room later; any other refusal is final when it stays."""
+        if order.ahead:  # nobody waits for it: the duty that wanted it tries again, ever later
+            ending = Ending(Reason.POD_REFUSED, names.clipped(message, 2000), counted=False, started=False)
+            await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
+            self._held.pop(order.pod_id, None)
+            return
         held, now = self._held[order.pod_id], self._clock()
         if held.refused is None:
             held.refused = now
             await self._store.note_pod(order.pod_id, Reason.POD_REFUSED.value, names.clipped(message, 1000))
         if now - held.refused >= self._grace and not is_quota(message):
-            await self._hopeless(order, f"the API server refuses the pod: {message}")
+            await self._hopeless(order, Reason.POD_REFUSED, f"the API server refuses the pod: {message}")
             return
         if is_quota(message) and await self._room.make(order.pod_id, order.namespace):
             held.pause = 1.0  # what gives up its place is gone in a moment
         held.due = now + held.pause
         held.pause = min(held.pause * 2, MAX_PAUSE)
 
-    async def _hopeless(self, order: PodOrder, message: str) -> None:
-        ending = Ending(Reason.CONFIG, names.clipped(message, 2000), counted=False, final=True, started=False)
+    async def _hopeless(self, order: PodOrder, reason: Reason, message: str) -> None:
+        ending = Ending(reason, names.clipped(message, 2000), counted=False, final=True, started=False)
         await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
         self._held.pop(order.pod_id, None)

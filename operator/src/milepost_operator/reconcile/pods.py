@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 
 from milepost_operator.domain.runs import Ending, OpenPod
 from milepost_operator.domain.states import Reason
+from milepost_operator.domain.warm import ENDED
 from milepost_operator.manifests import names, raw
 from milepost_operator.manifests.job import TASK_CONTAINER, repository
 from milepost_operator.manifests.raw import Object
@@ -122,7 +124,7 @@ def _warm(row: OpenPod, sight: Sight) -> list[Action]:
     if pod is None:
         return [Retire("vanished")] if sight.fresh else [Confirm()]
     if evidence.finished(pod) or evidence.exit_of(pod) is not None:
-        return [Retire("ended")]
+        return [Retire(ENDED)]
     return [Retire("deleted")] if "deletionTimestamp" in raw.part(pod, "metadata") else []
 
 
@@ -212,7 +214,7 @@ class Pods:
         self._epoch = epoch
         self._clock = clock
         self._grace = config_grace_seconds
-        self._told: dict[str, set[Note | Digest]] = defaultdict(set)
+        self._told: dict[str, set[tuple[UUID | None, Note | Digest]]] = defaultdict(set)
 
     async def turn(self) -> None:
         """All open rows, once. Nothing is concluded from watches that are not in step."""
@@ -266,14 +268,18 @@ class Pods:
                 pass
 
     async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
-        """Each thing once: the row keeps it. Pods that only wait for work make room for one that finds no node."""
-        if isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE and is_full(said.message):
+        """Each thing once, to each run: the rows keep it. Pods that only wait for work make room for one that finds no
+        node and has a run.
+        """
+        full = isinstance(said, Note) and said.reason == Reason.UNSCHEDULABLE and is_full(said.message)
+        if full and row.run_id is not None:
             await self._room.make(row.pod_id, None)
-        if said in self._told[row.pod_id]:
+        this = (row.run_id if isinstance(said, Note) else None, said)
+        if this in self._told[row.pod_id]:
             return
         if isinstance(said, Note):
             await self._store.note_pod(row.pod_id, said.reason, said.message)
-            self._told[row.pod_id] = {one for one in self._told[row.pod_id] if isinstance(one, Digest)}
+            self._told[row.pod_id] = {one for one in self._told[row.pod_id] if isinstance(one[1], Digest)}
         else:
             await self._store.pod_digest(row.pod_id, said.digest)
-        self._told[row.pod_id].add(said)
+        self._told[row.pod_id].add(this)

@@ -85,7 +85,7 @@ class PodSweep:
             message = _newest(events, {"FailedCreate"})
             if message:
                 await self._tell(row, Reason.POD_REFUSED, message, hopeless=not is_quota(message))
-            if is_quota(message):
+            if is_quota(message) and row.run_id is not None:
                 await self._room.make(row.pod_id, row.namespace)
             return
         pod = sight.pods[0]

@@ -9,10 +9,18 @@ from milepost_operator.ports.kube import Objects
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def tell_task(objects: Objects, namespace: str, task: str, status: Manifest) -> None:
-    """Merge `status` into the Task's; what the API server won't take is logged. UnavailableError: try again."""
+async def tell_task(
+    objects: Objects, namespace: str, task: str, status: Manifest, *, resource_version: str = ""
+) -> None:
+    """Merge `status` into the Task's; what the API server won't take is logged. UnavailableError: try again.
+
+    `resource_version`: only while the Task is the one that was read.
+    """
+    patch: Manifest = {"status": status}
+    if resource_version:
+        patch["metadata"] = {"resourceVersion": resource_version}
     try:
-        await objects.patch_status("tasks", namespace, task, {"status": status})
+        await objects.patch_status("tasks", namespace, task, patch)
     except UnavailableError:
         raise
     except NotFoundError:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -111,7 +112,9 @@ class AsyncMilepost:
 
     async def _run(self, call: protocol.Call) -> Run:
         found: Run = record(Run, await self._call(call))
-        return found
+        if found.result_bytes is None:
+            return found
+        return replace(found, result=await self._call(protocol.result_call(self._address.base, found)))
 
     async def _call(self, call: protocol.Call) -> JSON:
         tries = protocol.Tries(call, self._tries, self._patience)

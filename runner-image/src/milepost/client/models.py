@@ -1,7 +1,7 @@
 """Requests and answers as plain, typed records. Times are aware datetimes; inputs and results are JSON values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, Unpack
 from uuid import uuid4
@@ -136,11 +136,14 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class Run(RunSummary):
-    """A run with what it was given and what came of it. `error`: how it failed."""
+    """A run with what it was given and what came of it. `error`: how it failed. `result_bytes`: of a result that was
+    too large to be told with the run, and was read apart from it.
+    """
 
     input: JSON
     result: JSON
     error: dict[str, JSON] | None
+    result_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ def record(kind: type[Any], value: JSON) -> Any:
     made: dict[str, object] = {}
     for field in fields(kind):
         name = _camel(field.name)
+        if name not in value and field.default is not MISSING:
+            continue
         if name not in value:
             raise AnswerError(f"the answer has no {name!r}: this client needs a newer API")
         given = value[name]

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from milepost.client.errors import AnswerError, ApiError, error_of
-from milepost.client.models import Chunk, Created, Trigger, record
+from milepost.client.models import Chunk, Created, Run, Trigger, record
 from milepost.net.messages import Headers, Reply, jitter
 from milepost.wire.values import JSON
 
@@ -163,6 +163,10 @@ def batch_answers(call: Call, value: JSON) -> list[Created | ApiError]:
 def run_call(base: str, run: str, namespace: str | None, wait: float = 0.0) -> Call:
     query = _query({"namespace": namespace, "wait": f"{wait:.3f}" if wait else None})
     return Call("GET", f"{base}/v1/runs/{quote(run, safe='')}{query}", seconds=CALL_SECONDS + wait)
+
+
+def result_call(base: str, run: Run) -> Call:
+    return Call("GET", f"{base}/v1/runs/{quote(run.id, safe='')}/result{_query({'namespace': run.namespace})}")
 
 
 def cancel_call(base: str, run: str, namespace: str | None) -> Call:

@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -112,7 +113,9 @@ class Milepost:
 
     def _run(self, call: protocol.Call) -> Run:
         found: Run = record(Run, self._call(call))
-        return found
+        if found.result_bytes is None:
+            return found
+        return replace(found, result=self._call(protocol.result_call(self._address.base, found)))
 
     def _call(self, call: protocol.Call) -> JSON:
         tries = protocol.Tries(call, self._tries, self._patience)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from milepost.net.framing import BadMessageError, Inbox, ReplyHead, request_bytes
+from milepost.net.framing import BadMessageError, Inbox, ReplyHead, request_bytes, request_head
 from milepost.net.messages import Headers, Reply, TransportError
 from milepost.net.stream import Stream
 
@@ -35,6 +35,18 @@ class ClientConnection:
     async def send(self, method: str, target: str, headers: Headers, body: bytes) -> ReplyHead:
         """Send a request and read the head of its answer."""
         await self._stream.send(request_bytes(method, target, self._host, headers, body))
+        return await self.head()
+
+    async def begin(self, method: str, target: str, headers: Headers, length: int) -> None:
+        """Send a request whose body, of so many bytes, follows by `put`; then `head` reads what is answered."""
+        await self._stream.send(request_head(method, target, self._host, headers, length))
+
+    async def put(self, piece: bytes) -> None:
+        """Send a part of the body."""
+        await self._stream.send(piece)
+
+    async def head(self) -> ReplyHead:
+        """Read the head of the answer."""
         while (head := self._inbox.reply()) is None:
             self._inbox.feed(await self._stream.receive())
         self._keep = head.keep
@@ -47,6 +59,16 @@ class ClientConnection:
         if not piece:
             self.exchanges += 1
         return piece
+
+    async def rest(self) -> bytes:
+        """Read the answer's body to its end."""
+        data = await self.chunk()
+        if data and (piece := await self.chunk()):
+            pieces = [data, piece]
+            while piece := await self.chunk():
+                pieces.append(piece)
+            data = b"".join(pieces)
+        return data
 
     def close(self) -> None:
         """Close it without waiting."""
@@ -67,13 +89,11 @@ class Client:
     ) -> Reply:
         """Make one exchange, at most `seconds` long, over a kept connection if there is one."""
         connection: ClientConnection | None = None
-        data = b""
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._connection()
                 head = await connection.send(method, target, headers, body)
-                while piece := await connection.chunk():
-                    data = data + piece if data else piece
+                data = await connection.rest()
         except BROKEN as error:
             raise self._broken(connection, error) from error
         except BaseException:
@@ -98,6 +118,39 @@ class Client:
         except BROKEN as error:
             raise self._broken(connection, error) from error
         return Reply(head.status, head.headers, b""), self._body(connection, seconds)
+
+    async def upload(  # noqa: PLR0917
+        self, method: str, target: str, headers: Headers, length: int, pieces: AsyncIterator[bytes], seconds: float
+    ) -> Reply:
+        """Make one exchange whose body of `length` bytes is sent as it comes, over a connection of its own: half of it
+        can't be sent again. `seconds`: the longest wait for each part. What `pieces` raises is passed on.
+        """
+        connection: ClientConnection | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                connection = ClientConnection(await self._dial(), self._host)
+                await connection.begin(method, target, headers, length)
+        except BROKEN as error:
+            raise self._broken(connection, error) from error
+        try:
+            async for piece in pieces:
+                await self._put(connection, piece, seconds)
+            try:
+                async with asyncio.timeout(seconds):
+                    head = await connection.head()
+                    data = await connection.rest()
+            except BROKEN as error:
+                raise self._broken(connection, error) from error
+        finally:
+            connection.close()
+        return Reply(head.status, head.headers, data)
+
+    async def _put(self, connection: ClientConnection, piece: bytes, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await connection.put(piece)
+        except BROKEN as error:
+            raise self._broken(connection, error) from error
 
     async def _body(self, connection: ClientConnection, seconds: float | None) -> AsyncIterator[bytes]:
         done = False

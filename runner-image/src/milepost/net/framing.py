@@ -187,10 +187,15 @@ class Inbox:
 
 def request_bytes(method: str, target: str, host: str, headers: Headers, body: bytes) -> bytes:
     """Serialize a request. Raises ValueError for a header that would be two."""
+    return request_head(method, target, host, headers, len(body)) + body
+
+
+def request_head(method: str, target: str, host: str, headers: Headers, length: int) -> bytes:
+    """Serialize what comes before a body of so many bytes. Raises ValueError likewise."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
-    if body or method in {"PUT", "POST"}:
-        lines.append(f"Content-Length: {len(body)}")
-    return _message(lines, headers) + body
+    if length or method in {"PUT", "POST"}:
+        lines.append(f"Content-Length: {length}")
+    return _message(lines, headers)
 
 
 def reply_bytes(status: int, headers: Headers, length: int | None, *, keep: bool) -> bytes:

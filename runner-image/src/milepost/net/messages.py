@@ -31,17 +31,26 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes = b""
+    pieces: AsyncIterator[bytes] | None = None
+    """The body of a request that its server streams, as it comes; it has the length that Content-Length says."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as its sender declared them."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else None
 
 
 @dataclass(slots=True)
 class Response:
-    """One answer of a server; `stream` takes the place of `body` and is sent in chunks."""
+    """One answer of a server; `stream` takes the place of `body` and is sent in chunks. `last`: of its connection."""
 
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=list)
     content_type: str = "application/json"
     stream: AsyncIterator[bytes] | None = None
+    last: bool = False
 
 
 @dataclass(slots=True)

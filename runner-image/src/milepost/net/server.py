@@ -1,11 +1,11 @@
-"""An HTTP/1.1 server over asyncio streams: bounded bodies, one error answer for misuse, and never a crash."""
+"""An HTTP/1.1 server: bounded bodies, one error answer for misuse, and never a crash."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
 from milepost.net.framing import (
-    CHUNK,
     CONTINUE,
     LAST_CHUNK,
     BadMessageError,
@@ -16,7 +16,7 @@ from milepost.net.framing import (
 )
 from milepost.net.messages import ProblemError, Request, Response
 
-DISCARD_LIMIT: Final = 32 * 1024 * 1024
+DISCARD_LIMIT: Final = 256 * 1024 * 1024
 DISCARD_SECONDS: Final = 2.0
 
 
@@ -45,6 +45,9 @@ class App(Protocol):
     def body_limit(self, request: Request) -> int:
         """Give the most bytes of body this request may have. Raises ProblemError to refuse it before its body."""
 
+    def streams(self, request: Request) -> bool:
+        """Tell whether the body is taken as it comes (`Request.pieces`): it is of a length that was declared."""
+
     def waits(self, request: Request) -> bool:
         """Tell whether the answer may take long: such a request ends when its client goes."""
 
@@ -55,14 +58,33 @@ class App(Protocol):
         """Report an exception that was answered with 500 or that ended a connection."""
 
 
+class Connected(Protocol):
+    """What a connection is served over; milepost.net.stream.Stream is one."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; b"" at the end. Who gives up waiting loses none."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+
+    def finish(self) -> None:
+        """Send no more."""
+
+    def close(self) -> None:
+        """Close without waiting."""
+
+
+class BodyLostError(Exception):
+    """The client went, or sent what is no HTTP, in the middle of a body that was taken as it came."""
+
+
 class ServerConnection:
     """One client's connection, request after request."""
 
-    def __init__(self, app: App, budget: Budget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, app: App, budget: Budget, stream: Connected) -> None:
         self._app = app
         self._budget = budget
-        self._reader = reader
-        self._writer = writer
+        self._stream = stream
         self._inbox = Inbox()
         self._taken = 0
 
@@ -77,7 +99,7 @@ class ServerConnection:
             self._app.failed(None, error)
         finally:
             self._release()
-            self._writer.close()
+            self._stream.close()
 
     async def _exchange(self) -> bool:
         try:
@@ -89,12 +111,16 @@ class ServerConnection:
         response = await self._answer(request)
         if response is None:
             return False
-        await self._send(response, bodiless=head.method == "HEAD", keep=head.keep)
-        return head.keep
+        if not self._inbox.complete:  # answered before its body was read
+            await self._send_and_discard(response)
+            return False
+        keep = head.keep and not response.last
+        await self._send(response, bodiless=head.method == "HEAD", keep=keep)
+        return keep
 
     async def _read_head(self) -> RequestHead:
         while (head := self._inbox.request()) is None:
-            self._inbox.feed(await self._reader.read(CHUNK))
+            self._inbox.feed(await self._stream.receive())
         return head
 
     async def _read_request(self, head: RequestHead) -> Request:
@@ -105,12 +131,14 @@ class ServerConnection:
         length = head.headers.get("content-length", "0")
         if int(length) > limit:
             raise ProblemError(413, "body-too-large", f"the body has {length} bytes, {limit} is the most here")
-        if head.headers.get("expect", "").lower() == "100-continue":
-            self._writer.write(CONTINUE)
+        if self._app.streams(request):
+            request.pieces = self._pieces(head)
+            return request
+        await self._go_on(head)
         body = bytearray()
         while (piece := self._inbox.body()) != b"":
             if piece is None:
-                self._inbox.feed(await self._reader.read(CHUNK))
+                self._inbox.feed(await self._stream.receive())
                 continue
             self._budget.take(len(piece))
             self._taken += len(piece)
@@ -120,6 +148,22 @@ class ServerConnection:
         request.body = bytes(body)
         return request
 
+    async def _go_on(self, head: RequestHead) -> None:
+        """Ask for the body, if the client waits to be asked."""
+        if head.headers.get("expect", "").lower() == "100-continue":
+            await self._stream.send(CONTINUE)
+
+    async def _pieces(self, head: RequestHead) -> AsyncIterator[bytes]:
+        await self._go_on(head)
+        try:
+            while (piece := self._inbox.body()) != b"":
+                if piece is None:
+                    self._inbox.feed(await self._stream.receive())
+                else:
+                    yield piece
+        except (ConnectionError, EOFError, BadMessageError) as error:
+            raise BodyLostError(str(error)) from error
+
     async def _answer(self, request: Request) -> Response | None:
         try:
             if not self._app.waits(request):
@@ -127,13 +171,15 @@ class ServerConnection:
             return await self._answer_while_connected(request)
         except ProblemError as problem:
             return problem.response()
+        except BodyLostError:
+            return None
         except Exception as error:  # noqa: BLE001  # answered and reported: the connection goes on
             self._app.failed(request, error)
             return ProblemError(500, "internal", "an error of the sidecar, reported in its log").response()
 
     async def _answer_while_connected(self, request: Request) -> Response | None:
         work = asyncio.ensure_future(self._app.handle(request))
-        more = asyncio.ensure_future(self._reader.read(CHUNK))
+        more = asyncio.ensure_future(self._stream.receive())
         try:
             await asyncio.wait({work, more}, return_when=asyncio.FIRST_COMPLETED)
             if more.done():
@@ -153,27 +199,27 @@ class ServerConnection:
         length = None if response.stream is not None else len(response.body)
         out = reply_bytes(response.status, headers, length, keep=keep)
         if response.stream is None or bodiless:
-            self._writer.write(out if bodiless else out + response.body)
-            await self._writer.drain()
+            await self._stream.send(out if bodiless else out + response.body)
             return
-        self._writer.write(out)
+        await self._stream.send(out)
         async for chunk in response.stream:
-            self._writer.write(chunk_bytes(chunk))
-            await self._writer.drain()
-        self._writer.write(LAST_CHUNK)
-        await self._writer.drain()
+            await self._stream.send(chunk_bytes(chunk))
+        await self._stream.send(LAST_CHUNK)
 
     async def _refuse(self, error: ProblemError | BadMessageError) -> None:
         self._release()
         if isinstance(error, BadMessageError):
             error = ProblemError(error.status, "bad-request", f"not HTTP/1.1: {error}")
-        await self._send(error.response(), keep=False)
+        await self._send_and_discard(error.response())
+
+    async def _send_and_discard(self, response: Response) -> None:
+        await self._send(response, keep=False)
         # closing over unread bytes would reset the connection and take our answer from the client
-        self._writer.write_eof()
+        self._stream.finish()
         left = DISCARD_LIMIT
         try:
             async with asyncio.timeout(DISCARD_SECONDS):
-                while left > 0 and (data := await self._reader.read(CHUNK)):
+                while left > 0 and (data := await self._stream.receive()):
                     left -= len(data)
         except TimeoutError:
             return

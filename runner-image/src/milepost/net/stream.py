@@ -29,6 +29,7 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[bytes] | None = None
         self._listens = False
+        self._unread = b""
 
     @classmethod
     async def unix(cls, path: str) -> "Stream":
@@ -63,15 +64,23 @@ class Stream:
                 await _until(self._loop.add_writer, self._loop.remove_writer, self._socket)
 
     async def receive(self) -> bytes:
-        """Wait for bytes; b"" at the end of the stream."""
+        """Wait for bytes; b"" at the end of the stream. Who gives up waiting loses none."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return self._socket.recv(CHUNK)
-        self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiter = waiter
         if not self._listens:
             self._loop.add_reader(self._socket, self._on_readable)
             self._listens = True
         try:
-            return await self._waiter
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.done() and waiter.exception() is None:
+                self._unread = waiter.result()
+            raise
         finally:
             self._waiter = None
 
@@ -98,12 +107,19 @@ class Stream:
             return False
         return False
 
+    def finish(self) -> None:
+        """Send no more: the other end reads to the end of what was sent."""
+        with contextlib.suppress(OSError):  # it is gone
+            self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
-        """Close without waiting."""
+        """Close without waiting; who still waits for bytes is told the end."""
         if self._socket.fileno() < 0:
             return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(b"")
         if isinstance(self._socket, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self._socket.unwrap()  # says goodbye, and does not wait for the other's

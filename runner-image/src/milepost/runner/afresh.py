@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from milepost.errors import MilepostError
 from milepost.runner import failure
+from milepost.runner.cgroup import Counters
 from milepost.runner.child import SETTLED, run_and_exit
 from milepost.runner.load import LoadError, load
 from milepost.runner.log import say
@@ -40,13 +41,15 @@ def load_or_settle(attempt: AttemptInfo, sidecar: BlockingSidecar) -> TaskFuncti
         return None
 
 
-def afresh(told: int) -> NoReturn:
+def afresh(before: Counters, told: int) -> NoReturn:
     """Become a new interpreter that runs the attempt. One byte goes to the pipe `told` once it is settled."""
     os.set_inheritable(told, True)
-    os.execv(sys.executable, [sys.executable, "-m", "milepost.runner.afresh", str(told)])  # noqa: S606
+    os.execv(  # noqa: S606
+        sys.executable, [sys.executable, "-m", "milepost.runner.afresh", str(told), str(before)]
+    )
 
 
-def main(told: int) -> NoReturn:
+def main(told: int, before: Counters) -> NoReturn:
     """Load the task and run the attempt."""
     os.set_inheritable(told, False)
     path = os.environ.get(SOCKET_ENV) or SOCKET
@@ -61,8 +64,8 @@ def main(told: int) -> NoReturn:
         os.write(told, SETTLED)
         os._exit(EXIT_CONFIG)
     sidecar.close()
-    run_and_exit(task, attempt, path, told)
+    run_and_exit(task, attempt, path, before, told)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Counters.of(sys.argv[2]))

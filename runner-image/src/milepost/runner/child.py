@@ -20,7 +20,7 @@ from milepost.errors import (
     SettledError,
 )
 from milepost.net.messages import compact
-from milepost.runner import failure, outcome
+from milepost.runner import cgroup, failure, outcome
 from milepost.runner.blocked import Watchdog, blocked_seconds
 from milepost.runner.harden import set_dumpable
 from milepost.runner.left import tell_left
@@ -36,8 +36,8 @@ from milepost.sdk.sync import SyncContext, enter_sync
 from milepost.sdk.task import TaskFunction
 from milepost.sdk.waits import Leave
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import Wait
 from milepost.wire.values import JSON
+from milepost.wire.wait import Wait
 
 CANCEL_SIGNAL: Final = signal.SIGUSR1
 SETTLED: Final = b"s"
@@ -45,15 +45,20 @@ TOLD_WAITS: Final = 3
 REFUSED: Final = (NotRecordableError, RecordTooLargeError, ProtocolError)
 
 
-def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> NoReturn:
-    """Run the attempt in this freshly forked process. One byte goes to the pipe `told` once it is settled."""
+def run_and_exit(
+    task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, before: cgroup.Counters, told: int
+) -> NoReturn:
+    """Run the attempt in this freshly forked process. One byte goes to the pipe `told` once it is settled.
+
+    `before`: what the kernel had noted of the container as the attempt began.
+    """
     code = EXIT_FAILED
     gc.freeze()  # what the parent loaded stays: collections need not walk it, nor copy its pages
     try:
         set_dumpable(allowed=True)  # debuggers and profilers of the user may look at the user's own process
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-        code = _attempt(task, attempt, socket, told)
+        code = _attempt(task, attempt, socket, before, told)
         atexit._run_exitfuncs()  # noqa: SLF001  # what the user's modules registered; a fork has no other way to it
     except BaseException as error:  # noqa: BLE001  # nothing may run on into the parent's stack
         say(failure.traceback_of(error))
@@ -62,18 +67,20 @@ def run_and_exit(task: TaskFunction[..., object], attempt: AttemptInfo, socket: 
         os._exit(code)
 
 
-def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, told: int) -> int:
+def _attempt(
+    task: TaskFunction[..., object], attempt: AttemptInfo, socket: str, before: cgroup.Counters, told: int
+) -> int:
     sidecar, own = BlockingSidecar(socket), os.getpid()
     try:
-        target, body = _outcome(task, attempt, socket, sidecar, _leave(sidecar, told))
+        target, body = _outcome(task, attempt, socket, sidecar, _leave(sidecar, before, told))
         if os.getpid() != own:
             say("a process that the task forked ran on to the task's end: let it end itself, with os._exit")
             return EXIT_FAILED  # the result is the task's own process's to settle
         try:
-            sidecar.call("PUT", target, write_headers(), body)
+            sidecar.call("PUT", target, [*write_headers(), *cgroup.own_usage(before)], body)
         except REFUSED as error:  # by a limit that the SDK does not know of
             target, body = "/v1/failure", failure.of_exception(error)
-            sidecar.call("PUT", target, write_headers(), body)
+            sidecar.call("PUT", target, [*write_headers(), *cgroup.own_usage(before)], body)
     except FencedError as error:
         say(f"fenced: {error}")
         return EXIT_FENCED
@@ -87,12 +94,12 @@ def _attempt(task: TaskFunction[..., object], attempt: AttemptInfo, socket: str,
     return 0 if target == "/v1/result" else EXIT_FAILED
 
 
-def _leave(sidecar: BlockingSidecar, told: int) -> Leave:
+def _leave(sidecar: BlockingSidecar, before: cgroup.Counters, told: int) -> Leave:
     """What ends an attempt that waits: at once, since what the task has on its stack is not over."""
 
     def leave(waits: Sequence[Wait]) -> NoReturn:
         body: dict[str, JSON] = {"waits": [asdict(wait) for wait in waits]}
-        sidecar.call("PUT", "/v1/suspension", write_headers(), compact(body))
+        sidecar.call("PUT", "/v1/suspension", [*write_headers(), *cgroup.own_usage(before)], compact(body))
         say(f"waits without a pod: {'; '.join(wait.name or wait.key for wait in waits[:TOLD_WAITS])}")
         os.write(told, SETTLED)
         flush()
@@ -175,6 +182,8 @@ def _run_async(task: TaskFunction[..., object], journal: Journal, socket: str, a
         finally:
             watchdog.stop()
             tell_left(own)
+            for context in contexts:
+                context.end_threads()
             loop.remove_signal_handler(CANCEL_SIGNAL)
             signal.signal(CANCEL_SIGNAL, signal.SIG_IGN)  # too late to cancel: the task has ended
             sidecar.close()

@@ -1,7 +1,7 @@
 """Tells how an attempt's process ended, where it could not say so itself, and whether the pod may take another."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from milepost.errors import SettledError
@@ -10,8 +10,8 @@ from milepost.runner.log import say
 from milepost.runner.watch import Ending
 from milepost.sdk.client import BlockingSidecar
 from milepost.sdk.local import write_headers
+from milepost.wire.evidence import FailureKind
 from milepost.wire.local import EXIT_FAILED, EXIT_FENCED, EXIT_SIDECAR
-from milepost.wire.pod import Evidence, FailureKind
 
 EXIT_TERMINATED: Final = 143
 
@@ -25,10 +25,10 @@ class Conclusion:
     retire: str | None = None
 
 
-def conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Memory) -> Conclusion:
+def conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Counters) -> Conclusion:
     """Settle the attempt if its process did not. `before`: what the kernel had noted as it began."""
-    after = cgroup.read()
-    kills = after.oom_kills - before.oom_kills
+    used = cgroup.since(before, ending.resident_bytes)
+    kills = used.oom_kills
     if ending.cause == "settled":
         return Conclusion(0 if ending.exit_code == 0 else EXIT_FAILED, settled=True, retire=_retire(ending, kills))
     if ending.cause == "terminated":
@@ -37,13 +37,13 @@ def conclude(sidecar: BlockingSidecar, ending: Ending, before: cgroup.Memory) ->
         return Conclusion(EXIT_FENCED)
     if ending.cause == "sidecar-lost":
         return Conclusion(EXIT_SIDECAR)
-    peak = after.peak_bytes if after.peak_bytes > before.peak_bytes else 0  # else it is that of an earlier run
-    evidence = Evidence(kills, peak, ending.exit_code, ending.signal)
+    evidence = replace(used, exit_code=ending.exit_code, signal=ending.signal)
     kind, message = _explain(ending, kills)
     say(message)
     retire = _retire(ending, kills) if kind == "cancelled" else "oom" if kind == "oom" else "crash"
     try:
-        sidecar.call("PUT", "/v1/failure", write_headers(), failure.body(kind, kind, message, evidence=evidence))
+        headers = [*write_headers(), *cgroup.usage(used)]
+        sidecar.call("PUT", "/v1/failure", headers, failure.body(kind, kind, message, evidence=evidence))
     except SettledError as error:
         # it died between the commit of its result and its own end
         say(str(error))

@@ -9,7 +9,7 @@ from milepost.net.messages import compact
 from milepost.sdk.failed import keepable
 from milepost.sdk.fingerprint import OWN_CODE
 from milepost.sdk.task import When
-from milepost.wire.pod import Evidence, FailureKind
+from milepost.wire.evidence import Evidence, FailureKind
 from milepost.wire.values import JSON
 
 MAX_TRACEBACK: Final = 32768

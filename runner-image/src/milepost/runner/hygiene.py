@@ -10,6 +10,8 @@ from fcntl import F_GETFL, fcntl
 from pathlib import Path
 from typing import Final
 
+from milepost.net.blocking import BlockingClient
+from milepost.net.messages import TransportError, compact
 from milepost.runner import sysv
 from milepost.runner.log import say
 from milepost.runner.processes import below, end_all
@@ -21,6 +23,7 @@ GROWTH: Final = 1.5
 STANDARD: Final = (0, 1, 2)
 RESIDENT: Final = 1
 MOST_TOLD: Final = 5
+MOST_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,16 @@ class Hygiene:
         ]
         started = [f"process {pid}" for pid in below(os.getpid())]  # ended with the first run, as all processes are
         self.unforkable = [*threads, *shared, *started, *left_in(self._scratch, self._socket)]
+
+    def tell_sidecar(self) -> None:
+        """Have the control plane show it. One that does not want to know, or can't be told now, is not waited for."""
+        if not self.unforkable:
+            return
+        client = BlockingClient(self._socket)
+        body = compact({"left": [*self.unforkable[:MOST_SHOWN]]})
+        with suppress(TransportError):
+            client.request("PUT", "/v1/left", [("Content-Type", "application/json")], body)
+        client.close()
 
     def tell_unforkable(self) -> None:
         """Say once why each further run of this pod imports the task anew."""

@@ -6,16 +6,25 @@ import time
 from importlib import import_module
 from linecache import cache as line_cache
 from types import ModuleType
-from typing import Final
+from typing import Final, Protocol
 
 from milepost.runner.failure import traceback_of
 from milepost.runner.log import say
-from milepost.sdk.run import AttemptInfo
 from milepost.sdk.task import TaskFunction
 
 SOURCE_FILE: Final = "<task source>"
 INLINE_MODULE: Final = "task"
 SLOW_SECONDS: Final = 5.0
+
+
+class Code(Protocol):
+    """What names the code of a task: an attempt does."""
+
+    @property
+    def entrypoint(self) -> str | None: ...
+
+    @property
+    def source(self) -> str | None: ...
 
 
 class LoadError(Exception):
@@ -26,31 +35,31 @@ class LoadError(Exception):
         self.traceback = traceback
 
 
-def load(attempt: AttemptInfo) -> TaskFunction[..., object]:
+def load(code: Code) -> TaskFunction[..., object]:
     """Import the user's code and find the task in it. Raises LoadError."""
     began = time.monotonic()
     try:
-        return _load(attempt)
+        return _load(code)
     finally:
         if (took := time.monotonic() - began) > SLOW_SECONDS:
             say(f"importing the task took {took:.0f} s: each pod waits for that, and is not cancelled meanwhile")
 
 
-def _load(attempt: AttemptInfo) -> TaskFunction[..., object]:
-    module_name, _, function = (attempt.entrypoint or "").rpartition(":")
+def _load(code: Code) -> TaskFunction[..., object]:
+    module_name, _, function = (code.entrypoint or "").rpartition(":")
     try:
-        if attempt.source is not None:
-            module = _inline(attempt.source)
+        if code.source is not None:
+            module = _inline(code.source)
         elif module_name and function:
             module = import_module(module_name)
         else:
             raise LoadError(  # noqa: TRY301
-                f"entrypoint {attempt.entrypoint!r} must be 'package.module:function'"
+                f"entrypoint {code.entrypoint!r} must be 'package.module:function'"
             )
     except LoadError:
         raise
     except BaseException as error:
-        what = "the inline source" if attempt.source is not None else f"module {module_name!r}"
+        what = "the inline source" if code.source is not None else f"module {module_name!r}"
         detail = f"{what} can't be imported: {type(error).__name__}: {error}"
         raise LoadError(detail, traceback_of(error)) from error
     return named(module, function) if function else _only(module)

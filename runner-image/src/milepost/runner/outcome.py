@@ -16,7 +16,7 @@ def of_value(task: TaskFunction[..., object], journal: Journal, value: object) -
     """The outcome of a task that returned. Raises what `Binding.result` does, and what `Journal.check_intact` does."""
     journal.forgotten = journal.forgotten or unawaited(value)
     journal.check_intact()
-    return "/v1/result", task.binding.result(value, journal.attempt.max_result_bytes).encode()
+    return "/v1/result", task.binding.result(value, *journal.attempt.result_limit).encode()
 
 
 def of_error(task: TaskFunction[..., object], journal: Journal, error: BaseException, *, cancelled: bool) -> Outcome:

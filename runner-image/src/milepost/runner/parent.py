@@ -12,10 +12,11 @@ from typing import Final
 
 from milepost.errors import FencedError, MilepostError
 from milepost.runner import cgroup
-from milepost.runner.afresh import afresh, attempt_of, load_or_settle
+from milepost.runner.afresh import afresh, load_or_settle
+from milepost.runner.ahead import code_of, load_ahead
 from milepost.runner.child import run_and_exit
 from milepost.runner.conclude import EXIT_TERMINATED, conclude
-from milepost.runner.handover import next_attempt, require_same_task
+from milepost.runner.handover import first_attempt, next_attempt, require_same_task
 from milepost.runner.harden import set_dumpable
 from milepost.runner.hygiene import Hygiene, resident_bytes, restore_standard
 from milepost.runner.load import threads_of_import
@@ -25,7 +26,7 @@ from milepost.runner.watch import Child, Watch
 from milepost.sdk.client import BlockingSidecar
 from milepost.sdk.run import AttemptInfo
 from milepost.sdk.task import TaskFunction
-from milepost.wire.local import EXIT_CONFIG, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
+from milepost.wire.local import AHEAD_ENV, EXIT_CONFIG, EXIT_FENCED, EXIT_SIDECAR, SOCKET, SOCKET_ENV
 
 POLL_SECONDS: Final = 0.005
 SIDECAR_SECONDS: Final = 120.0
@@ -41,8 +42,9 @@ def main() -> int:
     if not _wait_for(path):
         say(f"no sidecar at {path} within {SIDECAR_SECONDS:.0f} s")
         return EXIT_SIDECAR
+    ahead = os.environ.pop(AHEAD_ENV, "")
     try:
-        return _run(path)
+        return _run_ahead(path) if ahead else _run(path)
     except FencedError as error:
         say(f"fenced: {error}")
         return EXIT_FENCED
@@ -68,8 +70,10 @@ def _wait_for(path: str) -> bool:
 
 
 def _run(path: str) -> int:
+    attempt = first_attempt(path)
+    if attempt is None:
+        return 0
     sidecar = BlockingSidecar(path)
-    loaded = attempt = attempt_of(sidecar)
     hygiene = Hygiene.of(os.environ, path)
     task = load_or_settle(attempt, sidecar)
     if task is None:
@@ -77,8 +81,31 @@ def _run(path: str) -> int:
     sidecar.close()
     if hygiene is not None:
         hygiene.imported()
-    child = _child(task, attempt, path)
+        hygiene.tell_sidecar()
+    return _attempts(path, task, attempt, hygiene)
+
+
+def _run_ahead(path: str) -> int:
+    code = code_of(path)
+    hygiene = Hygiene.of(os.environ, path)
+    task = load_ahead(code)
+    if task is None:
+        return EXIT_CONFIG
+    if hygiene is not None:
+        hygiene.imported()
+        hygiene.tell_sidecar()
+    attempt = next_attempt(path, None, None, resident_bytes())
+    if attempt is None:
+        return 0
+    require_same_task(attempt, code)
+    return _attempts(path, task, attempt, hygiene)
+
+
+def _attempts(path: str, task: TaskFunction[..., object], attempt: AttemptInfo, hygiene: Hygiene | None) -> int:
+    """Run this attempt and those that follow it in this pod; the exit code."""
+    sidecar, loaded = BlockingSidecar(path), attempt
     before = replace(cgroup.read(), peak_bytes=0)  # what the import took is of the first attempt
+    child = _child(task, attempt, path, before)
     while True:
         watch = Watch(path, attempt, child)
         ending = watch.run()
@@ -93,11 +120,11 @@ def _run(path: str) -> int:
         if following is None or retire is not None:
             return 0 if retire is None else end.code
         require_same_task(following, loaded)
-        attempt, child = following, _child_of_reuse(task, following, path, hygiene)
         before = cgroup.read()
+        attempt, child = following, _child_of_reuse(task, following, path, before, hygiene)
 
 
-def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> Child:
+def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, before: cgroup.Counters) -> Child:
     """What the forked process does. Threads of the import would be missing there: then it imports the task anew."""
     if threads := threads_of_import():
         names = ", ".join(threads[:TOLD_THREADS])
@@ -105,14 +132,16 @@ def _child(task: TaskFunction[..., object], attempt: AttemptInfo, path: str) -> 
             f"the import of the task started threads ({names}), which a fork would not have: the attempt imports it "
             "once more, in a process of its own; start threads in the task to save that time"
         )
-        return afresh
-    return partial(run_and_exit, task, attempt, path)
+        return partial(afresh, before)
+    return partial(run_and_exit, task, attempt, path, before)
 
 
-def _child_of_reuse(task: TaskFunction[..., object], attempt: AttemptInfo, path: str, hygiene: Hygiene) -> Child:
+def _child_of_reuse(
+    task: TaskFunction[..., object], attempt: AttemptInfo, path: str, before: cgroup.Counters, hygiene: Hygiene
+) -> Child:
     """What the process of a further attempt does: it shares nothing with that of the one before."""
     hygiene.tell_unforkable()
     # on stdout: a last line of the run before that has no end ends here, and not in a line of this run
     sys.stdout.write(f"milepost: run {attempt.run.name}, attempt {attempt.run.attempt}, in the same pod\n")
     sys.stdout.flush()
-    return afresh if hygiene.unforkable else partial(run_and_exit, task, attempt, path)
+    return partial(afresh, before) if hygiene.unforkable else partial(run_and_exit, task, attempt, path, before)

@@ -24,11 +24,15 @@ Cause = Literal["settled", "died", "stopped", "grace-over", "terminated", "sidec
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the attempt's process ended, and why as far as the parent had a part in it."""
+    """How the attempt's process ended, and why as far as the parent had a part in it.
+
+    `resident_bytes`: what it had in memory at most.
+    """
 
     cause: Cause
     exit_code: int | None
     signal: int | None
+    resident_bytes: int = 0
 
 
 class Watch:
@@ -42,6 +46,7 @@ class Watch:
         self._cause: Cause = "died"
         self._kill_at: float | None = None
         self._child = 0
+        self._resident = 0
         self._terminated = False
         self.leaving = False
 
@@ -92,7 +97,7 @@ class Watch:
             settled = False  # a process it left behind holds the other end
         code = os.waitstatus_to_exitcode(status)
         cause: Cause = "settled" if settled else self._cause
-        return Ending(cause, code if code >= 0 else None, -code if code < 0 else None)
+        return Ending(cause, code if code >= 0 else None, -code if code < 0 else None, self._resident)
 
     def _step(self, signals: socket.socket) -> None:
         self._control.connect()
@@ -157,10 +162,10 @@ class Watch:
         found: int | None = None
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return found
             if pid == 0:
                 return found
             if pid == self._child:
-                found = status
+                found, self._resident = status, used.ru_maxrss * 1024

@@ -55,8 +55,8 @@ class Binding:
         fn = self.fn
         return lambda: fn(*bound.args, **bound.kwargs)
 
-    def result(self, value: object, limit: int) -> str:
-        """The JSON text of a result of at most `limit` bytes.
+    def result(self, value: object, limit: int, advice: str = "") -> str:
+        """The JSON text of a result of at most `limit` bytes. `advice`: what to do about a larger one.
 
         It is held to the annotation, as a step's is: here, where the author sees the error in the task's own log, and
         where it costs the settling of others nothing.
@@ -65,7 +65,7 @@ class Binding:
             FatalError: it does not fit the annotation.
             NotRecordableError, RecordTooLargeError: as `pack_within`.
         """
-        packed = pack_within(value, limit, "the task's result")
+        packed = pack_within(value, limit, "the task's result", advice)
         annotation = self.hints.get("return", Any)
         if annotation is Any or (type(value) is annotation and annotation in PLAIN):
             return packed.text

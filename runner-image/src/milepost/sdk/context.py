@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from milepost.sdk.layout import Migrate
     from milepost.sdk.retry import Retry, Tries
+    from milepost.sdk.threads import Threads
 
 R = TypeVar("R")
 D = TypeVar("D")
@@ -46,6 +47,7 @@ class Context(BaseContext):
         self._sidecar = sidecar
         self._loop = asyncio.get_running_loop()
         self._progress = ProgressSender(sidecar, self.log)
+        self._threads: Threads | None = None
 
     def _check_use(self, call: str, name: str = "") -> None:
         mine, other = self._home, _current.get(None)
@@ -59,6 +61,8 @@ class Context(BaseContext):
 
     async def arrive(self, layout: int, migrate: "Migrate | None") -> None:
         """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
+        for target in self._journal.all_away(layout):
+            await self._bring(target)
         if self._journal.arrive(layout, migrate):
             target = local.checkpoint_target(layout_key())
             await self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
@@ -124,6 +128,8 @@ class Context(BaseContext):
         self._check_use("step", name)
         called = self._journal.call(name, key, fn, args, kwargs)
         own_key = called.key
+        if (target := self._journal.step_away(own_key)) is not None:
+            await self._bring(target)
         found = self._journal.recorded_step(called, annotation)
         if not isinstance(found, Missing):
             return cast("R", found)
@@ -160,8 +166,8 @@ class Context(BaseContext):
         body = compact(tries.record())
         await self._sidecar.call("PUT", local.checkpoint_target(tries.key), local.write_headers(), body)
 
-    @staticmethod
     async def _call(
+        self,
         key: str,
         fn: Callable[..., R] | Callable[..., Awaitable[R]],
         args: tuple[object, ...],
@@ -171,10 +177,22 @@ class Context(BaseContext):
         try:
             if iscoroutinefunction(fn):
                 return await fn(*args, **kwargs)
-            value = await asyncio.to_thread(fn, *args, **kwargs)
+            value = await self._own_threads().run(fn, args, kwargs)
             return await value if isawaitable(value) else value
         finally:
             scope.reset(token)
+
+    def _own_threads(self) -> "Threads":
+        if self._threads is None:
+            from milepost.sdk.threads import Threads  # noqa: PLC0415  (tasks of async functions never pay for it)
+
+            self._threads = Threads()
+        return self._threads
+
+    def end_threads(self) -> None:
+        """Let the threads of its steps end. (The runner calls it, while the loop still runs.)"""
+        if self._threads is not None:
+            self._threads.end()
 
     async def _record(self, called: StepCall, data: Encoded) -> Reply | None:
         """Commit it. Another write was first: the answer that tells it, as later attempts will be told."""
@@ -234,6 +252,10 @@ class Context(BaseContext):
         self._journal.checkpointed(key, packed)
         return whole_number(reply.json(), "seq")
 
+    async def _bring(self, target: str) -> None:
+        """Fetch a recorded value that is in object storage, now that it is asked for."""
+        self._journal.bring(target, (await self._sidecar.call("GET", target, [])).body)
+
     @overload
     async def restore(self, key: str) -> JSON | Missing: ...
     @overload
@@ -251,6 +273,8 @@ class Context(BaseContext):
         read as that annotation. Raises ValueMismatchError when it does not fit.
         """
         self._check_use("restore", key)
+        if (target := self._journal.checkpoint_away(key)) is not None:
+            await self._bring(target)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
@@ -265,7 +289,7 @@ class Context(BaseContext):
         """
         self._check_use("stream")
         self._journal.check_intact()
-        body = self._journal.encode(chunk, "the chunk").text.encode()
+        body = self._journal.encode_chunk(chunk).text.encode()
         reply = await self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body)
         return whole_number(reply.json(), "position")
 

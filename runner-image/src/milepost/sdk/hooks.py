@@ -38,7 +38,7 @@ async def run_async(context: Context, task: TaskFunction[..., object], body: Bod
                 for hook in hooks.resume:
                     await _result(hook(context))
         value = await _result(body())
-        task.binding.result(value, journal.attempt.max_result_bytes)  # what can't be the result is no success
+        task.binding.result(value, *journal.attempt.result_limit)  # what can't be the result is no success
         for key, hook in _keyed("on_success", hooks.success):
             await context.step(key, _step_async(hook, context, value), key=key)
         return value
@@ -73,7 +73,7 @@ def run_plain(context: SyncContext, task: TaskFunction[..., object], body: Body)
                 for hook in hooks.resume:
                     hook(context)
         value = body()
-        task.binding.result(value, journal.attempt.max_result_bytes)  # what can't be the result is no success
+        task.binding.result(value, *journal.attempt.result_limit)  # what can't be the result is no success
         for key, hook in _keyed("on_success", hooks.success):
             context.step(key, _step(hook, context, value), key=key)
         return value

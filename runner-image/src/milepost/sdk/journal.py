@@ -9,10 +9,12 @@ from milepost.errors import ChangedCodeError, NotAwaitedError, StepKeyError, Val
 from milepost.net.messages import unique_id
 from milepost.sdk import fingerprint
 from milepost.sdk.failed import OURS, describe, rebuild
+from milepost.sdk.local import checkpoint_target, step_target
 from milepost.sdk.retried import TRIES, Retried, retried, tries_key
 from milepost.sdk.run import MISSING, AttemptInfo
 from milepost.sdk.scope import Branches, Failure, Scope, branch_of, checked, scope
 from milepost.values import Encoded, pack_within, read
+from milepost.wire.local import VALUE
 from milepost.wire.values import JSON
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ LAYOUT: Final = "~layout/"
 """A checkpoint under such a key tells the layout of the records after it."""
 FIRST_LAYOUT: Final = 1
 logger: Final = logging.getLogger("milepost.task")
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 class StepCall(NamedTuple):
@@ -52,15 +55,20 @@ class Journal:
         self._places: dict[tuple[str, int], str] | None = None
         self._checkpoints: dict[str, bytes] = {}
         self._used: set[str] = set()
+        self._away: dict[bytes, str] = {}
 
     def load(self, line: bytes) -> None:
         """Take one line of GET /v1/records. It stays text until it is asked for."""
         if not line.strip():
             return
-        record = json.loads(line)
+        head, before_value, _ = line.partition(VALUE)
+        record, _ = _decode((head + b"}" if before_value else line).decode())
+        if "object_bytes" in record:
+            target = step_target if record["kind"] == "step" else checkpoint_target
+            self._away[line] = target(record["key"])
         if record["kind"] != "step":
             if record["key"].startswith(LAYOUT):
-                self._begin_layout(record["value"])
+                self._begin_layout(json.loads(line)["value"])
             else:
                 self._checkpoints[record["key"]] = line
             return
@@ -70,6 +78,29 @@ class Journal:
         self._steps[key] = line, told
         if told and "@" in told:
             self.branches.recorded[branch_of(key)] = fingerprint.branch(told)
+
+    def step_away(self, key: str) -> str | None:
+        """Where to ask for the value of a step's record that is not in its line; None: it is, or there is no record."""
+        return self._away.get(self._steps[key][0]) if self._away and key in self._steps else None
+
+    def checkpoint_away(self, key: str) -> str | None:
+        """The same for a checkpoint."""
+        return self._away.get(self._checkpoints[key]) if self._away and key in self._checkpoints else None
+
+    def all_away(self, layout: int) -> list[str]:
+        """Where to ask for all that a migration to this layout may read and is not in its line."""
+        return list(self._away.values()) if self._older or self.layout != layout else []
+
+    def bring(self, target: str, value: bytes) -> None:
+        """Take what was asked for into its line; two branches may have asked at once."""
+        line = next((away for away, place in self._away.items() if place == target), None)
+        if line is None:
+            return
+        del self._away[line]
+        whole = b'%b,"value":%b}' % (line.rstrip()[:-1], value)
+        for _, steps, checkpoints in [*self._older, (self.layout, self._steps, self._checkpoints)]:
+            steps.update({key: (whole, told) for key, (found, told) in steps.items() if found is line})
+            checkpoints.update({key: whole for key, found in checkpoints.items() if found is line})
 
     def _begin_layout(self, layout: int) -> None:
         """What was recorded up to here is of the layout before."""
@@ -163,7 +194,7 @@ class Journal:
             body.kept(call.key, (line, told))
         if told and told != call.fingerprint:
             self._compare(call, told)
-        record = json.loads(line)
+        record, _ = _decode(line.decode())
         if record.get("failed"):
             raise rebuild(record["value"])
         try:
@@ -265,7 +296,12 @@ class Journal:
 
     def encode(self, value: object, what: str) -> Encoded:
         """Encode a record. Raises NotRecordableError, RecordTooLargeError."""
-        return pack_within(value, self.attempt.max_record_bytes, what)
+        limit, advice = self.attempt.record_limit
+        return pack_within(value, limit, what, advice)
+
+    def encode_chunk(self, value: object) -> Encoded:
+        """Encode a part of the stream, none of which goes to object storage. Raises as `encode`."""
+        return pack_within(value, self.attempt.max_record_bytes, "the chunk")
 
 
 def own_key(key: str) -> str:

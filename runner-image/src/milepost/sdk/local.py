@@ -8,6 +8,7 @@ from milepost.errors import (
     FencedError,
     MilepostError,
     NotRecordableError,
+    ObjectStorageError,
     ProtocolError,
     RecordTooLargeError,
     RunLimitError,
@@ -83,6 +84,8 @@ def refusal(reply: Reply) -> MilepostError:
         return RecordTooLargeError(
             "the value", size if isinstance(size, int) else 0, limit if isinstance(limit, int) else 0, path
         )
+    if code == "storage-refused":
+        return ObjectStorageError(detail)
     if reply.status == 422:  # noqa: PLR2004
         return NotRecordableError(path, "value", code, detail)
     return ProtocolError(f"{reply.status} {code}: {detail}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
 
-from milepost.wire.values import JSON
+from milepost.wire.values import JSON, NO_OBJECTS
 
 HEX_DIGITS: Final = 32
 
@@ -63,7 +63,7 @@ class AttemptInfo:
 
     `on_change`: fail, hold or accept. `accepted`: it is accept since somebody decided so of a run that was held.
     `replay`: what was recorded before the first attempt is of a run with another input. `key_run`: the run that
-    idempotency keys are of.
+    idempotency keys are of. `max_object_bytes`: of a value that goes to object storage; 0: none does.
     """
 
     run: RunInfo
@@ -78,6 +78,17 @@ class AttemptInfo:
     replay: bool = False
     key_run: str = ""
     accepted: bool = False
+    max_object_bytes: int = 0
+
+    @property
+    def record_limit(self) -> tuple[int, str]:
+        """The most bytes of a record, and what to do about a larger one."""
+        return max(self.max_record_bytes, self.max_object_bytes), "" if self.max_object_bytes else NO_OBJECTS
+
+    @property
+    def result_limit(self) -> tuple[int, str]:
+        """The same for the result."""
+        return max(self.max_result_bytes, self.max_object_bytes), "" if self.max_object_bytes else NO_OBJECTS
 
     @property
     def holds(self) -> bool:
@@ -114,6 +125,7 @@ class AttemptInfo:
             replay=data.get("origin") == "replay",
             key_run=str(data.get("key_run") or run.id),
             accepted=data.get("accepted") is True,
+            max_object_bytes=_number(data, "max_object_bytes") if "max_object_bytes" in data else 0,
         )
 
 

@@ -53,6 +53,8 @@ class SyncContext(BaseContext):
 
     def arrive(self, layout: int, migrate: "Migrate | None") -> None:
         """Take over what code of another layout recorded. (The runner calls it, before the task.)"""
+        for target in self._journal.all_away(layout):
+            self._bring(target)
         if self._journal.arrive(layout, migrate):
             target = local.checkpoint_target(layout_key())
             self._sidecar.call("PUT", target, local.write_headers(), str(layout).encode())
@@ -101,6 +103,8 @@ class SyncContext(BaseContext):
             raise TypeError(f"step {name!r} is async: only an async task can have it")
         called = self._journal.call(name, key, fn, args, kwargs)
         own_key = called.key
+        if (target := self._journal.step_away(own_key)) is not None:
+            self._bring(target)
         found = self._journal.recorded_step(called, annotation)
         if not isinstance(found, Missing):
             return cast("R", found)
@@ -186,6 +190,10 @@ class SyncContext(BaseContext):
         self._journal.checkpointed(key, packed)
         return whole_number(answer, "seq")
 
+    def _bring(self, target: str) -> None:
+        """Fetch a recorded value that is in object storage, now that it is asked for."""
+        self._journal.bring(target, self._sidecar.call("GET", target, []).body)
+
     @overload
     def restore(self, key: str) -> JSON | Missing: ...
     @overload
@@ -199,6 +207,8 @@ class SyncContext(BaseContext):
     def restore(self, key: str, default: object = MISSING, *, type: object = Any) -> object:  # noqa: A002
         """Give the newest data checkpointed under `key`; else `default`. As `Context.restore`."""
         self._check_use("restore", key)
+        if (target := self._journal.checkpoint_away(key)) is not None:
+            self._bring(target)
         found = self._journal.restored(key, type)
         return default if isinstance(found, Missing) else found
 
@@ -206,7 +216,7 @@ class SyncContext(BaseContext):
         """Tell a part of what comes of the task to who reads the run's stream now. As `Context.stream`."""
         self._check_use("stream")
         self._journal.check_intact()
-        body = self._journal.encode(chunk, "the chunk").text.encode()
+        body = self._journal.encode_chunk(chunk).text.encode()
         return whole_number(self._sidecar.call("PUT", "/v1/stream", local.write_headers(), body).json(), "position")
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:

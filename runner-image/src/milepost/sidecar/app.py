@@ -7,8 +7,10 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from milepost.net.listen import Listener
 from milepost.net.server import Budget
-from milepost.sidecar.begin import NotStartedError, begin
+from milepost.net.stream import Stream
+from milepost.sidecar.begin import NoAttemptYetError, NotStartedError, begin, code_of
 from milepost.sidecar.calls import StoppedError
 from milepost.sidecar.handover import HandOver
 from milepost.sidecar.log import log
@@ -38,7 +40,7 @@ class Sidecar:
         """Serve until `leave` is set; a settling under way is given two seconds."""
         # it appears under its name only once it listens: whoever sees it can connect
         unready = f"{self._settings.socket}.new"
-        server = await asyncio.start_unix_server(self._connected, unready)
+        server = Listener(unready, self._connected)
         os.replace(unready, self._settings.socket)  # noqa: PTH105  # one system call, no thread for it
         beginning = asyncio.get_running_loop().create_task(self.begin())
         beginning.add_done_callback(_duty_done)
@@ -57,11 +59,14 @@ class Sidecar:
             await self.end()
 
     async def begin(self) -> None:
-        """Start the attempt that is reserved to the pod, or have the task told to stop."""
+        """Start the attempt that is reserved to the pod, or have it made ready for one, or the task told to stop."""
         tenure = self.tenure
         tenure.work(_duty_done)
         try:
-            await tenure.state.began(await begin(tenure.calls))
+            try:
+                await tenure.state.began(await begin(tenure.calls))
+            except NoAttemptYetError:
+                await tenure.state.prepares(await code_of(tenure.calls))
         except (NotStartedError, StoppedError, SessionRefusedError) as error:
             await tenure.state.stop(str(error))
 
@@ -72,7 +77,7 @@ class Sidecar:
         self._api.close()
 
     def _new_tenure(self) -> Tenure:
-        return Tenure(self._api, self._budget, self._handover.next)
+        return Tenure(self._api, self._budget, self._handover)
 
     async def _enter(self, start: Start) -> None:
         before, self.tenure = self.tenure, self._new_tenure()
@@ -80,9 +85,9 @@ class Sidecar:
         await self.tenure.state.began(start)
         await before.end()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
+    def _connected(self, stream: Stream) -> Coroutine[Any, Any, None]:
         # no coroutine itself: the attempt is that of the moment in which the connection is taken, not of a later one
-        return self.tenure.serve(reader, writer)
+        return self.tenure.serve(stream)
 
 
 def _duty_done(duty: "asyncio.Task[None]") -> None:

@@ -7,6 +7,7 @@ from typing import Final, get_args
 from urllib.parse import unquote_to_bytes
 
 from milepost.net.messages import ProblemError
+from milepost.wire.local import USAGE
 from milepost.wire.pod import (
     MAX_KEY_BYTES,
     MAX_WAITS,
@@ -18,10 +19,12 @@ from milepost.wire.pod import (
     Wait,
     WaitKind,
 )
-from milepost.wire.values import JSON, biggest_path, check_text
+from milepost.wire.values import JSON, NO_OBJECTS, biggest_path, check_text
 
 MAX_MESSAGE: Final = 1000
 MAX_RETIRE: Final = 32
+MAX_LEFT: Final = 20
+MAX_LEFT_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,18 @@ def sequence(text: str) -> int:
     return int(text)
 
 
-def value(body: bytes, limit: int, what: str) -> str:
-    """Check a JSON value to be kept and give it as text. `limit` in bytes."""
+def value(body: bytes, limit: int, what: str, objects: int | None = None) -> str:
+    """Check a JSON value to be kept and give it as text. `limit` in bytes.
+
+    `objects`: the most bytes of a larger value of its kind; 0: the cluster has no place for it; None: no cluster has.
+    """
     text = _text(body)
     if len(body) > limit:
         _refuse_bad(text)
         path = biggest_path(text, limit)
         detail = f"the {what} has {len(body)} bytes, {limit} is the most; the biggest part is {path}"
+        if objects is not None:
+            detail += f"; {'send it with its Content-Length' if objects else NO_OBJECTS}"
         members: dict[str, JSON] = {"path": path, "size": len(body), "limit": limit}
         raise ProblemError(413, "too-large", detail, members=members)
     _refuse_bad(text)
@@ -148,6 +156,13 @@ def asked(body: bytes) -> Asked:
     )
 
 
+def left(body: bytes) -> list[str]:
+    """Check what the import is said to have left; no more of it than anybody would read."""
+    told = _object(body, {"left"}).get("left")
+    _ask(isinstance(told, list) and bool(told) and all(isinstance(one, str) for one in told), "left", "a list of text")
+    return [str(one)[:MAX_LEFT_CHARS] for one in (told if isinstance(told, list) else [])[:MAX_LEFT]]
+
+
 def _wait(data: JSON, place: str) -> Wait:
     names = [f.name for f in fields(Wait)]
     if not isinstance(data, dict) or not data.keys() <= set(names):
@@ -160,6 +175,17 @@ def _wait(data: JSON, place: str) -> Wait:
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     _ask(seconds is None or number, f"{place}.seconds", "a number or null")
     return Wait(**data)  # type: ignore[arg-type]  # checked above
+
+
+def usage(text: str | None) -> Evidence:
+    """Check the header Milepost-Usage."""
+    if text is None:
+        return Evidence()
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ProblemError(422, "bad-evidence", f"{USAGE} is no JSON: {error}") from error
+    return _evidence(data)
 
 
 def _evidence(data: JSON) -> Evidence:

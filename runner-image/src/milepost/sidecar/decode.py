@@ -5,8 +5,10 @@ from dataclasses import MISSING, fields, replace
 from typing import Final, TypeVar, cast
 
 from milepost.wire.pod import (
+    Code,
     HeartbeatAnswer,
     NextAnswer,
+    ObjectAnswer,
     RecordsAnswer,
     ResolvedWait,
     Session,
@@ -17,7 +19,17 @@ from milepost.wire.pod import (
 from milepost.wire.values import JSON
 
 Answer = TypeVar(
-    "Answer", Start, Session, NextAnswer, RecordsAnswer, HeartbeatAnswer, SettleAnswer, StreamAnswer, ResolvedWait
+    "Answer",
+    Start,
+    Code,
+    Session,
+    NextAnswer,
+    RecordsAnswer,
+    ObjectAnswer,
+    HeartbeatAnswer,
+    SettleAnswer,
+    StreamAnswer,
+    ResolvedWait,
 )
 
 
@@ -28,9 +40,11 @@ def _members(kind: type[Answer]) -> tuple[frozenset[str], frozenset[str]]:
 
 _MEMBERS: Final[dict[type, tuple[frozenset[str], frozenset[str]]]] = {
     Start: _members(Start),
+    Code: _members(Code),
     Session: _members(Session),
     NextAnswer: _members(NextAnswer),
     RecordsAnswer: _members(RecordsAnswer),
+    ObjectAnswer: _members(ObjectAnswer),
     HeartbeatAnswer: _members(HeartbeatAnswer),
     SettleAnswer: _members(SettleAnswer),
     StreamAnswer: _members(StreamAnswer),

@@ -37,7 +37,11 @@ class Waiting:
 
 
 class Forwarder:
-    """One request at a time, so that records commit in the order in which they came."""
+    """One request at a time, so that records commit in the order in which they came.
+
+    Who comes while none is under way sends it himself: a lone record wakes nobody on its way. What came meanwhile is
+    sent by `run`.
+    """
 
     def __init__(self, calls: Calls, state: AttemptState, bases: Bases) -> None:
         self._calls = calls
@@ -45,6 +49,8 @@ class Forwarder:
         self._bases = bases
         self._queue: deque[Waiting] = deque()
         self._by_id: dict[str, Waiting] = {}
+        self._sending = False
+        self._fence = b""
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,13 +58,19 @@ class Forwarder:
     async def put(self, write: RecordWrite) -> int:
         """Forward one record; its commit sequence. A write id that already waits joins it. Raises ProblemError."""
         waiting = self._by_id.get(write.write_id)
+        alone = waiting is None and not self._sending
         if waiting is None:
             waiting = self._by_id[write.write_id] = Waiting(write)
             self._queue.append(waiting)
             self._idle.clear()
-            self._more.set()
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiting.answers.append(answer)
+        if alone:
+            try:
+                await self._send_next()
+            finally:
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # who is cancelled as he sends never asks for it
         return await answer
 
     async def chunk(self, write: ChunkWrite) -> int:
@@ -82,14 +94,28 @@ class Forwarder:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Forward for ever."""
+        """Forward for ever what nobody sends himself."""
         while True:
             await self._more.wait()
-            while self._queue:
-                batch = self._next_batch()
-                await self._forward(batch)
             self._more.clear()
-            self._idle.set()
+            while self._queue and not self._sending:
+                await self._send_next()
+
+    async def _send_next(self) -> None:
+        self._sending = True
+        batch = self._next_batch()
+        try:
+            await self._forward(batch)
+        except BaseException:
+            for waiting in batch:  # those that joined the sender are told to try it themselves
+                self._fail(waiting, ProblemError(503, "not-sent", "try again", headers=[("Retry-After", "1")]))
+            raise
+        finally:
+            self._sending = False
+            if self._queue:
+                self._more.set()
+            else:
+                self._idle.set()
 
     def _next_batch(self) -> list[Waiting]:
         batch = [self._queue.popleft()]
@@ -134,8 +160,9 @@ class Forwarder:
     async def _send(self, sent: list[RecordWrite]) -> Reply:
         if self._state.stopped.is_set():
             raise StoppedError
-        body: dict[str, JSON] = {"fence": asdict(self._state.fence), "records": [_members(write) for write in sent]}
-        return await self._calls.call("POST", "/records", compact(body))
+        self._fence = self._fence or compact(asdict(self._state.fence))
+        records = b",".join(compact(_members(write)) for write in sent)
+        return await self._calls.call("POST", "/records", b'{"fence":%b,"records":[%b]}' % (self._fence, records))
 
     def _committed(self, batch: list[Waiting], sent: list[RecordWrite], seqs: list[int]) -> None:
         if len(seqs) != len(batch):

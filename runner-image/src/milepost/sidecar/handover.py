@@ -14,7 +14,7 @@ from milepost.sidecar.decode import BadAnswerError, build
 from milepost.sidecar.log import log
 from milepost.sidecar.session import Api, SessionRefusedError
 from milepost.sidecar.tenure import Tenure
-from milepost.wire.pod import NextAnswer, NextRequest, Start
+from milepost.wire.pod import Code, LeftRequest, NextAnswer, NextRequest, Start
 
 OK: Final = 200
 GONE: Final = 410
@@ -36,6 +36,20 @@ class HandOver:
         self._tenure = tenure
         self._enter = enter
         self._under_way: asyncio.Task[Start] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    def tell_left(self, left: list[str]) -> None:
+        """Tell the api what the import of the task left: it is about all runs of the pod, and none waits for it."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_left(left))
+
+    async def _tell_left(self, left: list[str]) -> None:
+        try:
+            reply = await self._calls.call("POST", "/left", compact(asdict(LeftRequest(left))))
+        except (StoppedError, SessionRefusedError) as error:
+            log("left-untold", error=str(error))
+        else:
+            log("left-told", left=len(left), status=reply.status)  # 404: an api that does not want to know
 
     async def next(self, asked: Asked) -> Start:
         """Give the next attempt. Raises ProblemError: 410 when the pod has to end, 409 while its attempt is open."""
@@ -66,9 +80,11 @@ class HandOver:
         """Give the attempt that was started, but of which the runner does not know: the sidecar died in between."""
         state = self._tenure().state
         try:
-            start = await state.wait_started()
+            start = await state.wait_known()
         except ProblemError:
             return None  # a restarted sidecar had nothing to start
+        if isinstance(start, Code):
+            return None  # the pod has had none
         if state.ended.is_set():
             return None
         if (start.run_id, start.attempt) == (asked.run_id, asked.attempt):
@@ -111,9 +127,10 @@ class HandOver:
 
     async def end(self) -> None:
         """Stop waiting."""
-        if self._under_way is not None:
-            self._under_way.cancel()
-            await asyncio.gather(self._under_way, return_exceptions=True)
+        under_way = [task for task in (self._under_way, self._telling) if task is not None]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def _works(reply: Reply) -> bool:

@@ -1,23 +1,23 @@
 """The local protocol (`wire.local`): every route, and a clear answer for every misuse."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, replace
+from typing import Final, Protocol
 
 from milepost.net.messages import ProblemError, Request, Response, compact, unique_id
 from milepost.sidecar import checks
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.log import log
+from milepost.sidecar.objects import Uploader
 from milepost.sidecar.records import Reader
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
-from milepost.wire.local import FAILED, FINGERPRINT, TYPES, WRITE_ID
-from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
+from milepost.wire.local import FAILED, FINGERPRINT, TYPES, USAGE, WRITE_ID
+from milepost.wire.pod import ChunkWrite, Evidence, RecordKind, RecordWrite, Start
 from milepost.wire.values import JSON
 
 Handler = Callable[[Request, str], Awaitable[Response]]
-Next = Callable[[checks.Asked], Awaitable[Start]]
 SMALL_BODY: Final = 262144
 """Bytes of the largest progress report or failure."""
 SAYING_TOO_LARGE: Final = 2
@@ -25,15 +25,32 @@ SAYING_TOO_LARGE: Final = 2
 UNSTARTED_LIMIT: Final = 1024 * 1024
 
 
+class PodSide(Protocol):
+    """What is of the pod rather than of one of its attempts."""
+
+    async def next(self, asked: checks.Asked) -> Start:
+        """Give the next attempt. Raises ProblemError: 410 when the pod has to end, 409 while its attempt is open."""
+
+    def tell_left(self, left: list[str]) -> None:
+        """Pass on what the import of the task left, in its own time."""
+
+
 class Routes:
     """Serves one attempt."""
 
-    def __init__(
-        self, state: AttemptState, forwarder: Forwarder, reader: Reader, settler: Settler, next_attempt: Next
+    def __init__(  # noqa: PLR0917
+        self,
+        state: AttemptState,
+        forwarder: Forwarder,
+        uploader: Uploader,
+        reader: Reader,
+        settler: Settler,
+        pod: PodSide,
     ) -> None:
         self._state = state
-        self._next_attempt = next_attempt
+        self._pod = pod
         self._forwarder = forwarder
+        self._uploader = uploader
         self._reader = reader
         self._settler = settler
         self._fixed: dict[str, dict[str, Handler]] = {
@@ -45,6 +62,8 @@ class Routes:
             "/v1/failure": {"PUT": self._failure},
             "/v1/suspension": {"PUT": self._suspension},
             "/v1/control": {"GET": self._control},
+            "/v1/code": {"GET": self._code},
+            "/v1/left": {"PUT": self._left},
             "/v1/next": {"POST": self._next},
             "/v1/healthz": {"GET": self._healthz},
         }
@@ -56,15 +75,30 @@ class Routes:
         if request.method not in {"PUT", "POST"}:
             return SMALL_BODY
         start = self._state.start
+        if start is not None and self.streams(request):
+            return start.max_object_bytes
         if request.path.startswith((*self._prefixes, "/v1/stream")):
             return (start.max_record_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         if request.path == "/v1/result":
             return (start.max_result_bytes if start else UNSTARTED_LIMIT) * SAYING_TOO_LARGE
         return SMALL_BODY
 
+    def streams(self, request: Request) -> bool:
+        """Tell a value that is too large for a record, where such values go to object storage."""
+        start = self._state.start
+        if start is None or not start.max_object_bytes or request.method != "PUT":
+            return False
+        if request.path == "/v1/result":
+            limit = start.max_result_bytes
+        elif request.path.startswith(self._prefixes):
+            limit = start.max_record_bytes
+        else:
+            return False
+        return request.length is not None and request.length > limit
+
     def waits(self, request: Request) -> bool:
         """Tell the routes that wait."""
-        return request.path in {"/v1/attempt", "/v1/control", "/v1/next"}
+        return request.path in {"/v1/attempt", "/v1/control", "/v1/next", "/v1/code"}
 
     def failed(self, request: Request | None, error: Exception) -> None:
         """Log an error of our own."""
@@ -93,10 +127,27 @@ class Routes:
         return self._keyed[prefix], checks.key(path[len(prefix) :])
 
     async def _attempt(self, _request: Request, _rest: str) -> Response:
-        return attempt_response(await self._state.wait_started())
+        known = await self._state.wait_known()
+        if isinstance(known, Start):
+            return attempt_response(known)
+        # a runner that knows of no pod without an attempt: it loads the task once it has one, and is to come again by a
+        # connection of that attempt
+        response = attempt_response(await self._pod.next(checks.Asked("", 0, None, 0)))
+        response.last = True
+        return response
+
+    async def _code(self, _request: Request, _rest: str) -> Response:
+        known = await self._state.wait_known()
+        if isinstance(known, Start):
+            raise ProblemError(409, "has-attempt", "the pod has an attempt: GET /v1/attempt")
+        return Response(200, compact(asdict(known)))
+
+    async def _left(self, request: Request, _rest: str) -> Response:
+        self._pod.tell_left(checks.left(request.body))
+        return Response(204)
 
     async def _next(self, request: Request, _rest: str) -> Response:
-        return attempt_response(await self._next_attempt(checks.asked(request.body)))
+        return attempt_response(await self._pod.next(checks.asked(request.body)))
 
     async def _records(self, request: Request, _rest: str) -> Response:
         self._state.check_open()
@@ -110,12 +161,17 @@ class Routes:
     async def _put_record(self, request: Request, path: str) -> Response:
         kind, key = self._kind_and_key(path)
         start = self._state.check_open()
-        text = checks.value(request.body, start.max_record_bytes, kind)
+        large = request.pieces is not None
+        text = "" if large else checks.value(request.body, start.max_record_bytes, kind, start.max_object_bytes)
         request.body = b""  # the text is what waits: not both
         write_id = checks.write_id(request.headers.get(WRITE_ID.lower()) or unique_id())
         types, fingerprint = request.headers.get(TYPES.lower()), request.headers.get(FINGERPRINT.lower())
         failed = checks.flag(request.headers.get(FAILED.lower(), "false"), kind)
-        seq = await self._forwarder.put(RecordWrite(write_id, kind, key, text, types, fingerprint, failed))
+        write = RecordWrite(write_id, kind, key, text, types, fingerprint, failed)
+        if request.pieces is not None:
+            seq = await self._uploader.record(write, request.length or 0, request.pieces)
+        else:
+            seq = await self._forwarder.put(write)
         return Response(200, compact({"seq": seq}))
 
     async def _stream(self, request: Request, _rest: str) -> Response:
@@ -131,17 +187,35 @@ class Routes:
 
     async def _result(self, request: Request, _rest: str) -> Response:
         start = self._state.running()
-        text = checks.value(request.body, start.max_result_bytes, "result")
-        return await self._settle(Settlement(_identity(request), "succeeded", result=text))
+        if request.pieces is not None:
+            return await self._large_result(request, request.pieces)
+        text = checks.value(request.body, start.max_result_bytes, "result", start.max_object_bytes)
+        used = checks.usage(request.headers.get(USAGE.lower()))
+        return await self._settle(Settlement(_identity(request), "succeeded", result=text, evidence=used))
+
+    async def _large_result(self, request: Request, pieces: AsyncIterator[bytes]) -> Response:
+        given = request.headers.get(WRITE_ID.lower())
+        if self._state.phase == "settled" and given == self._state.settle_identity:
+            return await self._settle(Settlement(given, "succeeded"))
+        self._state.check_open()
+        identity = checks.write_id(given) if given else unique_id()
+        used = checks.usage(request.headers.get(USAGE.lower()))
+        stored = await self._uploader.result(request.length or 0, pieces)
+        return await self._settle(Settlement(identity, "succeeded", result_object=stored, evidence=used))
 
     async def _failure(self, request: Request, _rest: str) -> Response:
         self._state.running()
         failure, evidence = checks.failure(request.body)
+        used = checks.usage(request.headers.get(USAGE.lower()))
+        evidence = (
+            replace(used, exit_code=evidence.exit_code, signal=evidence.signal) if used != Evidence() else evidence
+        )
         return await self._settle(Settlement(_identity(request), "failed", failure=failure, evidence=evidence))
 
     async def _suspension(self, request: Request, _rest: str) -> Response:
         self._state.running()
-        return await self._settle(Settlement(_identity(request), "suspended", waits=checks.waits(request.body)))
+        waits, used = checks.waits(request.body), checks.usage(request.headers.get(USAGE.lower()))
+        return await self._settle(Settlement(_identity(request), "suspended", waits=waits, evidence=used))
 
     async def _settle(self, settlement: Settlement) -> Response:
         return Response(200, compact({"state": await self._settler.settle(settlement)}))

@@ -59,6 +59,14 @@ class Api:
             self.forget_session()
         return reply
 
+    async def upload(self, route: str, length: int, pieces: AsyncIterator[bytes], seconds: float) -> Reply:
+        """Make one try of a call whose body comes in pieces. Raises as `attempt` does, and what `pieces` raises."""
+        headers = [*_bearer(await self._session_token()), ("Content-Type", "application/octet-stream")]
+        reply = await self.calls.upload("PUT", PREFIX + route, headers, length, pieces, seconds)
+        if reply.status == UNAUTHORIZED:
+            self.forget_session()
+        return reply
+
     async def stream(self, route: str) -> tuple[Reply, AsyncIterator[bytes]]:
         """Start reading a long answer. Raises TransportError."""
         token = await self._session_token()

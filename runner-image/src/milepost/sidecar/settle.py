@@ -26,6 +26,7 @@ class Settlement:
     failure: Failure | None = None
     evidence: Evidence = field(default_factory=Evidence)
     waits: list[Wait] = field(default_factory=list)
+    result_object: str | None = None
 
 
 class Settler:
@@ -67,7 +68,13 @@ class Settler:
     async def _run(self, wanted: Settlement) -> str:
         await self._forwarder.drained()
         request = SettleRequest(
-            self._state.fence, wanted.outcome, wanted.result, wanted.failure, wanted.evidence, wanted.waits
+            self._state.fence,
+            wanted.outcome,
+            wanted.result,
+            wanted.failure,
+            wanted.evidence,
+            wanted.waits,
+            wanted.result_object,
         )
         try:
             reply = await self._calls.call("POST", "/settle", compact(asdict(request)))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from milepost.net.messages import ProblemError
 from milepost.sidecar.log import log
-from milepost.wire.pod import Fence, Start
+from milepost.wire.pod import Code, Fence, Start
 
 Phase = Literal["starting", "running", "settling", "settled", "stopped"]
 Directive = Literal["cancel", "stop"]
@@ -18,6 +18,7 @@ class AttemptState:
     def __init__(self) -> None:
         self.phase: Phase = "starting"
         self.start: Start | None = None
+        self.code: Code | None = None
         self.directive: Directive | None = None
         self.reason = ""
         self.grace_seconds = 0
@@ -62,6 +63,11 @@ class AttemptState:
             self.phase = "running"
         await self._wake()
 
+    async def prepares(self, code: Code) -> None:
+        """Tell that the pod has no attempt yet, and what to load for its first one."""
+        self.code = code
+        await self._wake()
+
     async def cancel(self, grace_seconds: int) -> None:
         """Pass the wish to cancel on to the task."""
         if self.directive is None:
@@ -92,6 +98,16 @@ class AttemptState:
         if self.phase == "stopped":
             raise self.fenced()
         return self.running()
+
+    async def wait_known(self) -> Start | Code:
+        """Wait for the start, or for what to load where the pod has no attempt yet. Raises as `wait_started`."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self.start is not None or self.code is not None or self.phase == "stopped"
+            )
+        if self.phase == "stopped":
+            raise self.fenced()
+        return self.running() if self.code is None else self.code
 
     async def wait_directive(self, seen: str) -> Directive:
         """Wait for a directive other than the one already seen."""

@@ -187,7 +187,7 @@ class TestedContext(Context):
         self._process = process
         self._world = world
 
-    async def _call(self, key: str, *rest: Any) -> object:  # type: ignore[override]  # it needs itself
+    async def _call(self, key: str, *rest: Any) -> object:
         self._process.executes(key)
         return await super()._call(key, *rest)
 

@@ -81,6 +81,7 @@ class Going:
                 one.cancel()
             await asyncio.gather(*spawned, return_exceptions=True)
             if self._context is not None:
+                self._context.end_threads()
                 self._context.end()
 
     @staticmethod

@@ -2,16 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from milepost.net.messages import Headers, ProblemError, Reply, Request, Response
+from milepost.sidecar import checks
 from milepost.sidecar.forward import Forwarder
 from milepost.sidecar.handover import over
+from milepost.sidecar.objects import Uploader
 from milepost.sidecar.records import Reader, local_line, newest_response
-from milepost.sidecar.routes import Routes
+from milepost.sidecar.routes import PodSide, Routes
 from milepost.sidecar.settle import Settlement, Settler
 from milepost.sidecar.state import AttemptState
 from milepost.wire.pod import ChunkWrite, RecordKind, RecordWrite, Start
@@ -75,7 +77,9 @@ class MemorySidecar:
         self.numbers = 0
         self._rows = rows
         self._tell_before, self._tell_after = writes, wrote
-        self._routes = Routes(self.state, _Forwarder(self), _Reader(self, rows), _Settler(self, settle), _none_follows)
+        uploader = _Uploader(self)
+        settler = _Settler(self, settle, uploader)
+        self._routes = Routes(self.state, _Forwarder(self), uploader, _Reader(self, rows), settler, _NoPod())
         rows.live = start.attempt
         _now(self.state.began(start))
 
@@ -83,8 +87,12 @@ class MemorySidecar:
         """Answer one request at once."""
         path, _, query = target.partition("?")
         named = {name.lower(): value for name, value in headers}
+        named["content-length"] = str(len(body))
+        asked = Request(method, path, dict(parse_qsl(query)), named, body)
+        if self._routes.streams(asked):
+            asked.pieces = _in_one_piece(body)
         try:
-            response = _now(self._routes.handle(Request(method, path, dict(parse_qsl(query)), named, body)))
+            response = _now(self._routes.handle(asked))
         except ProblemError as problem:
             response = problem.response()
         found = {name.lower(): value for name, value in response.headers}
@@ -138,8 +146,16 @@ class MemorySidecar:
             raise self.state.fenced()
 
 
-async def _none_follows(_asked: object) -> Start:
-    raise over("each attempt of a test has a sidecar of its own")
+class _NoPod(PodSide):
+    async def next(self, asked: checks.Asked) -> Start:  # noqa: ARG002
+        raise over("each attempt of a test has a sidecar of its own")
+
+    def tell_left(self, left: list[str]) -> None:
+        """Nobody is there who would show it."""
+
+
+async def _in_one_piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 class _Forwarder(Forwarder):
@@ -151,6 +167,27 @@ class _Forwarder(Forwarder):
 
     async def chunk(self, write: ChunkWrite) -> int:
         return self._sidecar.tell(write)
+
+
+class _Uploader(Uploader):
+    """What would be in object storage is kept as everything else is, and told as the sidecar tells it."""
+
+    def __init__(self, sidecar: MemorySidecar) -> None:
+        self._sidecar = sidecar
+        self.results: dict[str, str] = {}
+
+    async def record(self, write: RecordWrite, length: int, pieces: AsyncIterator[bytes]) -> int:  # noqa: ARG002
+        text = await self._text(pieces, write.kind)
+        return self._sidecar.write(replace(write, value=text))
+
+    async def result(self, length: int, pieces: AsyncIterator[bytes]) -> str:  # noqa: ARG002
+        name = str(len(self.results))
+        self.results[name] = await self._text(pieces, "result")
+        return name
+
+    async def _text(self, pieces: AsyncIterator[bytes], what: str) -> str:
+        body = b"".join([piece async for piece in pieces])
+        return checks.value(body, self._sidecar.state.running().max_object_bytes, what)
 
 
 class _Reader(Reader):
@@ -168,8 +205,9 @@ class _Reader(Reader):
     async def all_after(self, after: int) -> Response:
         self._sidecar.check_live()
         newest = {record.key: record.seq for record in self._rows.records if record.write.kind == "checkpoint"}
+        most = self._sidecar.state.running().max_record_bytes
         lines = b"".join(
-            local_line(_told(record))
+            local_line(_told(record) | {"object_bytes": size if (size := _size(record.write)) > most else 0})
             for record in self._rows.records
             if record.seq > after and (record.write.kind == "step" or newest[record.key] == record.seq)
         )
@@ -177,8 +215,9 @@ class _Reader(Reader):
 
 
 class _Settler(Settler):
-    def __init__(self, sidecar: MemorySidecar, settle: Callable[[Settlement], str]) -> None:
+    def __init__(self, sidecar: MemorySidecar, settle: Callable[[Settlement], str], uploader: _Uploader) -> None:
         self._sidecar = sidecar
+        self._results = uploader.results
         self._state = sidecar.state
         self._settle = settle
 
@@ -190,6 +229,8 @@ class _Settler(Settler):
             raise ProblemError(409, "settled", "this attempt already has its result", members=members)
         self._state.check_open()
         self._sidecar.check_live()
+        if wanted.result_object is not None:
+            wanted = replace(wanted, result=self._results[wanted.result_object])
         state = self._settle(wanted)
         await self._state.settled(state, wanted.identity)
         return state

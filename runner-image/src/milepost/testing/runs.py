@@ -39,6 +39,7 @@ class _Run:
         now: datetime | None = None,
         seed: int = 0,
         max_bytes: int = MEGABYTE,
+        max_object_bytes: int = 0,
         max_records: int = 0,
         max_records_bytes: int = 0,
     ) -> None:
@@ -52,6 +53,7 @@ class _Run:
             now: the time that `ctx.now()` gives, until `advance`. Default: the time of the test.
             seed: of `ctx.random()` and `ctx.uuid()`.
             max_bytes: of a record or result.
+            max_object_bytes: of one that goes to object storage since it is above that; 0: the cluster has none.
             max_records: of the whole run, as `spec.records.maxCount` of its Task; 0: no limit.
             max_records_bytes: of all its records, as `spec.records.maxBytes`; 0: no limit.
         """
@@ -61,6 +63,7 @@ class _Run:
         self.executions: Counter[str] = Counter()
         self._input = pack(input).text
         self._max_attempts, self._max_bytes, self._tags = max_attempts, max_bytes, list(tags)
+        self._max_object_bytes = max_object_bytes
         self._world = World(now or datetime.now(UTC), Random(seed))  # noqa: S311  (no secret)
         self._created_at = self._world.now.isoformat()
         self._rows = Rows(max_records, max_records_bytes)
@@ -161,7 +164,8 @@ class _Run:
             task=self.task.id, version=1, attempt=number, token=number, cause=cause, input=self._input,
             tags=self._tags, entrypoint=None, command=None, source=None, max_attempts=self._max_attempts,
             attempt_seconds=3600, lease_seconds=30.0, beat_seconds=5.0, max_record_bytes=self._max_bytes,
-            max_result_bytes=self._max_bytes, grace_seconds=30, on_partition="continue",
+            max_result_bytes=self._max_bytes, max_object_bytes=self._max_object_bytes, grace_seconds=30,
+            on_partition="continue",
             records=len(self._rows.records), last_seq=last.seq if last else 0, last_key=last.key if last else None,
             created_at=self._created_at, attempts_counted=self._failed(),
         )  # fmt: skip

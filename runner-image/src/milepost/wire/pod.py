@@ -7,39 +7,54 @@ Every request but the first carries `Authorization: Bearer <session token>`. Eve
 | route | body | answer |
 |---|---|---|
 | POST /session (bearer: projected ServiceAccount token) | SessionRequest | Session |
-| POST /start | – | Start, the same again for a restarted sidecar |
+| POST /start | – | Start, the same again for a restarted sidecar; 409 `no-attempt-yet`: ask by /next |
+| GET /code | – | Code, for a pod that has had no attempt yet: it is made ready for one |
+| POST /left | LeftRequest | 204 |
 | POST /next | NextRequest | NextAnswer, within 20 s; 410: the pod ends |
-| GET /records?run_id&attempt&token&after&newest | – | NDJSON of Record in commit order; see `newest` below |
+| GET /records?run_id&attempt&token&after&newest&lines | – | NDJSON of Record in commit order; see below |
 | GET /records/newest?run_id&attempt&token&kind&key | – | Record or 404 |
 | POST /records | RecordsRequest | RecordsAnswer |
+| PUT /objects | a line of ObjectHead as JSON, then the value itself | ObjectAnswer |
+| GET /objects?run_id&attempt&token&seq | – | the value of that record, which is in object storage |
 | POST /stream | StreamRequest | StreamAnswer; 413 `stream-full` |
 | POST /heartbeat | HeartbeatRequest | HeartbeatAnswer |
 | POST /settle | SettleRequest | SettleAnswer |
 
-`newest=true` leaves out the versions of a checkpoint that have a newer one.
+Of GET /records, `newest=true` leaves out the versions of a checkpoint that have a newer one. `lines=plain` asks for the
+lines of the local protocol, in which the value is the JSON value itself and the last member: a sidecar passes them on
+as they are. An answer in that form says so (header `Milepost-Lines: plain`). A line has no `depth` where the text of
+its value is not the one that is kept (a line break of it is a space in its line), and `object_bytes` in place of a
+value that is in object storage.
 
 Errors are problem+json (RFC 9457): 401 no or bad token, 403 another pod's, 409 finished or fenced attempt (member
 `code`: `fenced`, `settled`, `step-exists`, `unknown-base`), 410 the pod's row is closed, 413 too large (`run-limit`:
 more than the run may record; members `limit`, `most`, `key`), 422 not a value we can keep (members `code`, `path`), 503
-with Retry-After when Postgres cannot commit.
+with Retry-After when Postgres cannot commit or the object storage cannot answer, 507 `storage-refused` when the object
+storage does not take us as it is configured.
 """
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from milepost.wire.evidence import Evidence as Evidence  # noqa: PLC0414
+from milepost.wire.evidence import FailureKind as FailureKind  # noqa: PLC0414
 from milepost.wire.wait import MAX_KEY_BYTES as MAX_KEY_BYTES  # noqa: PLC0414
 from milepost.wire.wait import Wait as Wait  # noqa: PLC0414
 from milepost.wire.wait import WaitKind as WaitKind  # noqa: PLC0414
 
 PREFIX: Final = "/pod/v1"
+LINES: Final = "Milepost-Lines"
+PLAIN: Final = "plain"
 AUDIENCE: Final = "milepost"
 MAX_WRITE_ID_CHARS: Final = 128
 MAX_WAITS: Final = 1000
+NO_ATTEMPT_YET: Final = "no-attempt-yet"
+"""Code of the answer to /start for a pod that has had no attempt, and will get one by /next."""
+MAX_OBJECT_HEAD: Final = 65_536
 
 RecordKind = Literal["step", "checkpoint"]
 Cause = Literal["first", "retry", "resume", "infra"]
 Outcome = Literal["succeeded", "failed", "suspended"]
-FailureKind = Literal["user", "fatal", "oom", "config", "crash", "timeout", "cancelled", "lost-result", "changed"]
 OnChange = Literal["fail", "hold", "accept"]
 Directive = Literal["continue", "cancel"]
 
@@ -88,7 +103,8 @@ class Start:
     its code does not fit its records any more; `accepted`: it is accept since somebody decided so of this run, which is
     held again by what can't be accepted. `origin`: what made the run. `key_run`: the run whose id the idempotency keys
     of its steps have (None: its own). `attempts_counted`: how many failures count against `max_attempts` so far.
-    `deltas`: the api takes them.
+    `deltas`: the api takes them. `max_object_bytes`: of a value that goes to object storage since it is above the
+    limit of a record or result; 0: there is no such storage.
     """
 
     run_id: str
@@ -123,6 +139,23 @@ class Start:
     attempts_counted: int = 0
     deltas: bool = False
     accepted: bool = False
+    max_object_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a pod imports before it has a run: `entrypoint` and `source` as of Start."""
+
+    version: int
+    entrypoint: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRequest:
+    """The import of the task left something that its runs can't share. `left`: a few words for each (`thread X`)."""
+
+    left: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +181,7 @@ class Record:
     """One record as it is kept. `value` is JSON text; `types` the type tags of the value (JSON text) or None.
 
     `failed`: a step that failed for good, whose error the task caught; `value` is then the error. `depth`: of how many
-    deltas it is kept.
+    deltas it is kept. `object_bytes`: the value is in object storage and has so many; `value` is empty then.
     """
 
     seq: int
@@ -160,6 +193,7 @@ class Record:
     attempt: int = 0
     failed: bool = False
     depth: int = 0
+    object_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +228,25 @@ class RecordsAnswer:
     """Commit sequence of each record, in the order of the request."""
 
     seqs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectHead:
+    """What goes before a value of `size` bytes of JSON text, for object storage: that of `record` (whose own `value` is
+    left out), or the run's result where there is none. It has at most MAX_OBJECT_HEAD bytes, with the line's end.
+    """
+
+    fence: Fence
+    size: int
+    record: RecordWrite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAnswer:
+    """`seq`: of the record, which is committed. `object`: of a result, to be named by SettleRequest."""
+
+    seq: int | None = None
+    object: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +299,9 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the runner's parent saw of its own container: cgroup `oom_kill` since start, peak memory, child's exit."""
-
-    oom_kills: int = 0
-    peak_bytes: int = 0
-    exit_code: int | None = None
-    signal: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """`result` (JSON text) goes with `succeeded`, `failure` with `failed`, `waits` with `suspended`.
+    """With `succeeded` goes a `result` (JSON text), or the `result_object` that holds it; `failure` with `failed`,
+    `waits` with `suspended`.
 
     A run that is suspended holds nothing: its pod is closed, its slot is free. The answer's state is `suspended`, or
     `queued` when one of the waits is over already.
@@ -269,6 +313,7 @@ class SettleRequest:
     failure: Failure | None = None
     evidence: Evidence = field(default_factory=Evidence)
     waits: list[Wait] = field(default_factory=list)
+    result_object: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

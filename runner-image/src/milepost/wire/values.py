@@ -12,6 +12,9 @@ MAX_DEPTH: Final = 100
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 
+NO_OBJECTS: Final = "larger values need object storage, and this cluster has none (chart value objectStorage.bucket)"
+"""What to do about a value above the limit of a record or result."""
+
 JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 
 

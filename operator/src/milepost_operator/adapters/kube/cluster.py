@@ -1,6 +1,6 @@
-"""The ports `Jobs` and `Objects` on the Kubernetes API: paths, and errors in our own words."""
+"""The ports `Jobs`, `Objects` and `Policies` on the Kubernetes API: paths, and errors in our own words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from milepost_operator.adapters.kube.client import (
     KubeGone,
     KubeInvalid,
     KubeNotFound,
+    Params,
 )
 from milepost_operator.crds.common import API_VERSION, GROUP
 from milepost_operator.domain.errors import (
@@ -21,11 +22,12 @@ from milepost_operator.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from milepost_operator.manifests import names
+from milepost_operator.manifests import names, raw
 from milepost_operator.ports.kube import Object, Plural
 
 PAGE: Final = 500
 _RELISTS: Final = 3
+_ALL: Final[Params] = {}
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def translated() -> Iterator[None]:
 
 
 class Cluster:
-    """Both ports over one client."""
+    """All of them over one client."""
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
@@ -99,7 +101,8 @@ class Cluster:
     async def list_objects(self, plural: Plural, namespace: str | None) -> Sequence[Object]:
         for _ in range(_RELISTS):
             try:
-                return await self._complete(_custom(plural, namespace))
+                with translated():
+                    return [{"metadata": item["metadata"]} async for item in self._pages(_custom(plural, namespace))]
             except KubeGone:
                 continue  # the list's revision was compacted between two pages
         raise UnavailableError(f"no complete list of {plural} within {_RELISTS} tries")
@@ -110,6 +113,28 @@ class Cluster:
 
     async def namespace_alive(self, namespace: str) -> bool:
         return _stays(await self._found(f"/api/v1/namespaces/{quote(namespace)}"))
+
+    async def list_policies(self, namespace: str | None) -> Sequence[Object]:
+        with translated():
+            return [one async for one in self._pages(_policies(namespace), {"labelSelector": names.SELECTOR})]
+
+    async def create_policy(self, policy: Object) -> None:
+        with translated():
+            await self._kube.create(_policies(raw.namespace(policy)), policy)
+
+    async def replace_policy(self, policy: Object) -> None:
+        with translated():
+            await self._kube.replace(f"{_policies(raw.namespace(policy))}/{quote(raw.name(policy))}", policy)
+
+    async def delete_policy(self, namespace: str, name: str, uid: str) -> None:
+        await self._delete(f"{_policies(namespace)}/{quote(name)}", uid)
+
+    async def api_server_addresses(self) -> Sequence[str]:
+        with translated():
+            service = await self._kube.get("/api/v1/namespaces/default/services/kubernetes")
+            behind = await self._kube.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
+        own = service["spec"].get("clusterIPs") or []
+        return [*own, *(address for one in behind.get("endpoints") or () for address in one["addresses"])]
 
     async def _delete(self, path: str, uid: str | None) -> None:
         options: dict[str, Any] = {"propagationPolicy": "Background"}
@@ -129,22 +154,26 @@ class Cluster:
         except NotFoundError:
             return None
 
-    async def _complete(self, path: str) -> Sequence[Object]:
-        """All pages of one revision. Metadata alone is kept."""
-        found: list[Object] = []
-        params: dict[str, str | int] = {"limit": PAGE}
+    async def _pages(self, path: str, selection: Params = _ALL) -> AsyncIterator[dict[str, Any]]:
+        """All items of one revision, page by page."""
+        params: dict[str, str | int] = {**selection, "limit": PAGE}
         while True:
-            with translated():
-                page = await self._kube.list(path, params)
-            found += [{"metadata": item["metadata"]} for item in _items(page)]
+            page = await self._kube.list(path, params)
+            for item in _items(page):
+                yield item
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return found
+                return
             params["continue"] = token
 
 
 def _jobs(namespace: str) -> str:
     return f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
+
+
+def _policies(namespace: str | None) -> str:
+    scope = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"/apis/networking.k8s.io/v1{scope}/networkpolicies"
 
 
 def _custom(plural: str, namespace: str | None) -> str:

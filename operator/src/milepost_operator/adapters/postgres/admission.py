@@ -41,7 +41,17 @@ class PostgresAdmission:
 
     async def admit(self, limit: int) -> int:
         """Admit up to `limit` runs of each queue; returns how many in all."""
-        await self._keep_up()
+        if not self._upkeep.global_set:
+            await self._db.fetch(Q["set_global_limit"], self._db.cluster, self._db.settings.global_concurrency or None)
+            self._upkeep.global_set = True
+        total = await self._admit_all(limit)
+        if await self._keep_up():
+            total += await self._admit_all(limit)
+        if total:
+            self._db.wake("project")
+        return total
+
+    async def _admit_all(self, limit: int) -> int:
         now = time.monotonic()
         sweep = now - self._upkeep.swept >= _SWEEP_SECONDS
         if sweep:
@@ -54,10 +64,7 @@ class PostgresAdmission:
                 claim = self._admit_guarded if guarded else self.admit_queue
                 return await claim(namespace, name, limit)
 
-        total = sum(await asyncio.gather(*(one(q["namespace"], q["name"], guarded=q["guarded"]) for q in queues)))
-        if total:
-            self._db.wake("launch", "project")
-        return total
+        return sum(await asyncio.gather(*(one(q["namespace"], q["name"], guarded=q["guarded"]) for q in queues)))
 
     async def admit_queue(self, namespace: str, name: str, limit: int) -> int:
         """One claim of one queue; 0 too while another replica serves it."""
@@ -84,16 +91,14 @@ class PostgresAdmission:
             self._db.wake_in(min(max(row["again_in"], MIN_AGAIN_SECONDS), MAX_AGAIN_SECONDS), "admit")
         return int(row["admitted"])
 
-    async def _keep_up(self) -> None:
-        """The global limit of the settings; keys that waiting runs were not told of; keys that nothing uses."""
-        upkeep, now = self._upkeep, time.monotonic()
-        if not upkeep.global_set:
-            await self._db.fetch(Q["set_global_limit"], self._db.cluster, self._db.settings.global_concurrency or None)
-            upkeep.global_set = True
+    async def _keep_up(self) -> bool:
+        """Keys that waiting runs were not told of, and keys that nothing uses. True: some runs can be admitted so."""
+        upkeep, now, found = self._upkeep, time.monotonic(), False
         if now >= upkeep.find_at:
-            await self._db.fetch(Q["find_waiting"], self._db.cluster)
+            found = bool(await self._db.fetch(Q["find_waiting"], self._db.cluster))
             # It costs a probe for each key: at most a 20th of the time goes to it.
             upkeep.find_at = now + max(_FIND_SECONDS, (time.monotonic() - now) * _FIND_SHARE)
         if now >= upkeep.forget_at:
             await self._db.fetch(Q["forget_keys"], self._db.cluster, _FORGET_BATCH)
             upkeep.forget_at = now + _FORGET_SECONDS
+        return found

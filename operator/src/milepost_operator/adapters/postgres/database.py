@@ -85,6 +85,14 @@ class Database:
         """Tell other processes that there is work; call it after the commit."""
         self._wakes.add(names)
 
+    def wake_others(self, *names: str) -> None:
+        """The same where this process knows by itself."""
+        self._wakes.add_for_others(names)
+
+    def wakeups(self, names: set[str]) -> AsyncIterator[str]:
+        """What others tell of; see Wakes.listen."""
+        return self._wakes.listen(names)
+
     def wake_in(self, seconds: float, name: str) -> None:
         """The same for work whose time is known."""
         self._wakes.add_in(seconds, name)

@@ -55,6 +55,9 @@ INVARIANTS: Final = (
     "attempts_have_their_pod",
     "offers_are_taken_up",
     "warm_pods_are_bounded",
+    "objects_are_kept",
+    "objects_are_referred_to",
+    "objects_are_collected",
 )
 
 

@@ -5,18 +5,20 @@ Lock order: run, attempt, head; of several runs in the order of their ids.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 import orjson
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid, seconds, to_json
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.domain.causes import explained
 from milepost_operator.domain.errors import BusyError
 from milepost_operator.domain.runs import Ending, Retry
 from milepost_operator.domain.settlement import Next, RunFacts, decide, verdict_of
-from milepost_operator.domain.states import TERMINAL, Reason, RunState
+from milepost_operator.domain.states import OUT_OF_MEMORY, TERMINAL, Reason, RunState
 from milepost_operator.domain.warm import PodFacts, WarmPolicy, policy_of, retires
+from milepost_operator.manifests.resources import memory_limit
 
 _FINISHED_EVENT = {
     RunState.SUCCEEDED: "RunSucceeded",
@@ -30,6 +32,11 @@ _FINISHED_EVENT = {
 def retry_of(text: str | None) -> Retry:
     """The policy that was copied onto the run."""
     return Retry(**orjson.loads(text)) if text else Retry()
+
+
+def retry_json(retry: Retry) -> str:
+    """As rows keep it. What is not set is left out: the release before this one knows no more names than it has."""
+    return to_json({name: value for name, value in asdict(retry).items() if value is not None})
 
 
 async def lock_run(connection: Connection, run_id: object) -> Row | None:
@@ -95,16 +102,31 @@ async def end_attempt(
 
 async def end_attempts(db: Database, connection: Connection, ended: Sequence[Ended]) -> list[Next]:
     """End live attempts of locked runs and move the runs on; what follows for each."""
-    followings = [_decide(db, one) for one in ended]
+    limits = await _memory_limits(db, connection, ended)
+    followings = [_decide(db, one, limits) for one in ended]
     rows = [
-        (*_row(one, following), _retired(db, one) if one.settled else "lost")
+        (*_row(one, following), _retired(db, one) if one.settled else "lost", following.memory_class)
         for one, following in zip(ended, followings, strict=True)
     ]
     await connection.execute(Q["end_attempts"], *(list(column) for column in zip(*rows, strict=True)))
     return followings
 
 
-def _decide(db: Database, one: Ended) -> Next:
+async def _memory_limits(db: Database, connection: Connection, ended: Sequence[Ended]) -> Mapping[UUID, int]:
+    """Bytes of memory that those attempts had which ran out of it, by their runs."""
+    short = [one for one in ended if one.ending.reason in OUT_OF_MEMORY]
+    if not short:
+        return {}
+    keys = [one.run["run_id"] for one in short], [one.attempt["attempt"] for one in short]
+    rows = await connection.fetch(Q["memory_of_attempts"], *keys)
+    defaults = db.settings.task_requests, db.settings.task_limits
+    return {
+        as_uuid(row["run_id"]): memory_limit(orjson.loads(row["resources"] or "{}"), *defaults, row["memory_class"])
+        for row in rows
+    }
+
+
+def _decide(db: Database, one: Ended, limits: Mapping[UUID, int]) -> Next:
     facts = RunFacts(
         cancel_requested=one.run["cancel_requested_at"] is not None,
         attempts_counted=one.run["attempts_counted"],
@@ -112,6 +134,9 @@ def _decide(db: Database, one: Ended) -> Next:
         progressed=one.last_seq > one.attempt["resumed_after"],
         retry=retry_of(one.run["retry"]),
         infra_budget=db.settings.infra_budget,
+        attempt=one.attempt["attempt"],
+        memory_class=one.run["memory_class"],
+        memory_limit=limits.get(as_uuid(one.run["run_id"]), 0),
     )
     return decide(facts, one.ending, random.random())  # noqa: S311  jitter, not a secret
 
@@ -133,12 +158,17 @@ def warm_policy(db: Database, told: str | None) -> WarmPolicy:
     """What becomes of the pods of a Task whose column `warm` is `told`."""
     settings = db.settings
     return policy_of(
-        orjson.loads(told or "{}"), seconds=settings.warm_seconds, most=settings.warm_max, total=settings.warm_total
+        orjson.loads(told or "{}"),
+        seconds=settings.warm_seconds,
+        most=settings.warm_max,
+        total=settings.warm_total,
+        least=settings.warm_min,
+        predict=settings.warm_predict,
     )
 
 
 def _row(one: Ended, following: Next) -> tuple[object, ...]:
-    """The arguments of `end_attempts` for one attempt, in their order, but the last."""
+    """The arguments of `end_attempts` for one attempt, in their order, but the last two."""
     ending, succeeded = one.ending, following.state is RunState.SUCCEEDED
     cancelled = one.run["cancel_requested_at"] is not None
     return (
@@ -177,11 +207,13 @@ def _next_cause(attempt: Row, ending: Ending) -> str:
 def _event(one: Ended, following: Next) -> tuple[str | None, str | None, bool, bool]:
     """What is told of it: reason, message, whether it is a warning, whether it ends the run."""
     number, ending = one.attempt["attempt"], one.ending
+    cause = explained(following.reason if following.state in TERMINAL else ending.reason)
+    advice = f". {cause.advice}" if cause and cause.advice else ""
     if following.reason is Reason.PAUSED:
         return None, None, False, False  # one pause would be an Event for each run: the queue tells of it
     if following.state in TERMINAL:
         bad = following.state in {RunState.FAILED, RunState.TIMED_OUT, RunState.EXPIRED}
-        message = f"attempt {number}: {following.reason}: {following.message}" if bad else following.message
+        message = f"attempt {number}: {following.reason}: {following.message}{advice}" if bad else following.message
         return _FINISHED_EVENT[following.state], message, bad, True
     if following.state is RunState.SUSPENDED:
         return "RunSuspended", f"attempt {number} {ending.message}", False, False
@@ -198,7 +230,7 @@ def _event(one: Ended, following: Next) -> tuple[str | None, str | None, bool, b
     wait = f"next in {following.delay_seconds:.1f} s" if following.delay_seconds else "next at once"
     return (
         "AttemptFailed",
-        f"attempt {number}: {ending.reason}: {ending.message} (counts: {budget}; {wait})",
+        f"attempt {number}: {ending.reason}: {following.message} (counts: {budget}; {wait}){advice}",
         True,
         False,
     )

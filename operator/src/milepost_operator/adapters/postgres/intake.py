@@ -10,7 +10,7 @@ from uuid import UUID
 
 from milepost_operator.adapters.postgres.control import sync_pause
 from milepost_operator.adapters.postgres.database import Connection, Database, seconds, to_json
-from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run
+from milepost_operator.adapters.postgres.endings import add_event, end_attempt, finish_waiting, lock_run, retry_json
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schemas import schema_hash
 from milepost_operator.domain.errors import NotFoundError
@@ -63,7 +63,7 @@ class PostgresIntake:
                 task.generation,
                 version,
                 task.queue,
-                to_json(asdict(task.retry)),
+                retry_json(task.retry),
                 to_json(asdict(task.timeouts)),
                 task.concurrency,
                 to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
@@ -72,14 +72,17 @@ class PostgresIntake:
                 task.versioning,
             )
             limits = [to_json(dict(told)) for told in (task.retention, task.record_limits, task.warm)]
-            await connection.execute(Q["set_limits"], *key, *limits)
+            network = None if task.network is None else to_json(dict(task.network))
+            await connection.execute(Q["set_limits"], *key, *limits, network, task.prepull)
+            await connection.execute(Q["begin_checks"], *key)
+            await connection.execute(Q["restart_pods"], *key, task.restart)
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             return version
 
         version = await self._db.transaction(work)
         await self._unpin(task.namespace, task.name)
-        self._db.wake("admit")
+        self._db.wake("admit", "offer", "prewarm")
         return version
 
     async def _unpin(self, namespace: str, name: str) -> None:
@@ -115,6 +118,10 @@ class PostgresIntake:
             breaker = None if queue.breaker is None else to_json(asdict(queue.breaker))
             await connection.execute(
                 Q["set_breaker_policy"], self._db.cluster, queue.namespace, queue.name, queue.generation, breaker
+            )
+            pause_on = sorted(queue.pause_on)
+            await connection.execute(
+                Q["set_pause_on"], self._db.cluster, queue.namespace, queue.name, queue.generation, pause_on
             )
             await sync_pause(self._db, connection, (self._db.cluster, queue.namespace, queue.name))
 

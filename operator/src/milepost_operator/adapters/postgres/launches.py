@@ -10,8 +10,10 @@ from milepost_operator.adapters.postgres.endings import end_attempt, lock_run, w
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
 from milepost_operator.domain.errors import DeposedError, UnavailableError
+from milepost_operator.domain.launches import PREFERENCE_SECONDS, SAMPLE, Line, to_launch
 from milepost_operator.domain.runs import Ending, OpenPod, PodOrder
-from milepost_operator.domain.warm import PREFERENCE_SECONDS, ColdFacts, cold_reason, least_used
+from milepost_operator.domain.states import Reason
+from milepost_operator.domain.warm import ENDED, ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
 
@@ -31,23 +33,27 @@ class PostgresLaunches:
     async def take_wanted(self, epoch: int, limit: int) -> Sequence[PodOrder]:
         async def work(connection: Connection) -> Sequence[PodOrder]:
             await self._check(connection, epoch)
-            rows = await connection.fetch(Q["take_wanted"], self._db.cluster, epoch, limit, seconds(PREFERENCE_SECONDS))
-            if rows:
-                await connection.execute(Q["note_cold"], [r["pod_id"] for r in rows], [self._cold(r) for r in rows])
-            return [
-                PodOrder(
-                    r["pod_id"],
-                    r["namespace"],
-                    r["task"],
-                    r["version"],
-                    r["template_hash"] or "",
-                    orjson.loads(r["shape"]),
-                    r["image_digest"],
-                )
-                for r in rows
-            ]
+            cold = await self._cold_ones(connection)
+            rows = await connection.fetch(
+                Q["take_wanted"], self._db.cluster, epoch, list(cold), list(cold.values()), limit
+            )
+            wanted = [row for row in rows if not row["ahead"]]
+            if wanted:
+                told = [row["pod_id"] for row in wanted], [self._cold(row) for row in wanted]
+                await connection.execute(Q["note_cold"], *told)
+            ahead = await connection.fetch(Q["take_ahead"], self._db.cluster, epoch, limit - len(rows))
+            return [*(_order(r, ahead=r["ahead"]) for r in rows), *(_order(r, ahead=True) for r in ahead)]
 
         return await self._db.transaction(work)
+
+    async def _cold_ones(self, connection: Connection) -> dict[str, bool]:
+        """Wanted pods that are to be made, and whether a warm one was there for it."""
+        rows = await connection.fetch(Q["lines"], self._db.cluster, seconds(PREFERENCE_SECONDS), SAMPLE)
+        cold: dict[str, bool] = {}
+        for row in rows:
+            line = Line(row["waits"], row["warm"], row["coming"], row["serving"], row["cold"])
+            cold |= {row["pods"][place]: place < line.warm for place in to_launch(line)}
+        return cold
 
     async def launched(self, epoch: int, pod_id: str, job_uid: str) -> bool:
         if await self._db.fetchrow(Q["launched"], self._db.cluster, pod_id, epoch, job_uid):
@@ -77,6 +83,9 @@ class PostgresLaunches:
 
     async def note_pod(self, pod_id: str, reason: str, message: str) -> None:
         await self._db.fetch(Q["note_run"], self._db.cluster, pod_id, reason, message)
+        if reason == Reason.IMAGE_PULL:
+            await self._db.fetch(Q["note_pull_failed"], self._db.cluster, pod_id)
+        await self._db.fetch(Q["note_trouble"], self._db.cluster, pod_id, f"{reason}: {message}")
         self._db.wake("project")
 
     async def pod_digest(self, pod_id: str, digest: str) -> None:
@@ -87,6 +96,7 @@ class PostgresLaunches:
             late=row["late"],
             other_key=row["other_key"],
             same=row["same"],
+            other_memory=row["other_memory"],
             other_template=row["other_template"],
             other_version=row["other_version"],
             keeps=row["keeps"],
@@ -110,6 +120,8 @@ class PostgresLaunches:
         if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
             return True
         if pod["run_id"] is None:
+            trouble = f"{ending.reason}: {ending.message}"
+            await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
             return bool(await connection.fetch(Q["end_pod"], pod_id, None, None))
         run = await lock_run(connection, pod["run_id"])
         if await take_back(self._db, connection, [pod_id], "lost"):
@@ -124,6 +136,8 @@ class PostgresLaunches:
     async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:
         async def work(connection: Connection) -> None:
             await self._check(connection, epoch)
+            if why == ENDED:
+                await connection.execute(Q["note_unused"], self._db.cluster, pod_id)
             await retire(self._db, connection, pod_id, why)
 
         await self._db.transaction(work)
@@ -148,3 +162,18 @@ class PostgresLaunches:
         current = await connection.fetchval(Q["check_epoch"], self._db.cluster)
         if current != epoch:
             raise DeposedError(f"epoch {epoch} is over, {current} leads")
+
+
+def _order(row: Row, *, ahead: bool) -> PodOrder:
+    return PodOrder(
+        row["pod_id"],
+        row["namespace"],
+        row["task"],
+        row["version"],
+        row["template_hash"] or "",
+        orjson.loads(row["shape"]),
+        row["image_digest"],
+        network=orjson.loads(row["network"]) if row["network"] else None,
+        memory_class=row["memory_class"],
+        ahead=ahead,
+    )

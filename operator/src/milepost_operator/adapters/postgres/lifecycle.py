@@ -139,6 +139,7 @@ class PostgresLifecycle:
         records: int = await connection.fetchval(Q["copy_head"], run["run_id"], run_id)
         if records:
             await connection.execute(Q["copy_records"], run["run_id"], run_id)
+            await connection.execute(Q["copy_object_refs"], run["run_id"], run_id)
         return Copied(
             run_id=run_id,
             name=made["name"],

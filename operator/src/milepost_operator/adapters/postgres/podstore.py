@@ -1,6 +1,7 @@
 """Port `PodStore`: what sidecars do, fenced in the statement that writes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -18,21 +19,24 @@ from milepost.wire.pod import (
 )
 from milepost_operator.adapters.postgres.database import Database, Row, seconds
 from milepost_operator.adapters.postgres.fences import columns, explain_fence, fenced
+from milepost_operator.adapters.postgres.leftout import kept_bytes, why_left_out
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.settles import settle_attempts
-from milepost_operator.adapters.postgres.starts import start_attempts
+from milepost_operator.adapters.postgres.starts import begin_attempts, start_attempts
 from milepost_operator.adapters.postgres.values import Values
 from milepost_operator.domain.errors import (
-    ConflictError,
     ForbiddenError,
     GoneError,
     MilepostError,
     NotFoundError,
-    RunLimitError,
 )
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.states import RunState
 from milepost_operator.manifests.names import is_pod_of
+
+PAGE_RECORDS: Final = 2000
+PAGE_BYTES: Final = 1024 * 1024
+"""Of values; the last of a page goes beyond it."""
 
 
 class PostgresPodStore:
@@ -59,11 +63,18 @@ class PostgresPodStore:
         return PodSession(pod_id, namespace, pod_uid)
 
     async def start(self, sessions: Sequence[PodSession], *, wait: bool = True) -> Sequence[Start | MilepostError]:
-        started, begun = await self._db.transaction(lambda c: start_attempts(self._db, c, sessions, wait=wait))
+        first = await begin_attempts(self._db, sessions)
+        answers: dict[str, Start | MilepostError] = {pod_id: start for pod_id, (start, _) in first.items()}
+        begun = [cold_reason for _, cold_reason in first.values()]
+        left = [session for session in sessions if session.pod_id not in first]
+        if left:
+            started, others = await self._db.transaction(lambda c: start_attempts(self._db, c, left, wait=wait))
+            answers |= {session.pod_id: answer for session, answer in zip(left, started, strict=True)}
+            begun += others
         self._db.wake("project")
         for cold_reason in begun:
             self._db.on_start(cold_reason)
-        return started
+        return [answers[session.pod_id] for session in sessions]
 
     def tell_starts(self, on_start: Callable[[str | None], object]) -> None:
         """Have each attempt that begins told, once it is committed: why it needed a new pod, None if it did not."""
@@ -76,13 +87,14 @@ class PostgresPodStore:
 
     async def records(self, fence: Fence, after: int, *, newest: bool = False) -> AsyncIterator[Record]:
         values = Values(self._db, UUID(fence.run_id))
-        while True:
-            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after, newest)
+        more = True
+        while more:
+            rows = await self._db.fetch(Q["records_page"], UUID(fence.run_id), after, newest, PAGE_RECORDS, PAGE_BYTES)
             for row in rows:
                 yield await values.record(row)
-            if not rows:
-                return
-            after = rows[-1]["seq"]
+            more = len(rows) == PAGE_RECORDS or sum(row["bytes"] for row in rows) >= PAGE_BYTES
+            if more:
+                after = rows[-1]["seq"]
 
     async def newest(self, fence: Fence, kind: RecordKind, key: str) -> Record | None:
         query = Q["newest_checkpoint"] if kind == "checkpoint" else Q["step_record"]
@@ -110,7 +122,7 @@ class PostgresPodStore:
             [w.failed for *_, w in flat],
             [w.delta for *_, w in flat],
             [w.base for *_, w in flat],
-            [_kept(w) for *_, w in flat],
+            [kept_bytes(w) for *_, w in flat],
         )
         answers: list[list[int] | MilepostError] = [[] for _ in requests]
         for row in sorted(rows, key=lambda r: int(r["ord"])):
@@ -143,7 +155,7 @@ class PostgresPodStore:
                 write.failed,
                 write.delta,
                 write.base,
-                _kept(write),
+                kept_bytes(write),
             )
         except asyncpg.UniqueViolationError:  # somebody wrote it while we waited for the head
             return None
@@ -176,7 +188,8 @@ class PostgresPodStore:
         self, requests: Sequence[tuple[PodSession, SettleRequest]], *, wait: bool = True
     ) -> Sequence[str | MilepostError]:
         states = await self._db.transaction(lambda c: settle_attempts(self._db, c, requests, wait=wait))
-        self._db.wake("admit", "launch", "project")
+        self._db.wake_others("admit")
+        self._db.wake("launch", "project")
         return states
 
     async def _outcome(self, row: Row, session: PodSession, fence: Fence, write: RecordWrite) -> int | MilepostError:
@@ -186,33 +199,9 @@ class PostgresPodStore:
             return await explain_fence(self._db, session, fence) or fenced(fence)
         run_id = UUID(fence.run_id)
         known = await self._db.fetchrow(Q["record_by_write"], run_id, write.write_id, write.key, write.kind)
-        return int(known["seq"]) if known else await self._left_out(run_id, write)
-
-    async def _left_out(self, run_id: UUID, write: RecordWrite) -> MilepostError:
-        """Why a record was not taken, though its attempt may write."""
-        why = await self._db.fetchrow(Q["explain_record"], run_id, write.key, write.kind, write.base)
-        if why is None or why["known"]:
-            return ConflictError("step-exists", f"step {write.key!r} is recorded already: the first write wins")
-        if not why["based"]:
-            return ConflictError(
-                "unknown-base", f"{write.key!r} is told as a delta on what is not there: send it whole"
-            )
-        big = await self._db.fetchrow(Q["biggest_key"], run_id, why["full"])
-        key, records, size = (big["key"], big["records"], big["bytes"]) if big else (write.key, 1, _kept(write))
-        limit, most = ("maxCount", why["max_records"]) if why["full"] else ("maxBytes", why["max_records_bytes"])
-        message = (
-            f"a run of this Task may have {most} {'records' if why['full'] else 'bytes of records'} (records.{limit});"
-            f" most of them are of {key!r}: {records} records, {size} bytes"
-        )
-        return RunLimitError(f"records.{limit}", most, key, message)
+        return int(known["seq"]) if known else await why_left_out(self._db, run_id, write)
 
 
 def _size(write: RecordWrite) -> int:
     """Bytes of the value."""
-    return _kept(write) if write.size is None else write.size
-
-
-def _kept(write: RecordWrite) -> int:
-    """Bytes of what is kept of it."""
-    text = write.value if write.delta is None else write.delta
-    return len(text) if text.isascii() else len(text.encode())
+    return kept_bytes(write) if write.size is None else write.size

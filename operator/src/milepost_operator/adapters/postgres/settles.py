@@ -10,11 +10,13 @@ from milepost.wire.pod import Fence, SettleRequest
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
 from milepost_operator.adapters.postgres.endings import Ended, end_attempts, lock_runs
 from milepost_operator.adapters.postgres.fences import fenced
+from milepost_operator.adapters.postgres.objects import refused_results
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import suspend
 from milepost_operator.domain.errors import ForbiddenError, MilepostError
 from milepost_operator.domain.runs import PodSession
 from milepost_operator.domain.settlement import ending_of
+from milepost_operator.domain.states import RunState
 
 Settling = tuple[PodSession, SettleRequest]
 
@@ -43,9 +45,15 @@ async def _settle_runs(
     attempts = {as_uuid(row["run_id"]): row for row in rows}
     answers: dict[int, str | MilepostError] = {}
     ended: dict[int, Ended] = {}
+    results = {
+        run: UUID(q.result_object) for run, (_, q) in zip(numbers, requests.values(), strict=True) if q.result_object
+    }
+    unusable = await refused_results(connection, results) if results else {}
     for run_id, (index, (session, request)) in zip(numbers, requests.items(), strict=True):
         run, attempt = runs.get(run_id), attempts.get(run_id)
         answer = busy.get(run_id) or _refused(run, attempt, session, request.fence)
+        if answer is None:
+            answer = unusable.get(run_id)
         if answer is not None:
             answers[index] = answer
         elif request.outcome == "suspended":
@@ -54,6 +62,13 @@ async def _settle_runs(
             ended[index] = Ended(run, attempt, attempt["last_seq"], ending_of(request), True, request.result)
     if ended:
         followings = await end_attempts(db, connection, list(ended.values()))
+        kept = {
+            as_uuid(one.run["run_id"]): results[as_uuid(one.run["run_id"])]
+            for one, following in zip(ended.values(), followings, strict=True)
+            if following.state is RunState.SUCCEEDED and as_uuid(one.run["run_id"]) in results
+        }
+        if kept:
+            await connection.execute(Q["keep_results"], list(kept), list(kept.values()))
         answers |= {index: following.state for index, following in zip(ended, followings, strict=True)}
     return answers
 

@@ -9,13 +9,36 @@ from uuid import UUID
 
 import orjson
 
-from milepost.wire.pod import Cause, OnChange, ResolvedWait, Start
+from milepost.wire.pod import NO_ATTEMPT_YET, Cause, OnChange, ResolvedWait, Start
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
 from milepost_operator.adapters.postgres.endings import lock_runs, retry_of
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.suspension import resolved_waits
-from milepost_operator.domain.errors import ForbiddenError, GoneError, MilepostError
+from milepost_operator.domain.errors import ConflictError, ForbiddenError, GoneError, MilepostError
 from milepost_operator.domain.runs import PodSession, Timeouts
+
+
+async def begin_attempts(db: Database, sessions: Sequence[PodSession]) -> dict[str, tuple[Start, str | None]]:
+    """Begin the first attempts of runs in one statement; by pod, and why it needed a new pod.
+
+    Those of other pods are for `start_attempts`: they have begun before, resume, can't begin, or are busy.
+    """
+    settings, default = db.settings, Timeouts()
+    rows = await db.fetch(
+        Q["begin_attempts"],
+        [session.pod_id for session in sessions],
+        [session.pod_uid for session in sessions],
+        db.cluster,
+        seconds(settings.lease_seconds),
+        settings.max_run_records,
+        settings.max_run_records_bytes,
+        float(default.attempt_seconds),
+        float(default.run_seconds),
+    )
+    return {
+        row["pod_id"]: (_start(db, row, Timeouts(**orjson.loads(row["timeouts"])), []), row["cold_reason"])
+        for row in rows
+    }
 
 
 async def start_attempts(
@@ -70,6 +93,10 @@ def _own_pod(session: PodSession, pod: Row | None) -> Row | MilepostError:
         return GoneError(f"pod {session.pod_id} has no more work: it should end")
     if pod["pod_uid"] != session.pod_uid:
         return ForbiddenError(f"pod {session.pod_id} is bound to another pod uid")
+    if pod["run_id"] is None and pod["fresh"]:
+        return ConflictError(
+            NO_ATTEMPT_YET, f"pod {session.pod_id} has had no attempt yet: it is to be made ready for one"
+        )
     if pod["run_id"] is None:
         return GoneError(f"pod {session.pod_id} has no attempt now: ask for the next one")
     return pod
@@ -132,4 +159,5 @@ def _start(db: Database, facts: Row, timeouts: Timeouts, waits: list[ResolvedWai
         attempts_counted=facts["attempts_counted"],
         deltas=True,
         accepted=facts["accepted"] and facts["on_change"] == "hold",
+        max_object_bytes=settings.most_object_bytes,
     )

@@ -10,11 +10,16 @@ from milepost_operator.adapters.postgres.breaker import PostgresBreakers
 from milepost_operator.adapters.postgres.control import PostgresControl
 from milepost_operator.adapters.postgres.database import Database, connect
 from milepost_operator.adapters.postgres.duties import PostgresDuties
+from milepost_operator.adapters.postgres.findings import PostgresFindings
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.launches import PostgresLaunches
 from milepost_operator.adapters.postgres.lifecycle import PostgresLifecycle
 from milepost_operator.adapters.postgres.listing import PostgresLists
+from milepost_operator.adapters.postgres.network import PostgresNetworks
+from milepost_operator.adapters.postgres.objects import PostgresObjects
 from milepost_operator.adapters.postgres.podstore import PostgresPodStore
+from milepost_operator.adapters.postgres.prewarm import PostgresPrewarm
+from milepost_operator.adapters.postgres.pulls import PostgresPulls
 from milepost_operator.adapters.postgres.queueviews import PostgresQueueReads
 from milepost_operator.adapters.postgres.retention import PostgresRetention
 from milepost_operator.adapters.postgres.schedule_api import PostgresScheduleApi
@@ -24,7 +29,6 @@ from milepost_operator.adapters.postgres.suspension import PostgresSuspension
 from milepost_operator.adapters.postgres.triggers import PostgresTriggers
 from milepost_operator.adapters.postgres.views import PostgresProjections, PostgresReads
 from milepost_operator.adapters.postgres.waiting import PostgresWaiting
-from milepost_operator.adapters.postgres.wakes import listen
 from milepost_operator.adapters.postgres.warm import PostgresWarm
 from milepost_operator.adapters.postgres.warm_views import PostgresWarmReads
 from milepost_operator.domain.errors import UnavailableError
@@ -56,8 +60,13 @@ class PostgresStore(
     PostgresRetention,
     PostgresSuspension,
     PostgresStreams,
+    PostgresObjects,
     PostgresWarm,
     PostgresWarmReads,
+    PostgresNetworks,
+    PostgresFindings,
+    PostgresPrewarm,
+    PostgresPulls,
 ):
     """Each parent implements one port of `ports.store` or of `ports.control`."""
 
@@ -92,4 +101,4 @@ class PostgresStore(
 
         Ends with UnavailableError when the connection breaks.
         """
-        return listen(self._db.pool, self._db.cluster, names)
+        return self._db.wakeups(names)

@@ -81,7 +81,7 @@ class PostgresTriggers:
             elif items:
                 answers |= await self._insert(self._db.fetch, items)
         if any(isinstance(answer, Created) and not answer.duplicate for answer in answers.values()):
-            self._db.wake("admit")
+            self._db.wake_others("admit")
         return [answers[index] for index in range(len(runs))]
 
     async def ended(self, run_ids: Sequence[UUID]) -> Sequence[UUID]:

@@ -24,8 +24,14 @@ class Values:
 
     async def record(self, row: Row) -> Record:
         """Make a row of `records_page` a record. DamagedError when its parts don't give what was written."""
+        if row["object"] is not None:
+            return self._record(row, "", row["bytes"])
         text = row["value"] if row["delta"] is None else await self._whole(row)
         self._keep(row["seq"], text)
+        return self._record(row, text)
+
+    @staticmethod
+    def _record(row: Row, text: str, object_bytes: int = 0) -> Record:
         return Record(
             row["seq"],
             row["kind"],
@@ -36,6 +42,7 @@ class Values:
             row["attempt"],
             row["failed"],
             row["depth"],
+            object_bytes,
         )
 
     async def _whole(self, row: Row) -> str:

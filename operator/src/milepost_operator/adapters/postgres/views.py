@@ -126,4 +126,5 @@ def _view(row: Row) -> RunView:
         origin_run=row["origin_run"] and as_uuid(row["origin_run"]),
         origin_seq=row["origin_seq"],
         redriven_by=row["redriven_by"] and as_uuid(row["redriven_by"]),
+        result_bytes=row["result_bytes"],
     )

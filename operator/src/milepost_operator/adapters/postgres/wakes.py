@@ -5,6 +5,7 @@ is only a hint: losing one delays work until the next poll.
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Final
@@ -18,14 +19,16 @@ CHANNEL: Final = "milepost"
 COALESCE_SECONDS: Final = 0.005
 PROBE_SECONDS: Final = 10.0
 """A connection that listens is silent; without a probe its death would go unnoticed."""
+_FROM: Final = "!"
 
 
 class Wakes:
-    """Sends names of work that has come, each at most once in `COALESCE_SECONDS`."""
+    """Sends names of work that has come: the first at once, what follows within `COALESCE_SECONDS` together."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", cluster: str) -> None:
         self._pool = pool
         self._cluster = cluster
+        self._own = uuid.uuid4().hex[:8]
         self._pending: set[str] = set()
         self._sender: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -35,6 +38,10 @@ class Wakes:
         self._pending.update(names)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send())
+
+    def add_for_others(self, names: Iterable[str]) -> None:
+        """Send what this process does not wait to hear of: it knows already."""
+        self.add(f"{name}{_FROM}{self._own}" for name in names)
 
     def add_in(self, seconds: float, name: str) -> None:
         """Send `name` in so many seconds, unless it is due before."""
@@ -56,7 +63,6 @@ class Wakes:
 
     async def _send(self) -> None:
         while self._pending:
-            await asyncio.sleep(COALESCE_SECONDS)
             names, self._pending = self._pending, set()
             with suppress(UnavailableError), translated():  # a hint: whoever polls finds the work
                 await self._pool.execute(
@@ -64,31 +70,33 @@ class Wakes:
                     CHANNEL,
                     [f"{self._cluster}/{name}" for name in names],
                 )
+            await asyncio.sleep(COALESCE_SECONDS)
 
+    async def listen(self, names: set[str]) -> AsyncIterator[str]:
+        """Yield names as they come, less those that this process sent for others; of `name=more` the name counts.
+        UnavailableError when the connection breaks: connect again, and poll meanwhile.
+        """
+        heard: asyncio.Queue[str] = asyncio.Queue(maxsize=64)
+        prefix = f"{self._cluster}/"
 
-async def listen(pool: "asyncpg.Pool[asyncpg.Record]", cluster: str, names: set[str]) -> AsyncIterator[str]:
-    """Yield names as they come. UnavailableError when the connection breaks: connect again, and poll meanwhile."""
-    heard: asyncio.Queue[str] = asyncio.Queue(maxsize=64)
-    prefix = f"{cluster}/"
+        def on_notify(*args: object) -> None:
+            name, _, sender = str(args[-1]).removeprefix(prefix).partition(_FROM)
+            if name.partition("=")[0] in names and sender != self._own:
+                with suppress(asyncio.QueueFull):  # what is queued already wakes the same loop
+                    heard.put_nowait(name)
 
-    def on_notify(*args: object) -> None:
-        name = str(args[-1]).removeprefix(prefix)
-        if name in names:
-            with suppress(asyncio.QueueFull):  # what is queued already wakes the same loop
-                heard.put_nowait(name)
-
-    with translated():
-        async with pool.acquire() as connection:
-            await connection.add_listener(CHANNEL, on_notify)
-            try:
-                while True:
-                    try:
-                        async with asyncio.timeout(PROBE_SECONDS):
-                            name = await heard.get()
-                    except TimeoutError:
-                        await connection.execute("select 1")
-                    else:
-                        yield name
-            finally:
-                if not connection.is_closed():
-                    await connection.remove_listener(CHANNEL, on_notify)
+        with translated():
+            async with self._pool.acquire() as connection:
+                await connection.add_listener(CHANNEL, on_notify)
+                try:
+                    while True:
+                        try:
+                            async with asyncio.timeout(PROBE_SECONDS):
+                                name = await heard.get()
+                        except TimeoutError:
+                            await connection.execute("select 1")
+                        else:
+                            yield name
+                finally:
+                    if not connection.is_closed():
+                        await connection.remove_listener(CHANNEL, on_notify)

@@ -4,7 +4,9 @@ Lock order: the lock of the warm pods, runs, then heads, attempts and pods. What
 them alone.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 from milepost.wire.pod import NextRequest
@@ -34,54 +36,76 @@ class PostgresWarm:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    @cached_property
+    def _giving(self) -> asyncio.Lock:
+        """Held while this process gives out work: two at once would be in each other's way."""
+        return asyncio.Lock()
+
     async def next_work(self, requests: Sequence[Asking]) -> Sequence[bool | MilepostError]:
         rows = await self._rows(requests)
         own = {session.pod_id for session, _ in requests if _owns(session, rows.get(session.pod_id))}
         leaving = {s.pod_id: q.retire[:100] for s, q in requests if q.retire and s.pod_id in own}
-        rested = sorted(pod_id for pod_id in own - leaving.keys() if rows[pod_id]["state"] == "resting")
+        rested = sorted(pod_id for pod_id in own - leaving.keys() if _rests(rows[pod_id]))
         for pod_id, why in leaving.items():
             await self._db.transaction(lambda c, pod=pod_id, why=why: retire(self._db, c, pod, why))  # type: ignore[misc]
+        taken: set[str] = set()
         if rested:
-            missed = await self._db.transaction(lambda c: self._come_back(c, rested))
-            if missed:
+            async with self._giving:
+                handed, closed = await self._db.transaction(lambda c: self._come_back(c, rested))
+            taken = set(handed.pods) & set(rested)
+            self._tell_others(handed)
+            if closed or len(taken) < len(handed.pods):
+                self._db.wake("offer", "launch")
+            if handed.missed:
                 self._db.wake_in(MISSED_SECONDS, "warm")
-        if rested or leaving:
-            self._db.wake("offer", "launch")
+        if leaving:
+            self._db.wake("launch")
+        if leaving or len(taken) < len(rested):
             rows = await self._rows(requests)
-        return [_told(session, rows.get(session.pod_id)) for session, _ in requests]
+        return [session.pod_id in taken or _told(session, rows.get(session.pod_id)) for session, _ in requests]
 
     async def _rows(self, requests: Sequence[Asking]) -> Mapping[str, Row]:
         ids = [session.pod_id for session, _ in requests]
         return {row["pod_id"]: row for row in await self._db.fetch(Q["warm_rows"], self._db.cluster, ids)}
 
-    async def _come_back(self, connection: Connection, rested: Sequence[str]) -> bool:
-        """Pods that rested are idle, or at work at once; what is too many goes. True: some are to be tried again."""
-        cluster = self._db.cluster
-        await connection.execute(Q["lock_warm"], cluster)
-        await connection.execute(Q["rest_to_idle"], cluster, rested)
-        pairs = await connection.fetch(Q["hand_over"], cluster)
+    async def _come_back(self, connection: Connection, rested: Sequence[str]) -> tuple[HandedOver, bool]:
+        """Pods that rested are idle, or at work at once; what is too many goes. True: some did."""
+        await connection.execute(Q["lock_warm"], self._db.cluster)
+        await connection.execute(Q["rest_to_idle"], self._db.cluster, rested)
+        handed = _handed(await connection.fetch(Q["hand_over"], self._db.cluster))
+        return handed, await self._close_surplus(connection)
+
+    async def _close_surplus(self, connection: Connection) -> bool:
+        """Under `lock_warm`. True: some were too many."""
         gone = surplus(await idle_pods(self._db, connection), self._db.settings.warm_total)
         if gone:
-            await connection.execute(Q["close_warm"], cluster, gone, ["surplus"] * len(gone))
-        return not all(pair["given"] for pair in pairs)
+            await connection.execute(Q["close_warm"], self._db.cluster, gone, ["surplus"] * len(gone))
+        return bool(gone)
+
+    def _tell_others(self, handed: HandedOver) -> None:
+        """Other replicas have pods that wait, too; the launcher has Jobs to delete."""
+        if handed.pods:
+            self._db.wake_others(*(f"offer={pod_id}" for pod_id in handed.pods))
+        if handed.freed:
+            self._db.wake("launch")
 
     async def still_waiting(self, pod_ids: Sequence[str]) -> Sequence[str]:
         rows = await self._db.fetch(Q["still_waiting"], self._db.cluster, list(pod_ids))
         return [row["pod_id"] for row in rows]
 
-    async def hand_over(self) -> HandedOver:
-        async def work(connection: Connection) -> Sequence[Row]:
+    async def hand_over(self, admitted: int = 0) -> HandedOver:
+        async def trim(connection: Connection) -> None:
             await connection.execute(Q["lock_warm"], self._db.cluster)
-            rows: Sequence[Row] = await connection.fetch(Q["hand_over"], self._db.cluster)
-            return rows
+            await self._close_surplus(connection)
 
-        if not await self._db.fetch(Q["any_idle"], self._db.cluster):
-            return HandedOver((), missed=False)
-        rows = await self._db.transaction(work)
-        given = [row["pod_id"] for row in rows if row["given"]]
-        if given:
-            self._db.wake("offer")
-        return HandedOver(given, missed=len(given) < len(rows))
+        async with self._giving:
+            handed = _handed(await self._db.fetch(Q["hand_over"], self._db.cluster))
+            if handed.freed:
+                await self._db.transaction(trim)
+        self._tell_others(handed)
+        if len(handed.pods) < admitted:
+            self._db.wake("launch")
+        return handed
 
     async def keep_warm(self) -> int:
         cluster = self._db.cluster
@@ -112,7 +136,7 @@ class PostgresWarm:
 
 
 async def idle_pods(db: Database, where: "Connection | Database", namespace: str | None = None) -> list[IdlePod]:
-    """Pods that wait for work (None: in all namespaces)."""
+    """Pods that wait for work, or will (None: in all namespaces)."""
     rows: Sequence[Row] = await where.fetch(Q["idle_pods"], db.cluster, namespace)
     return [
         IdlePod(
@@ -124,6 +148,9 @@ async def idle_pods(db: Database, where: "Connection | Database", namespace: str
             age_seconds=row["age_seconds"],
             current=row["current"],
             template=row["template"],
+            there=row["there"],
+            troubled=row["troubled"],
+            spare=row["spare"],
         )
         for row in rows
     ]
@@ -148,8 +175,19 @@ async def take_back(
     return len(await connection.fetch(Q["take_back"], list(pod_ids), list(runs), why))
 
 
+def _handed(rows: Sequence[Row]) -> HandedOver:
+    """Make it of the answer of `hand_over`."""
+    given = [row["pod_id"] for row in rows if row["given"]]
+    return HandedOver(given, missed=len(given) < len(rows), freed=any(row["vacated"] for row in rows))
+
+
 def _owns(session: PodSession, row: Row | None) -> bool:
     return row is not None and row["pod_uid"] == session.pod_uid
+
+
+def _rests(row: Row) -> bool:
+    """Whether the pod has nothing to do, and is not known to wait yet: after an attempt, or before its first."""
+    return bool(row["state"] == "resting" or (row["state"] == "bound" and row["free"]))
 
 
 def _told(session: PodSession, row: Row | None) -> bool | MilepostError:

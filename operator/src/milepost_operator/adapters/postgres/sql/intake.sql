@@ -26,7 +26,8 @@ where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or no
 
 -- name: set_limits
 -- As the manifest has them: what it leaves out is for the settings to say, at the time.
-update tasks set retention = $4, record_limits = $5, warm = $6 where cluster = $1 and namespace = $2 and name = $3;
+update tasks set retention = $4, record_limits = $5, warm = $6, network = $7, prepull = $8
+where cluster = $1 and namespace = $2 and name = $3;
 
 -- name: to_unpin
 select not unpinned and versioning = 'latest' from tasks where cluster = $1 and namespace = $2 and name = $3;
@@ -79,7 +80,7 @@ where queues.uid = '' and queues.concurrency is distinct from excluded.concurren
 -- name: reset_default_queue
 -- Its Queue was deleted: back to the limit of the settings.
 update queues set present = true, uid = '', generation = 0, concurrency = $3, key_concurrency = null, rate = null,
-    key_rate = null, max_depth = null, spec_paused = false, breaker = null, updated_at = clock_timestamp()
+    key_rate = null, max_depth = null, spec_paused = false, breaker = null, pause_on = '{}', updated_at = clock_timestamp()
 where cluster = $1 and namespace = $2 and name = 'default' and ($4::text is null or uid = $4)
 returning name;
 
@@ -192,12 +193,12 @@ select * from runs where run_id = $1 for no key update;
 
 -- name: lock_runs
 -- In their order: two batches can't deadlock.
-select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+select run_id, name, state, attempt, attempts_counted, infra_streak, memory_class, retry, timeouts, cancel_requested_at
 from runs where run_id = any($1) order by run_id for no key update;
 
 -- name: lock_free_runs
 -- As lock_runs; one that somebody else has locked is left out instead of waited for.
-select run_id, name, state, attempt, attempts_counted, infra_streak, retry, timeouts, cancel_requested_at
+select run_id, name, state, attempt, attempts_counted, infra_streak, memory_class, retry, timeouts, cancel_requested_at
 from runs where run_id = any($1) order by run_id for no key update skip locked;
 
 -- name: runs_there

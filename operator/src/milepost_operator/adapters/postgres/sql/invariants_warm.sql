@@ -1,6 +1,7 @@
 -- name: pods_have_a_purpose
--- 12: an open pod is for a live attempt that is its own, or it waits for work.
+-- 12: an open pod is for a live attempt that is its own, or it waits for work, or was made to do so.
 select count(*) from pods p where p.cluster = $1 and p.state in ('wanted', 'creating', 'created', 'bound', 'offered')
+    and not (p.ahead and p.run_id is null and p.state in ('creating', 'created', 'bound'))
     and not exists (select 1 from attempts a where a.run_id = p.run_id and a.attempt = p.attempt and a.pod_id = p.pod_id
                     and a.state <> 'ended');
 
@@ -25,6 +26,6 @@ select (select count(*) from (
             left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
             where p.cluster = $1 and p.state = 'idle'
               and coalesce(t.updated_at, '-infinity') < clock_timestamp() - interval '15 seconds'
-            group by p.namespace, p.task, t.warm ->> 'max'
-            having count(*) > coalesce((t.warm ->> 'max')::int, $2)) of_task)
+            group by p.namespace, p.task, t.warm ->> 'max', t.warm ->> 'min'
+            having count(*) > coalesce((t.warm ->> 'max')::int, greatest($2, (t.warm ->> 'min')::int))) of_task)
      + greatest(0, (select count(*) from pods where cluster = $1 and state = 'idle') - $3::int);

@@ -8,56 +8,93 @@ returning epoch;
 -- Shared with other launches of this epoch; a new epoch waits for them, and none of an older one begins after it.
 select epoch from leadership where cluster = $1 for share;
 
--- name: take_wanted
--- Also those that an earlier epoch had begun: their Job, if it is there, is adopted by its name. Those that a warm pod
--- can take, the oldest of each key, are left to it for a moment ($4); a pod that rests will be back by then.
-with warm as (
-    select p.namespace, p.task, p.version, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
-    from pods p
-    join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
-    left join leadership l on l.cluster = p.cluster
-    where p.cluster = $1 and (p.state = 'idle' or p.state = 'resting' and p.rested_at > clock_timestamp() - $4::interval)
-      and p.template_hash is not distinct from l.template_hash and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
-    group by 1, 2, 3, 4
-), wanted as (
-    select p.pod_id, p.namespace, p.task, p.version, k.key, p.created_at,
-           row_number() over (partition by p.namespace, p.task, p.version, k.key order by p.created_at, p.pod_id) as nth
+-- name: lines
+-- What waits for a pod that no launcher has taken, by warm key, and what there is for it: pods that wait ($2: or rested so
+-- lately that they will be back), pods launched for others of them or ahead of any, and of those that are there the $3 whose
+-- last attempts were the shortest. Pods of one concurrency key alone are counted on only while they wait.
+with wanted as (
+    select p.namespace, p.task, p.version, k.memory_class, k.key, t.warm ->> 'reuse' = 'key' as by_key, l.template_hash,
+           array_agg(p.pod_id order by p.created_at, p.pod_id) as pods,
+           array_agg(extract(epoch from clock_timestamp() - p.created_at)::float8 order by p.created_at, p.pod_id) as waits
     from pods p
     left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
     left join runs r on r.run_id = p.run_id
-    cross join lateral (select case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
+    left join leadership l on l.cluster = p.cluster
+    cross join lateral (select coalesce(r.memory_class, 0) as memory_class,
+                               case when t.warm ->> 'reuse' = 'key' then r.concurrency_key else '' end as key) k
     where p.cluster = $1 and p.state = 'wanted'
-), cold as (
-    select w.pod_id, w.nth <= coalesce(m.n, 0) as late from wanted w left join warm m using (namespace, task, version, key)
-    where w.nth > coalesce(m.n, 0) or w.created_at <= clock_timestamp() - $4::interval
+    group by 1, 2, 3, 4, 5, 6, 7
+), warm as (
+    select p.namespace, p.task, p.version, p.memory_class, case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key, count(*) as n
+    from pods p
+    join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.name = p.task
+    left join leadership l on l.cluster = p.cluster
+    where p.cluster = $1 and (p.state = 'idle' or p.state = 'resting' and p.rested_at > clock_timestamp() - $2::interval)
+      and p.template_hash is not distinct from l.template_hash and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
+    group by 1, 2, 3, 4, 5
+)
+select w.pods, w.waits, coalesce(m.n, 0) as warm, c.coming, q.serving, q.cold
+from wanted w
+left join warm m using (namespace, task, version, memory_class, key)
+cross join lateral (
+    select count(*) as coming from pods p
+    where p.cluster = $1 and p.namespace = w.namespace and p.task = w.task and p.version = w.version
+      and p.memory_class = w.memory_class and not w.by_key is true
+      and (p.state in ('creating', 'created') or p.ahead and p.run_id is null and p.state = 'bound')) c
+cross join lateral (
+    select coalesce(array_agg(greatest(b.tenure_seconds, extract(epoch from clock_timestamp() - a.started_at))::float8), '{}') as serving,
+           coalesce(array_agg(extract(epoch from b.bound_at - b.launched_at)::float8)
+                    filter (where b.bound_at is not null and b.launched_at is not null), '{}') as cold
+    from (select * from pods p
+          where p.cluster = $1 and p.namespace = w.namespace and p.task = w.task and p.version = w.version
+            and p.memory_class = w.memory_class and p.state in ('bound', 'resting', 'idle', 'offered')
+            and p.tenure_seconds is not null
+            and p.template_hash is not distinct from w.template_hash and not w.by_key is true
+          order by p.tenure_seconds limit $3) b
+    left join attempts a on a.run_id = b.run_id and a.attempt = b.attempt) q;
+
+-- name: take_wanted
+-- Those of `lines` that get a new pod ($3; $4: a warm one was there for it, and did not take it). Also those that an
+-- earlier epoch had begun: their Job, if it is there, is adopted by its name.
+with cold as (
+    select * from unnest($3::text[], $4::bool[]) as u (pod_id, late)
 ), taken as (
     select pod_id from pods
-    where cluster = $1 and (state = 'wanted' and pod_id in (select pod_id from cold)
+    where cluster = $1 and (state = 'wanted' and pod_id = any($3)
                             or state = 'creating' and (epoch <> $2 or launched_at < clock_timestamp() - interval '10 seconds'))
     order by created_at
-    limit $3
+    limit $5
     for update skip locked
 ), facts as materialized (
-    select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, coalesce(c.late, false) as late,
-           s.same, m.other_template, o.other_version, o.other_key
-    from taken k
-    join pods q on q.pod_id = k.pod_id
+    select q.pod_id, v.shape, v.image_digest, v.keeps, l.template_hash, t.warm, t.network, coalesce(c.late, false) as late,
+           k.memory_class, s.same, e.other_memory, m.other_template, o.other_version, o.other_key
+    from taken
+    join pods q using (pod_id)
+    left join runs r on r.run_id = q.run_id
     join task_versions v on v.cluster = q.cluster and v.namespace = q.namespace and v.task = q.task and v.version = q.version
     left join tasks t on t.cluster = q.cluster and t.namespace = q.namespace and t.name = q.task
     left join leadership l on l.cluster = q.cluster
     left join cold c on c.pod_id = q.pod_id
-    -- each is looked for only where what is nearer was not found: a Task may have many pods at work
+    cross join lateral (select case q.state when 'wanted' then coalesce(r.memory_class, 0) else q.memory_class end as memory_class) k
+    -- each is looked for only where what is nearer was not found: a Task may have many pods at work. Compared so that the
+    -- planner expects few, and takes the index: it would look for one of many among all that are closed.
     cross join lateral (
         select exists (select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                        and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
-                       and o.template_hash is not distinct from l.template_hash) as same) s
+                       and coalesce(o.template_hash, '') = coalesce(l.template_hash, '') and o.memory_class = k.memory_class) as same) s
     cross join lateral (
         select case when not s.same then exists (
+                   select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
+                   and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id
+                   and coalesce(o.template_hash, '') = coalesce(l.template_hash, ''))
+               else false end as other_memory) e
+    cross join lateral (
+        select case when not s.same and not e.other_memory then exists (
                    select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                    and o.version = q.version and o.state not in ('wanted', 'closing', 'closed') and o.pod_id <> q.pod_id)
                else false end as other_template) m
     cross join lateral (
-        select case when not s.same and not m.other_template then exists (
+        select case when not s.same and not e.other_memory and not m.other_template then exists (
                    select from pods o where o.cluster = $1 and o.namespace = q.namespace and o.task = q.task
                    and o.version <> q.version and o.state not in ('wanted', 'closing', 'closed'))
                else false end as other_version,
@@ -66,11 +103,12 @@ with warm as (
                    and o.version = q.version and o.state = 'idle' and o.template_hash is not distinct from l.template_hash)
                else false end as other_key) o
 )
-update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash
+update pods p set state = 'creating', epoch = $2, launched_at = clock_timestamp(), template_hash = f.template_hash,
+    memory_class = f.memory_class
 from facts f
 where p.pod_id = f.pod_id
-returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm,
-          f.late, f.other_key, f.same, f.other_template, f.other_version;
+returning p.pod_id, p.namespace, p.task, p.version, p.template_hash, p.cold_reason, f.shape, f.image_digest, f.keeps, f.warm, f.network,
+          f.late, f.other_key, f.same, f.other_memory, f.other_template, f.other_version, f.memory_class, p.run_id is null as ahead;
 
 -- name: note_cold
 -- Why these pods had to be made; what is known already stays.

@@ -41,8 +41,8 @@ returning records;
 -- name: copy_records
 -- Under the seqs they have; attempt 0: written before the first attempt of this run.
 insert into records (run_id, seq, kind, key, attempt, write_id, value, types, fingerprint, bytes, failed, created_at, depth,
-                     base, delta)
-select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, failed, created_at, depth, base, delta
+                     base, delta, object)
+select $2, seq, kind, key, 0, write_id, value, types, fingerprint, bytes, failed, created_at, depth, base, delta, object
 from records where run_id = $1;
 
 -- name: run_to_copy

@@ -67,6 +67,7 @@ order by w.finished_at, w.run_id
 for no key update of r;
 
 -- name: delete_records
+-- Objects that nothing else refers to are due to be deleted, which is not done here: first the rows.
 with gone as (
     delete from records where run_id = any($1) returning run_id
 ), chunks as (
@@ -74,6 +75,10 @@ with gone as (
 ), heads as (
     update run_heads set records = 0, records_bytes = 0, records_pruned_at = clock_timestamp()
     where run_id = any($1) and records > 0
+), unreferred as (
+    delete from object_refs where run_id = any($1) and what = 'record' returning object_id
+), due as (
+    update objects o set due_at = clock_timestamp() from unreferred u where o.object_id = u.object_id
 )
 select count(*)::int as records from gone;
 

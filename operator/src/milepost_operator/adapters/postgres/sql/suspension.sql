@@ -32,7 +32,12 @@ with open as (
 ), found as (
     select wait_id, false as timed_out, payload as resolution from delivered
     union all
-    select o.wait_id, false, json_build_object('state', c.state, 'result', c.result, 'error', c.error, 'reason', c.reason)
+    select o.wait_id, false,
+           case when c.result_object is null
+                then json_build_object('state', c.state, 'result', c.result, 'error', c.error, 'reason', c.reason)
+                else json_build_object('state', c.state, 'result', c.result, 'error', c.error, 'reason', c.reason,
+                                       'resultBytes', (select b.bytes from objects b where b.object_id = c.result_object))
+           end
     from open o join runs c on c.run_id = o.child_run
     where o.kind = 'child' and c.finished_at is not null
     union all

@@ -24,7 +24,8 @@ select * from attempts where run_id = $1 and attempt = $2 for no key update;
 -- name: attempts_for_ending
 -- Of locked runs, with what their heads say, and with what says whether the pod stays. In the order of the runs: two
 -- batches can't deadlock.
-select a.*, h.last_seq, p.reusable, p.runs as pod_runs, t.warm, v.keeps, coalesce(t.present and t.version = p.version, false) as current,
+select a.*, h.last_seq, p.reusable, p.runs as pod_runs, t.warm, v.keeps,
+       coalesce(t.present and t.version = p.version and p.created_at >= coalesce(t.restarted_at, '-infinity'), false) as current,
        extract(epoch from clock_timestamp() - p.created_at)::float8 as pod_age
 from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
 join attempts a on a.run_id = e.run_id and a.attempt = e.attempt
@@ -34,6 +35,14 @@ left join tasks t on t.cluster = p.cluster and t.namespace = p.namespace and t.n
 left join task_versions v on v.cluster = p.cluster and v.namespace = p.namespace and v.task = p.task and v.version = p.version
 order by a.run_id
 for no key update of a, h;
+
+-- name: memory_of_attempts
+-- What their pods' memory is by: the class, and what the version says.
+select a.run_id, p.memory_class, v.shape -> 'resources' as resources
+from unnest($1::uuid[], $2::int[]) as e (run_id, attempt)
+join attempts a on a.run_id = e.run_id and a.attempt = e.attempt
+join pods p on p.pod_id = a.pod_id
+join task_versions v on v.cluster = p.cluster and v.namespace = p.namespace and v.task = p.task and v.version = p.version;
 
 -- name: head_for_ending
 select last_seq from run_heads where run_id = $1 for no key update;
@@ -45,16 +54,17 @@ select last_seq from run_heads where run_id = $1 for no key update;
 with ending as (
     select * from unnest($1::uuid[], $2::int[], $3::bool[], $4::text[], $5::text[], $6::bool[], $7::bool[], $8::json[], $9::text[],
                          $10::text[], $11::text[], $12::text[], $13::int[], $14::int[], $15::bool[], $16::text[],
-                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[], $24::text[])
+                         $17::json[], $18::json[], $19::interval[], $20::text[], $21::text[], $22::bool[], $23::bool[], $24::text[],
+                         $25::bigint[])
         as e (run_id, attempt, settled, reason, message, counted, infra, evidence, verdict,
               run_state, run_reason, run_message, attempts_counted, infra_streak, dead_lettered, next_cause,
-              result, error, delay, event, event_message, warning, terminal, retired)
+              result, error, delay, event, event_message, warning, terminal, retired, memory_class)
 ), ended as (
     update attempts a
     set state = 'ended', settled = e.settled, reason = e.reason, message = left(e.message, 4000), counted = e.counted,
         infra = e.infra, evidence = e.evidence, ended_at = clock_timestamp()
     from ending e where a.run_id = e.run_id and a.attempt = e.attempt and a.state <> 'ended'
-    returning a.run_id, a.pod_id, a.reserved_at, e.verdict, e.retired
+    returning a.run_id, a.pod_id, a.reserved_at, a.started_at, e.verdict, e.retired
 ), fenced as (
     update run_heads h set token = null, pod_id = null, lease_until = null from ending e where h.run_id = e.run_id
 ), closing as (
@@ -64,7 +74,8 @@ with ending as (
 ), resting as (
     update pods p
     set state = 'resting', rested_at = clock_timestamp(), runs = p.runs + 1, reuse_key = r.concurrency_key,
-        run_id = null, attempt = null, offered_at = null
+        run_id = null, attempt = null, offered_at = null,
+        tenure_seconds = extract(epoch from clock_timestamp() - e.started_at)
     from ended e join runs r on r.run_id = e.run_id
     where p.pod_id = e.pod_id and p.state in ('bound', 'offered') and e.retired is null
 ), moved as (
@@ -73,7 +84,7 @@ with ending as (
         message = case when e.run_reason <> 'Paused' then left(e.run_message, 4000) end,
         attempts_counted = e.attempts_counted, infra_streak = e.infra_streak, dead_lettered = e.dead_lettered,
         dead_lettered_at = case when e.dead_lettered then clock_timestamp() end, next_cause = e.next_cause,
-        result = e.result, error = e.error, wait_code = null, noted = null,
+        result = e.result, error = e.error, wait_code = null, noted = null, memory_class = e.memory_class,
         ready_at = case when e.run_reason = 'Paused' or e.run_state in ('suspended', 'held') then r.ready_at
                         else clock_timestamp() + e.delay end,
         order_at = case when e.run_state in ('queued', 'suspended', 'held') or e.next_cause = 'resume' then r.order_at

@@ -48,11 +48,12 @@ select r.run_id, r.namespace, r.name, r.task, r.queue, r.state, r.reason, r.mess
        r.attempts_counted, r.retry, r.version, r.origin, r.intent_uid, r.cr_uid, r.events_upto, r.tags,
        r.idempotency_key, a.pod_id, p.pod_name, coalesce(h.last_seq, 0) as last_seq, h.last_key,
        case when a.attempt > 1 then a.resumed_after end as resumed_after, h.progress, h.progress_message,
-       r.input, r.result, r.error, r.dead_lettered, r.origin_run, r.origin_seq, r.redriven_by, r.created_at, r.ready_at, r.admitted_at, r.started_at, r.finished_at
+       r.input, r.result, o.bytes as result_bytes, r.error, r.dead_lettered, r.origin_run, r.origin_seq, r.redriven_by, r.created_at, r.ready_at, r.admitted_at, r.started_at, r.finished_at
 from runs r
 left join run_heads h on h.run_id = r.run_id
 left join attempts a on a.run_id = r.run_id and a.attempt = r.attempt
-left join pods p on p.pod_id = a.pod_id;
+left join pods p on p.pod_id = a.pod_id
+left join objects o on o.object_id = r.result_object;
 
 -- name: attempts_of
 select attempt, cause, state, reason, message, counted, pod_id, resumed_after, started_at, ended_at, evidence

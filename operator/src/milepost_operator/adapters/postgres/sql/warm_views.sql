@@ -4,7 +4,7 @@
 with open_pods as (
     select namespace, task,
            count(*) filter (where state = 'idle')::int as idle,
-           count(*) filter (where state not in ('idle', 'closing'))::int as busy
+           count(*) filter (where state not in ('idle', 'closing') and (run_id is not null or state = 'resting'))::int as busy
     from pods
     where cluster = $1 and state <> 'closed' and ($2::text is null or namespace = $2)
     group by namespace, task
