@@ -89,8 +89,10 @@ def only_once(tmp_path_factory: pytest.TempPathFactory, what: str) -> Iterator[b
 
 
 @pytest.fixture(scope="session")
-def counter(platform: Platform, images: Mapping[str, BuiltImage]) -> Counter:
-    return Counter.deploy(platform, images["control-plane"].ref)
+def counter(platform: Platform, images: Mapping[str, BuiltImage], tmp_path_factory: pytest.TempPathFactory) -> Counter:
+    """Deployed by one worker at a time: of two that create an object at once, one would be refused."""
+    with only_once(tmp_path_factory, "counter"):
+        return Counter.deploy(platform, images["control-plane"].ref)
 
 
 @pytest.fixture
