@@ -12,17 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.plan import CHAOS, MUTANTS, Edit, Mutant
+from tests.mutants.plan import CHAOS, MUTANTS, DriftError, Edit, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TREES = ("operator", "runner-image", "tests", "e2e", "crds", "charts", "docs", "examples", "tools", "pyproject.toml")
 TEST_SECONDS = 300
 CHAOS_SECONDS = 420
 CHAOS_ARGUMENTS = ("--seed", "5", "--minutes", "0.7")
-
-
-class DriftError(Exception):
-    """The text that a bug replaces is not there as often as it should be."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,7 @@ def _try(mutant: Mutant, tree: Path, *, chaos: bool) -> list[Outcome]:
 
 
 def _plant(tree: Path, edit: Edit, originals: dict[Path, str]) -> None:
-    texts = {path: path.read_text() for path in sorted(tree.glob(edit.path))}
-    if (found := sum(text.count(edit.old) for text in texts.values())) != edit.times:
-        raise DriftError(f"{edit.path} has this text {found} times, not {edit.times}: {edit.old[:80]!r}")
-    for path, text in texts.items():
+    for path, text in edit.files(tree).items():
         if edit.old in text:
             originals.setdefault(path, text)
             path.write_text(text.replace(edit.old, edit.new))

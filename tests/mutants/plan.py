@@ -1,6 +1,7 @@
 """The bugs. An edit whose text is gone fails loudly: move the bug to where its rule lives now."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 ENGINE: Final = "operator/src/milepost_operator"
@@ -16,6 +17,10 @@ CHAOS: Final = "chaos"
 """In place of a test: a chaos run of about a minute."""
 
 
+class DriftError(Exception):
+    """The source no longer has the text that a mutant replaces."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """Replaces `old`, which has to be in the files of the pattern `path` exactly `times`: it may move between them."""
@@ -24,6 +29,13 @@ class Edit:
     old: str
     new: str
     times: int = 1
+
+    def files(self, tree: Path) -> dict[Path, str]:
+        """The files of the pattern with their texts. `DriftError` where `old` is not what they say."""
+        texts = {path: path.read_text() for path in sorted(tree.glob(self.path))}
+        if (found := sum(text.count(self.old) for text in texts.values())) != self.times:
+            raise DriftError(f"{self.path} has this text {found} times, not {self.times}: {self.old[:80]!r}")
+        return texts
 
 
 @dataclass(frozen=True)
@@ -147,9 +159,8 @@ MUTANTS: Final = (
         (
             Edit(
                 STORE_CODE,
-                "        async def work(connection: Connection) -> None:\n"
-                "            await self._check(connection, epoch)\n",
-                "        async def work(connection: Connection) -> None:\n",
+                "            await self._check(connection, epoch)\n            for _ in range(_LOOKS):\n",
+                "            for _ in range(_LOOKS):\n",
             ),
         ),
         (f"{RACES}::test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor",),
