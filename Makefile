@@ -17,7 +17,10 @@ help: ## list the targets
 demo: venv ## the main job: cluster, images, chart, a task that is killed and resumes
 	@$(PY) -m e2e.demo
 
-test: check integration chaos chart e2e ## everything, on a real Postgres, Helm and Kubernetes
+# Scenarios that need the cluster for themselves mostly wait: the engine's tests use that time, at the lowest priority.
+test: check chaos chart shared ## everything, on a real Postgres, Helm and Kubernetes
+	$(MAKE) --jobs=2 --output-sync=target alone integration BESIDE='nice -n 19'
+	$(MAKE) edge
 
 check: venv ## format, lint, import law, types, generated files, unit tests: seconds
 	ruff format --check .
@@ -30,7 +33,7 @@ check: venv ## format, lint, import law, types, generated files, unit tests: sec
 	pytest -q $(WORKERS) tests/unit
 
 integration: programs ## the engine on a real Postgres, the operator and its client on a real API server
-	pytest -q $(WORKERS) tests/integration tests/contract
+	$(BESIDE) pytest -q $(WORKERS) tests/integration tests/contract
 
 chaos: venv ## faults on the engine, judged (SEED=…; MINUTES=30: each fault hits runs at work 20 times)
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),1.2)
@@ -45,9 +48,15 @@ crash-points: venv ## every death at every write of the tasks of tests/crashpoin
 chart: programs ## the chart, with a real Helm and a real API server
 	pytest -q tests/chart
 
-e2e: up images ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
+e2e: shared alone edge ## the fault scenarios on a real Kubernetes cluster (brought up when there is none)
+
+shared: up images
 	pytest -q -m "cluster and not alone" -n 2 --dist loadgroup --no-loadscope-reorder e2e/scenarios
+
+alone: up images
 	pytest -q -m "cluster and alone" e2e/scenarios
+
+edge: up
 	pytest -q -m cluster e2e/tests/test_edge.py
 
 lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
@@ -86,4 +95,4 @@ lock: venv ## resolve the lock files anew
 fmt: venv ## format and fix what can be fixed
 	ruff format . && ruff check --fix .
 
-.PHONY: help demo test check integration chaos mutants crash-points chart e2e lifecycle bench bench-start bench-engine bench-sdk up down images programs venv lock fmt
+.PHONY: help demo test check integration chaos mutants crash-points chart e2e shared alone edge lifecycle bench bench-start bench-engine bench-sdk up down images programs venv lock fmt
