@@ -59,8 +59,8 @@ alone: up images
 edge: up
 	pytest -q -m cluster e2e/tests/test_edge.py
 
-lifecycle: up ## the host cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
-	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_cluster_lifecycle.py
+lifecycle: up ## the cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
+	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_$(or $(PROVIDER),host)_lifecycle.py
 
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench

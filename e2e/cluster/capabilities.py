@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Final
 
 from e2e.cluster.shell import Problem
+
+POD_PIDS: Final = 512
+"""The limit of a pod's processes in the clusters that are made here."""
 
 
 class Capability(StrEnum):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from e2e.cluster import dockerd, preflight, storage, versions
 from e2e.cluster.binaries import binaries, kind_program
-from e2e.cluster.capabilities import Capability
-from e2e.cluster.kindimage import node_image
+from e2e.cluster.capabilities import POD_PIDS, Capability
+from e2e.cluster.kindimage import CGROUP_DRIVER, node_image
 from e2e.cluster.kindnet import PODS, SERVICES, connect
 from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.shell import Problem, Result, reach_directly, run, say, wait_until
@@ -28,6 +28,7 @@ PATCH = {
     "kind": "ClusterConfiguration",
     "patch": json.dumps([{"op": "add", "path": "/controllerManager/extraArgs/-", "value": GRACE}]),
 }
+KUBELET = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "podPidsLimit": POD_PIDS}
 
 
 class KindCluster:
@@ -50,7 +51,7 @@ class KindCluster:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """kind's own node image brings a network that enforces policies; the one made here has only routes."""
-        offered = {Capability.NODE_ACCESS, Capability.NODE_STOP}
+        offered = {Capability.NODE_ACCESS, Capability.NODE_STOP, Capability.PIDS_LIMIT}
         offered |= set() if self._is_local() else {Capability.NETWORK_POLICY}
         engine = dockerd.engine()
         offered |= {Capability.EDGE_COUNTER} if engine and dockerd.is_ours(engine) else set()
@@ -171,7 +172,9 @@ class KindCluster:
         if ours:
             networking |= {"apiServerAddress": address, "apiServerPort": 6443, "ipFamily": "ipv4"}
         head = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "name": NAME}
-        return {**head, "networking": networking, "nodes": members, "kubeadmConfigPatchesJSON6902": [PATCH]}
+        kubelet = KUBELET | ({"cgroupDriver": CGROUP_DRIVER} if local else {})
+        patches = {"kubeadmConfigPatches": [json.dumps(kubelet)], "kubeadmConfigPatchesJSON6902": [PATCH]}
+        return {**head, "networking": networking, "nodes": members, **patches}
 
     def _image(self, engine: str) -> str:
         """The node image to use, loaded where it was made here; empty for kind's own choice."""

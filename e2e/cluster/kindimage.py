@@ -45,6 +45,9 @@ ROOTFS = Base(
     after=TRIM,
 )
 ENABLED = ("kubelet.service", "containerd.service", "undo-mount-hacks.service")
+# Under control groups v1 runc freezes a group while systemd changes it, and a group that starts processes all the time
+# doesn't freeze ("unable to freeze"): containers then fail to start, or stand still.
+CGROUP_DRIVER = "cgroupfs"
 KUBELET_DEFAULTS = (
     "KUBELET_EXTRA_ARGS=--runtime-cgroups=/system.slice/containerd.service --fail-cgroupv1=false --oom-score-adj=0\n"
 )
@@ -143,6 +146,7 @@ def _configuration(root: Path, programs: Path, sandbox: str) -> None:
     (containerd / "cri-base.json").write_text(json.dumps(spec))
     config = (containerd / "config.toml").read_text()
     config = config.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
+    config = config.replace("SystemdCgroup = true", "SystemdCgroup = false")
     old = next(line for line in config.splitlines() if "sandbox_image" in line)
     (containerd / "config.toml").write_text(config.replace(old, f'  sandbox_image = "{sandbox}"'))
     (root / "etc/default/kubelet").write_text(KUBELET_DEFAULTS)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from e2e.cluster.binaries import PAUSE_IMAGE
+from e2e.cluster.capabilities import POD_PIDS
 from e2e.cluster.layout import DNS, SERVER, Place
 from e2e.cluster.pki import Pki
 
@@ -60,7 +61,7 @@ def kubelet(place: Place, pki: Pki) -> dict[str, object]:
         "clusterDomain": "cluster.local",
         "resolvConf": "",
         "podLogsDir": str(place.home / "pod-logs"),
-        "podPidsLimit": 512,
+        "podPidsLimit": POD_PIDS,
         "maxPods": 110,
         "serializeImagePulls": False,
         "registryPullQPS": 0,

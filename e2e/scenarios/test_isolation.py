@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from e2e.cluster.capabilities import Capability
+from e2e.cluster.capabilities import POD_PIDS, Capability
 from e2e.harness.kubectl import KubectlError, Object, dig, objects
 from e2e.harness.lab import COLD, Lab, Run
 from e2e.harness.release import NAME
@@ -21,8 +21,6 @@ from e2e.scenarios.judge import succeeded, untouched
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 ONCE = {"maxAttempts": 1}
-PIDS = 512
-"""podPidsLimit of the host cluster's nodes."""
 CPU = 0.5
 """Of a processor: the limit of Tasks here."""
 
@@ -111,7 +109,7 @@ def test_a_fork_bomb_finds_the_limit_of_its_pod(blast: Blast) -> None:
     run.wait("Failed")
     words = str(run.row()["message"]).split()
     assert "no process more than" in " ".join(words), words
-    assert 100 < int(words[words.index("than") + 1].rstrip(":")) <= PIDS
+    assert 100 < int(words[words.index("than") + 1].rstrip(":")) <= POD_PIDS
 
 
 def test_spinning_gets_the_processor_time_that_is_its(blast: Blast) -> None:
@@ -155,7 +153,6 @@ def test_a_thief_finds_nothing(strict: Lab) -> None:
     known = strict.sql.rows(f"select token from attempts where run_id = '{victim.id}' and attempt = {attempt.number}")
     env = [
         {"name": "API", "value": f"{NAME}-api.{SYSTEM}.svc:8443"},
-        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
     ]
     strict.task("thief", bombs.THIEF, env=env)
     other = {"run_id": victim.id, "attempt": attempt.number, "token": known[0]["token"]}
@@ -172,7 +169,6 @@ def test_a_thief_finds_nothing(strict: Lab) -> None:
     assert found["root"] == found["user namespace"] == "PermissionError"
     assert all("done" not in str(one) for one in dict_of(found["write"]).values()), found["write"]
     assert set(dict_of(found["api"]).values()) == {"done: 401"}
-    assert all("done" not in str(one) for one in dict_of(found["kubelet"]).values()), found["kubelet"]
     sidecar = dict_of(found["sidecar"])
     assert victim.id not in str(sidecar)
     assert "404" in str(sidecar["pod api"])
