@@ -25,6 +25,7 @@ class FakeCluster:
         self.objects: dict[tuple[str, str, str], Body] = {}
         self.fail: dict[str, list[Exception]] = {}
         self.refuse: dict[str, Exception] = {}
+        self.gone: list[Body] = []
         self.calls: list[tuple[str, str]] = []
         self.in_sync = True
         self.namespaces_gone: set[str] = set()
@@ -55,7 +56,10 @@ class FakeCluster:
         return pod
 
     def remove(self, plural: str, namespace: str, name: str) -> Body:
-        return self.objects.pop((plural, namespace, name))
+        body = self.objects.pop((plural, namespace, name))
+        if plural == "pods":
+            self.gone.append(body)
+        return body
 
     def of(self, plural: str) -> list[Body]:
         return [copy.deepcopy(body) for (kind, _, _), body in self.objects.items() if kind == plural]
@@ -78,7 +82,7 @@ class FakeCluster:
         del self.objects["jobs", namespace, name]
         for key, pod in list(self.objects.items()):
             if key[0] == "pods" and f"mp-{pod['metadata']['labels'][POD_LABEL]}" == name:
-                del self.objects[key]
+                self.gone.append(self.objects.pop(key))
 
     async def pods_of(self, namespace: str, pod_id: str) -> Sequence[Body]:
         self._called("pods_of", pod_id)
@@ -97,6 +101,9 @@ class FakeCluster:
 
     def pods(self) -> Sequence[Body]:
         return self.of("pods")
+
+    def gone_pods(self) -> Sequence[Body]:
+        return list(self.gone)
 
     # Objects
 

@@ -74,6 +74,22 @@ def test_a_warm_pod_that_goes_ends_no_attempt(state: str) -> None:
     assert decide(row, Sight(job, [over]), NOW, 60.0) == [Retire("ended")]
 
 
+def test_how_a_pod_was_as_it_went_tells_why() -> None:
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    row = OpenPod("a", "team", "bound", "job", "u", RUN_ID, 1, 300.0, 0)
+    evicted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drain"}
+    gone = running(300)
+    gone["status"] = {"phase": "Running", "conditions": [evicted]}
+    (end, _) = decide(row, Sight(job, [], fresh=True, gone=[gone]), NOW, 60.0)
+    assert isinstance(end, End)
+    assert (end.ending.reason, end.ending.message) == (Reason.DRAINED, "drain")
+    other = gone | {"metadata": {"name": "mp-a-y", "uid": "another"}}
+    for told_nothing in ([other], [running(300)]):
+        (end, _) = decide(row, Sight(job, [], fresh=True, gone=told_nothing), NOW, 60.0)
+        assert isinstance(end, End)
+        assert end.ending.reason == Reason.POD_LOST
+
+
 def test_a_pod_without_a_run_is_looked_after_as_any_other() -> None:
     job = {"metadata": {"name": "mp-a", "uid": "job"}}
     row = OpenPod("a", "team", "created", "job", None, None, None, 300.0, 0)

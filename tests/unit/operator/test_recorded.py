@@ -59,6 +59,12 @@ def test_a_job_tells_what_its_pod_can_not_any_more(name):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
+def test_a_pod_that_is_gone_tells_the_same_as_long_as_it_is_remembered(name):
+    ending = vanished(sample(name)["job"], sample(name)["pod"], bound=True)
+    assert ending == classify(sample(name)["pod"], LATER, 60)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
 def test_samples_carry_nothing_of_the_machine(name):
     text = (RECORDED / f"{name}.json").read_text()
     assert "managedFields" not in text

@@ -81,6 +81,22 @@ async def test_events_change_the_cache_and_bookmarks_only_the_version():
     assert len(changes) == 3
 
 
+def test_how_something_was_as_it_was_deleted_is_known_for_a_minute():
+    now = [100.0]
+    informer = Informer(Server([]), "/api/v1/pods", "a=b", clock=lambda: now[0])
+    informer.take("ADDED", pod("a", 1))
+    informer.take("DELETED", pod("a", 2, end="told"))
+    now[0] += 59
+    informer.take("DELETED", pod("b", 3))
+    assert [(one["metadata"]["name"], one["metadata"].get("end")) for one in informer.gone()] == [
+        ("a", "told"),
+        ("b", None),
+    ]
+    now[0] += 2
+    assert [one["metadata"]["name"] for one in informer.gone()] == ["b"]
+    assert informer.objects() == []
+
+
 async def test_what_was_deleted_while_the_version_was_too_old_is_gone_after_the_relist():
     server = Server(
         [page(pod("a", 1), pod("b", 2)), page(pod("b", 2), version=50)],

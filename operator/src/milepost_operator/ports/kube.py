@@ -41,6 +41,9 @@ class Seen(Protocol):
 
     def pods(self) -> Sequence[Object]: ...
 
+    def gone_pods(self) -> Sequence[Object]:
+        """Those that were deleted within the last minute, each as it was at its end."""
+
 
 class Objects(Protocol):
     """Custom resources and Events."""

@@ -78,8 +78,10 @@ def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending 
     return _of_waiting(pod, now, config_grace_seconds)
 
 
-def vanished(job: Object | None, *, bound: bool) -> Ending:
-    """The pod is gone and was not seen to end: what its Job still knows, else it was lost."""
+def vanished(job: Object | None, pod: Object | None = None, *, bound: bool) -> Ending:
+    """The pod is gone. How it was as it went tells most (None: nobody saw), then what its Job still knows."""
+    if pod is not None and _tells_its_end(pod):
+        return _of_exit(evidence.exit_of(pod), pod)
     known = evidence.job_exit(job) if job else None
     if job is None or known is None:
         return Ending(
@@ -90,6 +92,11 @@ def vanished(job: Object | None, *, bound: bool) -> Ending:
     if known.code < 0:
         return Ending(Reason.POD_LOST, clipped(known.message, _MESSAGE), counted=False, infra=True, started=bound)
     return _by_code(known, {}, command=evidence.is_command(raw.part(job, "spec", "template")))
+
+
+def _tells_its_end(pod: Object) -> bool:
+    over = evidence.exit_of(pod) or evidence.finished(pod) or evidence.disrupted(pod, None)
+    return bool(over or evidence.deletion_asked(pod))
 
 
 def _of_exit(end: Exit | None, pod: Object) -> Ending:

@@ -1,7 +1,7 @@
 """Open pods rows against what is seen of their Jobs and pods. Level-triggered: the same sight, the same actions."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -84,11 +84,14 @@ WARM: Final = frozenset({"resting", "idle", "offered"})
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What is seen of one row. `fresh`: read from the API server just now rather than from the watches."""
+    """What is seen of one row. `fresh`: read from the API server just now rather than from the watches. `gone`: pods of
+    it that are no more, as they were at their end.
+    """
 
     job: Object | None
     pods: Sequence[Object]
     fresh: bool = False
+    gone: Sequence[Object] = ()
 
 
 def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: float) -> list[Action]:
@@ -161,7 +164,7 @@ def _without_pod(row: OpenPod, sight: Sight) -> list[Action]:
         return []  # the Job controller has not made it yet; the sweep asks why when it takes long
     if not sight.fresh:
         return [Confirm()] if known or row.age_seconds >= SETTLING_SECONDS else []
-    ending = vanished(sight.job, bound=row.pod_uid is not None)
+    ending = vanished(sight.job, _pod_of(row, sight.gone), bound=row.pod_uid is not None)
     return [End(row.pod_uid, ending), *([] if known or not sight.job else [Delete(_job_uid(sight))])]
 
 
@@ -170,6 +173,13 @@ def _pod_of(row: OpenPod, pods: Sequence[Object]) -> Object | None:
     if row.pod_uid:
         return next((pod for pod in pods if raw.uid(pod) == row.pod_uid), None)
     return max(pods, key=lambda pod: raw.text(pod, "metadata", "creationTimestamp"), default=None)
+
+
+def _by_pod_id(pods: Sequence[Object]) -> Mapping[str, Sequence[Object]]:
+    found: dict[str, list[Object]] = defaultdict(list)
+    for pod in pods:
+        found[raw.label(pod, names.POD_LABEL)].append(pod)
+    return found
 
 
 def _job_uid(sight: Sight) -> str | None:
@@ -231,10 +241,10 @@ class Pods:
     def sights(self) -> dict[str, Sight]:
         """What the watches show, by pod id. Taken before the rows are read: what is seen here had its row by then."""
         jobs = {names.pod_id_of(raw.name(job)): job for job in self._seen.jobs()}
-        pods: dict[str, list[Object]] = defaultdict(list)
-        for pod in self._seen.pods():
-            pods[raw.label(pod, names.POD_LABEL)].append(pod)
-        return {key: Sight(jobs.get(key), pods.get(key, ())) for key in {*jobs, *pods} if key}
+        pods, gone = _by_pod_id(self._seen.pods()), _by_pod_id(self._seen.gone_pods())
+        return {
+            key: Sight(jobs.get(key), pods.get(key, ()), gone=gone.get(key, ())) for key in {*jobs, *pods, *gone} if key
+        }
 
     async def settle(self, row: OpenPod, sight: Sight) -> None:
         """Decide about one row and act."""
@@ -244,6 +254,7 @@ class Pods:
                 await self._jobs.get_job(row.namespace, names.job_name(row.pod_id)),
                 await self._jobs.pods_of(row.namespace, row.pod_id),
                 fresh=True,
+                gone=sight.gone,
             )
             actions = decide(row, fresh, self._clock(), self._grace)
         for action in actions:

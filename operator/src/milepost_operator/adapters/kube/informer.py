@@ -18,6 +18,8 @@ PAGE: Final = 500
 WATCH_SECONDS: Final = 300
 DEAD_SECONDS: Final = 150.0
 """A watch that gave no sign of life (event, bookmark, end in order) for so long is not believed."""
+GONE_SECONDS: Final = 60.0
+"""For so long it is remembered how an object was as it was deleted: what ended it is told there, and nowhere after."""
 _MAX_BACKOFF: Final = 10.0
 
 Object = dict[str, Any]
@@ -41,11 +43,17 @@ class Informer:
         self._on_change = on_change
         self._clock = clock
         self._cache: dict[str, Object] = {}
+        self._gone: dict[str, tuple[float, Object]] = {}
         self._version = ""
         self._alive = float("-inf")
 
     def objects(self) -> Sequence[Object]:
         return list(self._cache.values())
+
+    def gone(self) -> Sequence[Object]:
+        """What the watch saw deleted within the last minute, as it was then."""
+        self._forget()
+        return [item for _, item in self._gone.values()]
 
     def age(self) -> float:
         """Seconds since the last sign of life."""
@@ -109,9 +117,16 @@ class Informer:
             return
         if kind == "DELETED":
             self._cache.pop(item["metadata"]["uid"], None)
+            self._forget()
+            self._gone[item["metadata"]["uid"]] = self._clock(), _lean(item)
         else:
             self._cache[item["metadata"]["uid"]] = _lean(item)
         self._on_change()
+
+    def _forget(self) -> None:
+        until = self._clock() - GONE_SECONDS
+        for uid in [uid for uid, (at, _) in self._gone.items() if at <= until]:
+            del self._gone[uid]
 
 
 def _lean(item: Object) -> Object:

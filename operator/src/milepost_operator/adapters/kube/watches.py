@@ -34,3 +34,6 @@ class Watches:
 
     def pods(self) -> Sequence[dict[str, Any]]:
         return [pod for informer in self._pods for pod in informer.objects()]
+
+    def gone_pods(self) -> Sequence[dict[str, Any]]:
+        return [pod for informer in self._pods for pod in informer.gone()]
