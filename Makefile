@@ -3,7 +3,7 @@ PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # PROVIDER=host|kind|external: on which cluster (docs: e2e/cluster/README.md); K8S=1.35: of which Kubernetes.
 ifneq ($(PROVIDER),)
-export MILEPOST_CLUSTER := $(PROVIDER)
+export MILEPOST_PROVIDER := $(PROVIDER)
 endif
 ifneq ($(K8S),)
 export MILEPOST_K8S := $(K8S)

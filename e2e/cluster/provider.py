@@ -92,12 +92,12 @@ class Cluster(Protocol):
 def choose(env: Mapping[str, str] = os.environ) -> Cluster:
     """The cluster to use.
 
-    MILEPOST_CLUSTER=host|kind|external decides; else a kubeconfig in MILEPOST_KUBECONFIG or KUBECONFIG means that
+    MILEPOST_PROVIDER=host|kind|external decides; else a kubeconfig in MILEPOST_KUBECONFIG or KUBECONFIG means that
     cluster, a running host cluster is kept, a Docker engine means kind, and root on Linux means a cluster on this host.
     """
-    choice = env.get("MILEPOST_CLUSTER") or _guess(env)
+    choice = env.get("MILEPOST_PROVIDER") or _guess(env)
     if choice not in PROVIDERS:
-        raise Problem(f"MILEPOST_CLUSTER={choice} is not known: use {', '.join(PROVIDERS)}")
+        raise Problem(f"MILEPOST_PROVIDER={choice} is not known: use {', '.join(PROVIDERS)}")
     # Only the chosen provider is imported: another's needs (a Docker client, root) are no concern then.
     module, _, name = PROVIDERS[choice].partition(":")
     make: Callable[..., Cluster] = getattr(importlib.import_module(module), name)
@@ -105,7 +105,7 @@ def choose(env: Mapping[str, str] = os.environ) -> Cluster:
         return make()
     path = env.get("MILEPOST_KUBECONFIG") or env.get("KUBECONFIG")
     if not path:
-        raise Problem("MILEPOST_CLUSTER=external needs a kubeconfig: set MILEPOST_KUBECONFIG to its path")
+        raise Problem("MILEPOST_PROVIDER=external needs a kubeconfig: set MILEPOST_KUBECONFIG to its path")
     return make(Path(path))
 
 

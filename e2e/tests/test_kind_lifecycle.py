@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def start(**env: str) -> "subprocess.Popen[str]":
-    given = os.environ | {"MILEPOST_CLUSTER": "kind", **env}
+    given = os.environ | {"MILEPOST_PROVIDER": "kind", **env}
     command = [sys.executable, "-m", "e2e.cluster", "up"]
     return subprocess.Popen(command, cwd=ROOT, env=given, stderr=subprocess.PIPE, text=True)
 

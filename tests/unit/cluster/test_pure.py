@@ -10,6 +10,7 @@ from e2e.cluster.layout import Place
 from e2e.cluster.network import count_packets
 from e2e.cluster.pki import Pki
 from e2e.cluster.shell import Problem, run, wait_until
+from milepost_operator.settings import Settings
 
 LISTING = """Chain MILEPOST-ESCAPED (1 references)
     pkts      bytes target     prot opt in     out     source               destination
@@ -87,7 +88,12 @@ def test_certificates_are_made_once_and_kubeconfigs_hold_them(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["external", "host"])
 def test_the_choice_can_be_made_by_hand(name: str) -> None:
-    assert provider.choose({"MILEPOST_CLUSTER": name, "KUBECONFIG": "/some/config"}).name == name
+    assert provider.choose({"MILEPOST_PROVIDER": name, "KUBECONFIG": "/some/config"}).name == name
+
+
+def test_the_choice_is_no_setting_of_the_product() -> None:
+    """The tests that start its processes pass their own environment on to them."""
+    assert not {"provider", "k8s", "kind_image"} & set(Settings.model_fields)
 
 
 def test_a_foreign_kubeconfig_means_an_external_cluster() -> None:
@@ -95,7 +101,7 @@ def test_a_foreign_kubeconfig_means_an_external_cluster() -> None:
     assert (cluster.name, cluster.kubeconfig) == ("external", Path("/some/config"))
 
 
-@pytest.mark.parametrize("env", [{"MILEPOST_CLUSTER": "cloud"}, {"MILEPOST_CLUSTER": "external"}])
+@pytest.mark.parametrize("env", [{"MILEPOST_PROVIDER": "cloud"}, {"MILEPOST_PROVIDER": "external"}])
 def test_an_impossible_choice_is_one_sentence(env: dict[str, str]) -> None:
     with pytest.raises(Problem) as problem:
         provider.choose(env)
