@@ -27,6 +27,8 @@ CONFIG = {
     "checkpoint_completion_target": 0.5,
     "log_min_messages": "warning",
     "restart_after_crash": "on",
+    # libfaketime holds a lock while it tells the time: a timer whose handler asks for it just then never comes back.
+    "log_startup_progress_interval": "0",
 }
 NOW = -0.000001
 """libfaketime takes an offset of nothing for no change."""
@@ -100,9 +102,16 @@ class Database:
         await self.answering()
 
     async def answering(self, seconds: float = 60.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not await self._server.answers():  # noqa: ASYNC110  it tells nobody
-                await asyncio.sleep(0.1)
+        """Wait for it. RuntimeError with what it said last and what its processes wait in."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not await self._server.answers():  # noqa: ASYNC110  it tells nobody
+                    await asyncio.sleep(0.1)
+        except TimeoutError as error:
+            listed = ["ps", "--ppid", str(self._server.pid), "-o", "pid,stat,wchan:32,args"]
+            waits = subprocess.run(listed, capture_output=True, text=True, check=False).stdout  # noqa: ASYNC221
+            told = f"Postgres does not answer within {seconds:.0f} s:\n{self.last_words()}\n{waits}"
+            raise RuntimeError(told) from error
 
     async def fill_disk(self, seconds: float) -> int:
         """Leave no byte free for some seconds, and until Postgres has complained; returns how often it did."""
