@@ -73,7 +73,7 @@ def start() -> str:
         options += [f"--host=unix://{SOCKET}", f"--config-file={HOME}/daemon.json", f"--cgroup-parent=/{CGROUP}"]
         options += ["--bridge=none", "--ip6tables=false", "--oom-score-adjust=0", "--storage-driver=overlay2"]
         options += [f"--add-runtime=milepost={runtime}", "--default-runtime=milepost", f"--ip={IP}"]
-        # No name server: one that nobody is refuses at once, where an unreachable one would be waited for.
+        # A name server that is nobody: names of the world are not to be had in here.
         options += [f"--dns={IP}"]
         # A mount namespace of its own too: whatever is mounted for containers ends with the last process in it.
         inside = ["nsenter", f"--net=/run/netns/{NETNS}", "unshare", "--mount", "--propagation=slave"]
