@@ -11,9 +11,6 @@ SERVICES = "10.97.0.0/16"
 CONFLIST = "/etc/cni/net.d/10-milepost.conflist"
 # What pods send out of the cluster carries the node's address, or no answer would find back, not even a refusal.
 LEAVING = f"POSTROUTING -s {PODS} ! -d {PODS} -j MASQUERADE"
-# Docker asks a name server that refuses again and again: a name that nobody knows would take most of a minute.
-SHORT = "s/^options.*/options ndots:0 timeout:1 attempts:1/"
-IMPATIENT = f"sed '{SHORT}' /etc/resolv.conf > /tmp/resolv.conf; cat /tmp/resolv.conf > /etc/resolv.conf"
 MASQUERADE = f"iptables -w -t nat -C {LEAVING} 2>/dev/null || iptables -w -t nat -A {LEAVING}"
 
 
@@ -27,7 +24,7 @@ def connect(kubectl: Kubectl, execute: Callable[[str, str], object]) -> None:
     for node in ranges:
         routes = [f"ip route replace {ranges[other]} via {addresses[other]}" for other in ranges if other != node]
         write = f"mkdir -p /etc/cni/net.d; printf '%s' '{conflist(ranges[node])}' > {CONFLIST}"
-        execute(node, "; ".join([write, *routes, MASQUERADE, IMPATIENT]))
+        execute(node, "; ".join([write, *routes, MASQUERADE]))
 
 
 def conflist(pods: str) -> str:

@@ -137,6 +137,11 @@ def api(method: str, path: str, body: object = None, token: str = "") -> int:
     return connection.getresponse().status
 
 
+def kubelet(port: int) -> int:
+    socket.create_connection((os.environ["NODE"], port), 2).close()
+    return port
+
+
 class Sidecar(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -182,6 +187,7 @@ def main(ctx: Context, other: dict[str, str | int]) -> dict[str, object]:
             "session": outcome(lambda: api("POST", "/pod/v1/session", {"pod_id": pod_id})),
             "record": outcome(lambda: api("POST", "/pod/v1/records", {"fence": fence, "records": [record]})),
         },
+        "kubelet": {str(port): outcome(lambda port=port: kubelet(port)) for port in (10250, 10255)},
         "sidecar": {
             "next of another": outcome(
                 lambda: sidecar("POST", "/v1/next", fence | {"retire": None, "parent_bytes": 0})

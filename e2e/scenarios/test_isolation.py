@@ -145,21 +145,35 @@ def test_nothing_is_left_of_the_bombs(strict: Lab, blast: Blast) -> None:
     eventually("the end of their pods", over, 40, diagnose=strict.diagnose)
 
 
-def test_a_thief_finds_nothing(strict: Lab) -> None:
-    """No credential, no other process, no way to more rights; and the api asks who it is."""
+@dataclass(frozen=True)
+class Theft:
+    """What a task found that looked for all that is not its own. `victim`: the run that it would have liked to be."""
+
+    victim: Run
+    found: Mapping[str, object]
+
+
+@pytest.fixture(scope="module")
+def theft(strict: Lab) -> Theft:
     strict.task("victim")
     victim = strict.run("victim", given={"steps": 60})
     attempt = victim.live()
     known = strict.sql.rows(f"select token from attempts where run_id = '{victim.id}' and attempt = {attempt.number}")
     env = [
         {"name": "API", "value": f"{NAME}-api.{SYSTEM}.svc:8443"},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
     ]
     strict.task("thief", bombs.THIEF, env=env)
     other = {"run_id": victim.id, "attempt": attempt.number, "token": known[0]["token"]}
     run = strict.run("thief", given=other)
     run.wait("Succeeded")
-    found = run.result_members()
     strict.kubectl.patch("mrun", victim.name, {"spec": {"cancel": True}}, strict.namespace)
+    return Theft(victim, run.result_members())
+
+
+def test_a_thief_finds_nothing(strict: Lab, theft: Theft) -> None:
+    """No credential, no other process, no way to more rights; and the api asks who it is."""
+    found, victim = theft.found, theft.victim
     assert set(dict_of(found["tokens"]).values()) == {"FileNotFoundError"}
     assert found["files"] == ["/run/milepost/sidecar.sock"]
     assert found["secrets in env"] == []
@@ -175,6 +189,13 @@ def test_a_thief_finds_nothing(strict: Lab) -> None:
     assert "stolen" not in {
         row["key"] for row in strict.sql.rows(f"select key from records where run_id = '{victim.id}'")
     }
+
+
+@pytest.mark.needs("network-policy")
+def test_a_thief_does_not_reach_the_kubelet(theft: Theft) -> None:
+    ports = dict_of(theft.found["kubelet"])
+    assert ports.keys() == {"10250", "10255"}
+    assert all("done" not in str(one) for one in ports.values()), ports
 
 
 def dict_of(value: object) -> dict[str, object]:

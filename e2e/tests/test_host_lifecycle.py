@@ -4,10 +4,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,25 +15,17 @@ from e2e.cluster.layout import STATE
 from e2e.cluster.leftovers import leftovers
 from e2e.cluster.shell import wait_until
 from e2e.tests import probe
+from e2e.tests.starts import DESTRUCTIVE, start
 
-ROOT = Path(__file__).resolve().parents[2]
 SPACE = "lifecycle"
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(os.environ.get("MILEPOST_E2E_LIFECYCLE") != "1", reason="set MILEPOST_E2E_LIFECYCLE=1"),
-]
-
-
-def start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "e2e.cluster", "up"], cwd=ROOT)
+pytestmark = DESTRUCTIVE
 
 
 @pytest.mark.parametrize("delay", [0.2, 1, 3, 5, 7])
 def test_an_interrupted_start_leaves_nothing(delay: float) -> None:
     HostCluster().down()
-    process = start()
+    process = start("host")
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -45,7 +35,7 @@ def test_an_interrupted_start_leaves_nothing(delay: float) -> None:
 @pytest.mark.parametrize("delay", [0.3, 2, 5])
 def test_a_killed_start_is_cleared_by_down(delay: float) -> None:
     HostCluster().down()
-    process = start()
+    process = start("host")
     time.sleep(delay)
     process.kill()
     process.wait(10)

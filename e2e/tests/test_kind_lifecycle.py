@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +11,25 @@ import pytest
 
 from e2e.cluster import dockerd
 from e2e.cluster.kind import KindCluster
+from e2e.cluster.shell import wait_until
 from e2e.tests.machine import State, changes, state
+from e2e.tests.starts import DESTRUCTIVE, start
 
-ROOT = Path(__file__).resolve().parents[2]
+STAGES = {
+    "network": Path("/run/netns") / dockerd.NETNS,
+    "engine": dockerd.SOCKET,
+    "nodes": KindCluster().home / "cluster.json",
+    "pods": KindCluster().kubeconfig,
+}
+"""What is there as soon as a start has come to each."""
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(os.environ.get("MILEPOST_E2E_LIFECYCLE") != "1", reason="set MILEPOST_E2E_LIFECYCLE=1"),
-]
+pytestmark = DESTRUCTIVE
 
 
-def start(**env: str) -> "subprocess.Popen[str]":
-    given = os.environ | {"MILEPOST_PROVIDER": "kind", **env}
-    command = [sys.executable, "-m", "e2e.cluster", "up"]
-    return subprocess.Popen(command, cwd=ROOT, env=given, stderr=subprocess.PIPE, text=True)
+def started_up_to(stage: str) -> "subprocess.Popen[str]":
+    process = start("kind")
+    wait_until(stage, STAGES[stage].exists, 120, 0.02)
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +59,22 @@ def test_a_cluster(nodes: int) -> None:
     assert time.monotonic() - began < 10, "it is adopted"
 
 
-@pytest.mark.parametrize("delay", [0.5, 2, 6, 12, 18])
-def test_an_interrupted_start(delay: float) -> None:
-    process = start()
-    time.sleep(delay)
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_start(stage: str) -> None:
+    process = started_up_to(stage)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) in {0, 130}
+    assert process.wait(60) == 130
 
 
-@pytest.mark.parametrize("delay", [1, 4, 10])
-def test_a_killed_start(delay: float) -> None:
-    process = start()
-    time.sleep(delay)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_start(stage: str) -> None:
+    process = started_up_to(stage)
     process.kill()
     process.wait(10)
 
 
 def test_a_failed_create() -> None:
-    process = start(MILEPOST_KIND_IMAGE="milepost.local/no-such-image:1")
+    process = start("kind", stderr=subprocess.PIPE, MILEPOST_KIND_IMAGE="milepost.local/no-such-image:1")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "milepost.local/no-such-image:1" in said

@@ -27,8 +27,6 @@ CONFIG = {
     "checkpoint_completion_target": 0.5,
     "log_min_messages": "warning",
     "restart_after_crash": "on",
-    # libfaketime holds a lock while it tells the time: a timer whose handler asks for it just then never comes back.
-    "log_startup_progress_interval": "0",
 }
 NOW = -0.000001
 """libfaketime takes an offset of nothing for no change."""
@@ -102,7 +100,7 @@ class Database:
         await self.answering()
 
     async def answering(self, seconds: float = 60.0) -> None:
-        """Wait for it. RuntimeError with what it said last and what its processes wait in."""
+        """Wait for it. TimeoutError with what it said last and what its processes wait in."""
         try:
             async with asyncio.timeout(seconds):
                 while not await self._server.answers():  # noqa: ASYNC110  it tells nobody
@@ -111,7 +109,7 @@ class Database:
             listed = ["ps", "--ppid", str(self._server.pid), "-o", "pid,stat,wchan:32,args"]
             waits = subprocess.run(listed, capture_output=True, text=True, check=False).stdout  # noqa: ASYNC221
             told = f"Postgres does not answer within {seconds:.0f} s:\n{self.last_words()}\n{waits}"
-            raise RuntimeError(told) from error
+            raise TimeoutError(told) from error
 
     async def fill_disk(self, seconds: float) -> int:
         """Leave no byte free for some seconds, and until Postgres has complained; returns how often it did."""

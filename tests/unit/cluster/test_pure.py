@@ -1,6 +1,7 @@
 """The parts of the cluster that decide without touching the machine."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from e2e.cluster.pki import Pki
 from e2e.cluster.shell import Problem, run, wait_until
 from milepost_operator.settings import Settings
 
+ROOT = Path(__file__).parents[3]
 LISTING = """Chain MILEPOST-ESCAPED (1 references)
     pkts      bytes target     prot opt in     out     source               destination
        3      180            0    --  *      *       10.244.0.0/16        0.0.0.0/0
@@ -91,9 +93,12 @@ def test_the_choice_can_be_made_by_hand(name: str) -> None:
     assert provider.choose({"MILEPOST_PROVIDER": name, "KUBECONFIG": "/some/config"}).name == name
 
 
-def test_the_choice_is_no_setting_of_the_product() -> None:
+def test_what_chooses_a_cluster_is_no_setting_of_the_product() -> None:
     """The tests that start its processes pass their own environment on to them."""
-    assert not {"provider", "k8s", "kind_image"} & set(Settings.model_fields)
+    sources = [ROOT / "Makefile", *(ROOT / "e2e").rglob("*.py")]
+    asked = {name for path in sources for name in re.findall(r"\bMILEPOST_[A-Z0-9_]+\b", path.read_text())}
+    assert "MILEPOST_PROVIDER" in asked
+    assert not asked & {f"MILEPOST_{field.upper()}" for field in Settings.model_fields}
 
 
 def test_a_foreign_kubeconfig_means_an_external_cluster() -> None:

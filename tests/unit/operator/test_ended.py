@@ -260,5 +260,5 @@ DISRUPTED = "Pod ns/mp-x has condition DisruptionTarget matching FailJob rule at
     ],
 )
 def test_a_vanished_pods_end_is_in_its_job(observed, reason, infra):
-    ending = vanished(observed, bound=True)
+    ending = vanished(observed, None, bound=True)
     assert (ending.reason, ending.infra) == (reason, infra)

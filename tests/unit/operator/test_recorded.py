@@ -54,7 +54,7 @@ def test_a_pod_tells_its_cause(name):
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name in JOBS])
 def test_a_job_tells_what_its_pod_can_not_any_more(name):
     reason, kind = JOBS[name]
-    ending = vanished(sample(name)["job"], bound=True)
+    ending = vanished(sample(name)["job"], None, bound=True)
     assert (ending.reason, (ending.counted, ending.infra, ending.final)) == (reason, kind)
 
 

@@ -83,7 +83,7 @@ async def test_events_change_the_cache_and_bookmarks_only_the_version():
 
 def test_how_something_was_as_it_was_deleted_is_known_for_a_minute():
     now = [100.0]
-    informer = Informer(Server([]), "/api/v1/pods", "a=b", clock=lambda: now[0])
+    informer = Informer(Server([]), "/api/v1/pods", "a=b", remember=60, clock=lambda: now[0])
     informer.take("ADDED", pod("a", 1))
     informer.take("DELETED", pod("a", 2, end="told"))
     now[0] += 59

@@ -78,7 +78,7 @@ def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending 
     return _of_waiting(pod, now, config_grace_seconds)
 
 
-def vanished(job: Object | None, pod: Object | None = None, *, bound: bool) -> Ending:
+def vanished(job: Object | None, pod: Object | None, *, bound: bool) -> Ending:
     """The pod is gone. How it was as it went tells most (None: nobody saw), then what its Job still knows."""
     if pod is not None and _tells_its_end(pod):
         return _of_exit(evidence.exit_of(pod), pod)

@@ -5,6 +5,7 @@ After a relist, what is gone is taken out; a watch that only reports what it saw
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -18,15 +19,15 @@ PAGE: Final = 500
 WATCH_SECONDS: Final = 300
 DEAD_SECONDS: Final = 150.0
 """A watch that gave no sign of life (event, bookmark, end in order) for so long is not believed."""
-GONE_SECONDS: Final = 60.0
-"""For so long it is remembered how an object was as it was deleted: what ended it is told there, and nowhere after."""
 _MAX_BACKOFF: Final = 10.0
 
 Object = dict[str, Any]
 
 
 class Informer:
-    """`path`: the collection; `on_change` is called after each change of the cache."""
+    """`path`: the collection; `on_change` is called after each change of the cache. `remember`: seconds for which it is
+    known how an object was as it was deleted.
+    """
 
     def __init__(
         self,
@@ -35,15 +36,17 @@ class Informer:
         selector: str,
         on_change: Callable[[], None] = lambda: None,
         *,
+        remember: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._path = path
         self._selector = selector
         self._on_change = on_change
+        self._remember = remember
         self._clock = clock
         self._cache: dict[str, Object] = {}
-        self._gone: dict[str, tuple[float, Object]] = {}
+        self._gone: deque[tuple[float, Object]] = deque()
         self._version = ""
         self._alive = float("-inf")
 
@@ -51,9 +54,9 @@ class Informer:
         return list(self._cache.values())
 
     def gone(self) -> Sequence[Object]:
-        """What the watch saw deleted within the last minute, as it was then."""
+        """What the watch saw deleted a short while ago, each as it was then."""
         self._forget()
-        return [item for _, item in self._gone.values()]
+        return [item for _, item in self._gone]
 
     def age(self) -> float:
         """Seconds since the last sign of life."""
@@ -117,16 +120,16 @@ class Informer:
             return
         if kind == "DELETED":
             self._cache.pop(item["metadata"]["uid"], None)
+            self._gone.append((self._clock(), _lean(item)))
             self._forget()
-            self._gone[item["metadata"]["uid"]] = self._clock(), _lean(item)
         else:
             self._cache[item["metadata"]["uid"]] = _lean(item)
         self._on_change()
 
     def _forget(self) -> None:
-        until = self._clock() - GONE_SECONDS
-        for uid in [uid for uid, (at, _) in self._gone.items() if at <= until]:
-            del self._gone[uid]
+        until = self._clock() - self._remember
+        while self._gone and self._gone[0][0] <= until:
+            self._gone.popleft()
 
 
 def _lean(item: Object) -> Object:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from milepost_operator.adapters.kube.client import KubeClient
 from milepost_operator.adapters.kube.informer import Informer
 from milepost_operator.manifests.names import SELECTOR
+
+GONE_SECONDS: Final = 60.0
+"""What ended a pod is told by how it was as it was deleted, and nowhere after: the next turn is rarely so late."""
 
 
 class Watches:
@@ -15,7 +18,9 @@ class Watches:
     def __init__(self, kube: KubeClient, namespaces: Sequence[str], on_change: Callable[[], None]) -> None:
         scopes = [f"/namespaces/{namespace}" for namespace in namespaces] or [""]
         self._jobs = [Informer(kube, f"/apis/batch/v1{scope}/jobs", SELECTOR, on_change) for scope in scopes]
-        self._pods = [Informer(kube, f"/api/v1{scope}/pods", SELECTOR, on_change) for scope in scopes]
+        self._pods = [
+            Informer(kube, f"/api/v1{scope}/pods", SELECTOR, on_change, remember=GONE_SECONDS) for scope in scopes
+        ]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
