@@ -60,7 +60,8 @@ edge: up
 	pytest -q -m cluster e2e/tests/test_edge.py
 
 lifecycle: up ## the cluster itself: interrupted, killed, repaired, two nodes, removed (takes a running one down)
-	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_$(or $(PROVIDER),host)_lifecycle.py
+	$(if $(filter external,$(MILEPOST_PROVIDER)),$(error an external cluster is not ours to take down: PROVIDER=host or kind))
+	MILEPOST_E2E_LIFECYCLE=1 pytest -q -m cluster e2e/tests/test_$(or $(MILEPOST_PROVIDER),host)_lifecycle.py
 
 bench: venv ## the benchmarks, with their bars
 	$(PY) -m e2e.bench

@@ -67,7 +67,7 @@ class KindCluster:
         reach_directly(dockerd.IP, "127.0.0.1")
         preflight.require(self._docker("info", "--format={{json .}}", check=False))
         image = self._image(engine)
-        if why := self._unfit(nodes, image):
+        if why := self._unfit(engine, nodes, image):
             say(f"{why}: making it anew")
             self._kind("delete", "cluster")
         if not self._nodes():
@@ -204,19 +204,26 @@ class KindCluster:
         if self._docker("network", "inspect", "kind", check=False).returncode:
             self._docker("network", "create", "--driver=bridge", f"--subnet={dockerd.KIND_SUBNET}", "kind")
 
-    def _unfit(self, nodes: int, image: str) -> str:
+    def _unfit(self, engine: str, nodes: int, image: str) -> str:
         """Why a cluster that is there can't be adopted; empty when it can, or there is none."""
         present = self._nodes()
         if not present:
             return ""
         published = self._docker("inspect", "--format={{json .HostConfig.PortBindings}}", present[0]).stdout
-        if strange := preflight.foreign(NAME, published if f'"{NODE_PORTS[0]}/tcp"' in published else ""):
-            raise Problem(strange)
+        if f'"{NODE_PORTS[0]}/tcp"' not in published:
+            raise Problem(preflight.foreign(NAME))
         if len(present) < nodes:
             return f"the kind cluster has {len(present)} nodes, not {nodes}"
         if image and self._made_of() != image:
             return f"the kind cluster is made of {self._made_of()}, not {image}"
+        if self._asked_for() != json.dumps(self._config(engine, image, len(present))):
+            return "the kind cluster has other settings than it would have now"
         return ""
+
+    def _asked_for(self) -> str:
+        """What the cluster that is there was made from; empty when that is not known."""
+        config = self.home / "cluster.json"
+        return config.read_text() if config.exists() else ""
 
     def _is_local(self) -> bool:
         return self._made_of().startswith("milepost.local/")

@@ -61,10 +61,8 @@ def require(info: Result) -> None:
         raise Problem(lack)
 
 
-def foreign(name: str, published: str) -> str:
-    """Why a kind cluster of our name can't be used: it was made elsewhere if its node publishes no ports of ours."""
-    if published.strip():
-        return ""
+def foreign(name: str) -> str:
+    """What to do about a kind cluster of our name that was made elsewhere: its node publishes no ports of ours."""
     return (
         f"a kind cluster named {name} that was not made here is in the way: `kind delete cluster --name {name}` "
         "removes it, MILEPOST_KUBECONFIG=... uses it as it is"

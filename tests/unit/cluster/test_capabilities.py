@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from e2e.cluster import binaries, versions
 from e2e.cluster.capabilities import Capability, lacking, named
@@ -42,3 +43,11 @@ def test_kubernetes_is_chosen_by_its_minor(monkeypatch: pytest.MonkeyPatch) -> N
     assert binaries.recipe_hash(older) != binaries.recipe_hash(newest)
     with pytest.raises(Problem, match=r"set K8S to 1\.35 or 1\.36"):
         versions.chosen({"MILEPOST_K8S": "1.12"})
+
+
+def test_the_chart_asks_for_no_older_kubernetes_than_the_scenarios_run_on() -> None:
+    chart = Path(__file__).parents[3] / "charts/milepost"
+    asked = yaml.safe_load((chart / "Chart.yaml").read_text())["kubeVersion"]
+    assert asked == f">={min(versions.PINNED)}.0-0"
+    told = (chart / "README.md").read_text()
+    assert f"(the scenarios run on {' and '.join(sorted(versions.PINNED.values()))})" in told
