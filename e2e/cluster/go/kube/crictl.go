@@ -8,8 +8,9 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	cri "k8s.io/cri-client/pkg"
 )
 
 const criSocket = "unix:///run/containerd/containerd.sock"
@@ -22,16 +23,20 @@ type imageStatus struct {
 }
 
 // crictl answers the two questions that kind asks of a node: `crictl inspecti IMAGE` and `crictl images`.
+// It speaks the protocol itself: the ready-made client has another signature in each minor.
 func crictl(args []string, stdout, stderr io.Writer) int {
-	ctx := context.Background()
-	images, err := cri.NewRemoteImageService(ctx, criSocket, 10*time.Second, nil, false)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	connection, err := grpc.NewClient(criSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
+	defer connection.Close()
+	images := runtimeapi.NewImageServiceClient(connection)
 	switch {
 	case len(args) == 2 && args[0] == "inspecti":
-		found, err := images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: args[1]}, false)
+		found, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: args[1]}})
 		if err != nil {
 			fmt.Fprintln(stderr, err)
 			return 1
@@ -47,12 +52,12 @@ func crictl(args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 	case len(args) == 1 && args[0] == "images":
-		list, err := images.ListImages(ctx, nil)
+		list, err := images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 		if err != nil {
 			fmt.Fprintln(stderr, err)
 			return 1
 		}
-		for _, image := range list {
+		for _, image := range list.Images {
 			fmt.Fprintln(stdout, image.Id, image.Size, image.RepoTags)
 		}
 	default:
