@@ -1,5 +1,6 @@
 """From a death to its cause in the database, and on to the next attempt in a pod that waits."""
 
+import signal
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -8,7 +9,7 @@ from e2e.bench.bars import Bar, percentile
 from e2e.bench.programs import FRAGILE
 from e2e.bench.warm_start import KEPT, prime, queue
 from e2e.cluster.capabilities import Capability
-from e2e.harness.faults import Nodes
+from e2e.harness.faults import Nodes, below_first
 from e2e.harness.lab import Lab
 from e2e.harness.sql import literal
 from e2e.harness.wait import eventually
@@ -48,10 +49,10 @@ def once(lab: Lab, victim: Victim) -> tuple[float, float]:
     count = f"select count(*) from records where run_id = {literal(run.id)}"
     eventually("a record", lambda: lab.sql.value(count) == 1, 60, diagnose=run.diagnose)
     nodes, pod = Nodes(lab.platform), str(run.live().pod)
-    pids = nodes.processes(lab.namespace, pod, "task")
-    chosen = [pid for pid, parent in pids.items() if victim == "all" or parent in pids]
+    processes = nodes.processes(lab.namespace, pod, "task")
+    chosen = processes if victim == "all" else below_first(processes)
     killed = time.time()
-    lab.platform.cluster.node_exec(0, ["kill", "-9", *map(str, chosen)])
+    nodes.signal(chosen, signal.SIGKILL)
     run.end()
     times = "extract(epoch from ended_at)::float8 ended, extract(epoch from started_at)::float8 started"
     first, second, *_ = lab.sql.rows(f"select {times} from attempts where run_id = {literal(run.id)} order by attempt")

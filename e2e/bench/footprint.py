@@ -41,7 +41,6 @@ def measure(lab: Lab) -> Sequence[Bar]:
 
 def pss(nodes: Nodes, namespace: str, pod: str, container: str) -> float:
     """Sum the proportional set size of a container's processes, in bytes."""
-    pids = nodes.processes(namespace, pod, container)
     script = 'for p in "$@"; do cat /proc/$p/smaps_rollup 2>/dev/null; done'
-    read = nodes.platform.cluster.node_exec(0, ["sh", "-c", script, "sh", *map(str, pids)]).stdout
+    read = nodes.of_each(nodes.processes(namespace, pod, container), script)
     return 1024.0 * sum(int(line.split()[1]) for line in read.splitlines() if line.startswith("Pss:"))

@@ -10,7 +10,7 @@ from e2e.bench.programs import NOOP
 from e2e.bench.warm_start import KEPT, prime, queue
 from e2e.cluster.capabilities import Capability
 from e2e.harness import warm
-from e2e.harness.faults import Nodes
+from e2e.harness.faults import Nodes, Process
 from e2e.harness.lab import Lab
 
 CONTAINERS = ("milepost-sidecar", "task")
@@ -32,10 +32,10 @@ def measure(lab: Lab) -> Sequence[Bar]:
     (slot,) = warm.idle(lab, "noop")
     pod = str(slot.pod)
     sizes = {name: pss(nodes, lab.namespace, pod, name) / MIB for name in CONTAINERS}
-    pids = [pid for name in CONTAINERS for pid in nodes.processes(lab.namespace, pod, name)]
-    before, begun = used(nodes, pids), time.monotonic()
+    processes = [process for name in CONTAINERS for process in nodes.processes(lab.namespace, pod, name)]
+    before, begun = used(nodes, processes), time.monotonic()
     time.sleep(SECONDS)
-    millicores = (used(nodes, pids) - before) / (time.monotonic() - begun) * 1000
+    millicores = (used(nodes, processes) - before) / (time.monotonic() - begun) * 1000
     return [
         *(Bar(f"idle_{name.removeprefix('milepost-')}_pss", size, "MiB") for name, size in sizes.items()),
         Bar("idle_pod_pss", sum(sizes.values()), "MiB", TARGET_PSS),
@@ -43,11 +43,10 @@ def measure(lab: Lab) -> Sequence[Bar]:
     ]
 
 
-def used(nodes: Nodes, pids: Sequence[int]) -> float:
+def used(nodes: Nodes, processes: Sequence[Process]) -> float:
     """Seconds of processor time that the threads of these processes had so far."""
     script = 'for p in "$@"; do cat /proc/$p/task/*/schedstat 2>/dev/null; done'
-    read = nodes.platform.cluster.node_exec(0, ["sh", "-c", script, "sh", *map(str, pids)]).stdout
-    spent = [int(line.split()[0]) for line in read.splitlines()]
+    spent = [int(line.split()[0]) for line in nodes.of_each(processes, script).splitlines()]
     if not spent:
         raise RuntimeError("the kernel tells no processor time of threads (schedstat)")
     return sum(spent) / 1e9

@@ -1,5 +1,6 @@
 """From the death of a pod to user code of the next attempt, in a new pod."""
 
+import signal
 import time
 from collections.abc import Sequence
 
@@ -28,9 +29,9 @@ def once(lab: Lab) -> float:
     pod = str(run.live().pod)
     if lab.platform.can(Capability.NODE_ACCESS):
         nodes = Nodes(lab.platform)
-        pids = list(nodes.processes(lab.namespace, pod, "task"))
+        processes = nodes.processes(lab.namespace, pod, "task")
         killed = time.time()
-        lab.platform.cluster.node_exec(0, ["kill", "-9", *map(str, pids)])
+        nodes.signal(processes, signal.SIGKILL)
     else:
         killed = time.time()
         lab.kubectl.delete("pod", pod, lab.namespace, "--grace-period=0", "--force")

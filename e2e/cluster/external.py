@@ -41,6 +41,9 @@ class ExternalCluster:
     def load_images(self, archive: Path) -> None:
         raise Problem(f"push the images of {archive} to a registry that the cluster of {self.kubeconfig} pulls from")
 
+    def node_names(self) -> list[str]:
+        return self.kubectl.value("{.items[*].metadata.name}", "nodes").split()
+
     def node_exec(self, node: int, argv: list[str]) -> Result:
         raise Problem(f"cannot run {argv[0]} on node {node} of a cluster that is not ours")
 

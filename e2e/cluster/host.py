@@ -81,6 +81,9 @@ class HostCluster:
         for place in self._running():
             self._node(place).load_images(archive)
 
+    def node_names(self) -> list[str]:
+        return [place.name for place in self._running()]
+
     def node_exec(self, node: int, argv: list[str]) -> Result:
         return self._node(PLACES[node]).exec(argv)
 

@@ -93,6 +93,9 @@ class KindCluster:
     def load_images(self, archive: Path) -> None:
         self._kind("load", "image-archive", str(archive), timeout=600)
 
+    def node_names(self) -> list[str]:
+        return self._nodes()
+
     def node_exec(self, node: int, argv: list[str]) -> Result:
         return self._docker("exec", self._nodes()[node], *argv, check=False)
 

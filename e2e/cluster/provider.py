@@ -64,6 +64,10 @@ class Cluster(Protocol):
         """Put the images of an OCI archive on every node, under the names the archive gives them."""
         ...
 
+    def node_names(self) -> list[str]:
+        """The names of the nodes that run, each at the place of its number."""
+        ...
+
     def node_exec(self, node: int, argv: list[str]) -> Result:
         """Run a program on a node (`ctr`, `ps`, `ip`); the caller looks at the return code."""
         ...

@@ -2,10 +2,11 @@
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from e2e.harness.kubectl import dig, objects
+from e2e.harness.kubectl import Object, dig, objects
 from e2e.harness.lab import Run
 from e2e.harness.platform import Platform
 from e2e.harness.release import NAME, NAMESPACE, Release
@@ -18,53 +19,86 @@ PROCESSES = (
 )
 
 
+@dataclass(frozen=True, order=True)
+class Process:
+    """A process of a container, by its number on its node."""
+
+    node: int
+    pid: int
+    parent: int
+
+
+def below_first(processes: Sequence[Process]) -> list[Process]:
+    """Those that others of them have started: the task under its runner."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if process.parent in pids]
+
+
 @dataclass(frozen=True)
 class Nodes:
     """Processes of containers on the nodes. Needs a cluster whose machine is ours (host, kind)."""
 
     platform: Platform
 
-    def processes(self, namespace: str, pod: str, container: str) -> dict[int, int]:
-        """Process ids of one container, each with its parent's."""
-        identity = self._container_id(namespace, pod, container)
-        listed = self.platform.cluster.node_exec(0, ["sh", "-c", PROCESSES, identity]).stdout
-        return {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines() if " " in line)}
+    def processes(self, namespace: str, pod: str, container: str) -> list[Process]:
+        """Those of one container."""
+        found = self.platform.kubectl.get("pod", pod, namespace)
+        node = self.number_of(found)
+        listed = self.on(node, "sh", "-c", PROCESSES, _container_id(found, container))
+        pairs = [line.split() for line in listed.splitlines() if " " in line]
+        return [Process(node, int(pid), int(parent)) for pid, parent in pairs]
 
-    def signal(self, pids: list[int], number: signal.Signals) -> None:
+    def number_of(self, pod: Object) -> int:
+        """The number of the node that a pod is on."""
+        return self.platform.cluster.node_names().index(str(dig(pod, "spec", "nodeName")))
+
+    def on(self, node: int, *words: str) -> str:
+        """Run a program on a node, and give what it printed, whatever became of it."""
+        return self.platform.cluster.node_exec(node, list(words)).stdout
+
+    def of_each(self, processes: Sequence[Process], script: str) -> str:
+        """Run shell commands on the nodes of the processes, whose numbers there are its arguments; what they print."""
+        on: dict[int, list[str]] = {}
+        for process in processes:
+            on.setdefault(process.node, []).append(str(process.pid))
+        return "".join(self.on(node, "sh", "-c", script, "sh", *pids) for node, pids in on.items())
+
+    def signal(self, processes: Sequence[Process], number: signal.Signals) -> None:
         """Send a signal; a process that is gone already is no error."""
-        if not pids:
+        if not processes:
             raise AssertionError(f"no process to send {number.name} to")
-        self.platform.cluster.node_exec(0, ["kill", f"-{number.value}", *map(str, pids)])
+        self.of_each(processes, f'kill -{number.value} "$@"')
 
     def kill(self, namespace: str, pod: str, container: str, which: Literal["child", "all"] = "all") -> None:
         """SIGKILL to a container's processes, or only to those below its first one (the task under its runner)."""
-        pids = self.processes(namespace, pod, container)
-        children = [pid for pid, parent in pids.items() if parent in pids]
-        self.signal(children if which == "child" else list(pids), signal.SIGKILL)
+        found = self.processes(namespace, pod, container)
+        self.signal(below_first(found) if which == "child" else found, signal.SIGKILL)
 
-    def freeze(self, namespace: str, pod: str, *containers: str) -> list[int]:
+    def freeze(self, namespace: str, pod: str, *containers: str) -> list[Process]:
         """SIGSTOP to all processes of the containers; give the result to `thaw`."""
-        pids = [pid for name in containers for pid in self.processes(namespace, pod, name)]
-        self.signal(pids, signal.SIGSTOP)
-        return pids
+        found = [process for name in containers for process in self.processes(namespace, pod, name)]
+        self.signal(found, signal.SIGSTOP)
+        return found
 
-    def thaw(self, pids: list[int]) -> None:
-        self.signal(pids, signal.SIGCONT)
+    def thaw(self, processes: Sequence[Process]) -> None:
+        self.signal(processes, signal.SIGCONT)
 
-    def in_mounts(self, pid: int, *words: str) -> str:
+    def in_mounts(self, process: Process, *words: str) -> str:
         """Run a program of the node within the mounts of a process, as root."""
-        done = self.platform.cluster.node_exec(0, ["nsenter", f"--target={pid}", "--mount", *words])
+        entered = ["nsenter", f"--target={process.pid}", "--mount", *words]
+        done = self.platform.cluster.node_exec(process.node, entered)
         if done.returncode:
             raise AssertionError(f"{' '.join(words)} failed: {done.stderr.strip()}")
         return done.stdout
 
-    def _container_id(self, namespace: str, pod: str, container: str) -> str:
-        status = dig(self.platform.kubectl.get("pod", pod, namespace), "status")
-        known = [*objects(dig(status, "containerStatuses") or []), *objects(dig(status, "initContainerStatuses") or [])]
-        for one in known:
-            if one["name"] == container and one.get("containerID"):
-                return str(one["containerID"]).rpartition("/")[2]
-        raise AssertionError(f"container {container} of {namespace}/{pod} does not run: {known}")
+
+def _container_id(pod: Object, container: str) -> str:
+    status = dig(pod, "status")
+    known = [*objects(dig(status, "containerStatuses") or []), *objects(dig(status, "initContainerStatuses") or [])]
+    for one in known:
+        if one["name"] == container and one.get("containerID"):
+            return str(one["containerID"]).rpartition("/")[2]
+    raise AssertionError(f"container {container} of {dig(pod, 'metadata', 'name')} does not run: {known}")
 
 
 def delete_pod(run: Run, *, force: bool = True) -> str:

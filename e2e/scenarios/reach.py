@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from e2e.cluster.shell import Result
+from e2e.harness.faults import Nodes
 from e2e.harness.kubectl import Object, dig
 from e2e.harness.lab import Lab
 from e2e.harness.wait import eventually
@@ -123,9 +124,10 @@ def from_pod(lab: Lab, name: str, targets: Targets) -> dict[str, object]:
     return found
 
 
-def from_node(lab: Lab, targets: Targets) -> dict[str, object]:
-    """What the first node reaches: what its kubelet does, for a probe."""
-    done: Result = lab.platform.cluster.node_exec(0, ["python3", "-c", FROM_HERE, json.dumps(targets)])
+def from_node(lab: Lab, pod: str, targets: Targets) -> dict[str, object]:
+    """What the pod's node reaches: what its kubelet does, for a probe."""
+    node = Nodes(lab.platform).number_of(lab.kubectl.get("pod", pod, lab.namespace))
+    done: Result = lab.platform.cluster.node_exec(node, ["python3", "-c", FROM_HERE, json.dumps(targets)])
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found

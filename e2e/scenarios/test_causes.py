@@ -15,6 +15,7 @@ from e2e.images.build import BuiltImage
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 ONCE = {"maxAttempts": 1}
+BRIEF = {"terminationGracePeriodSeconds": 1}
 LIMIT = {"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"cpu": "500m", "memory": "96Mi"}}
 RAISING = {"maxAttempts": 3, "minSeconds": 0.2, "maxSeconds": 0.5, "onOOM": {"maxMemory": "384Mi"}}
 
@@ -149,9 +150,10 @@ def test_ephemeral_storage_over_its_limit(lab: Lab, seen: Recorder) -> None:
 
 
 def test_preempted_by_a_pod_of_higher_priority(lab: Lab, seen: Recorder, images: dict[str, BuiltImage]) -> None:
-    free = free_millicores(lab)
+    node, free = roomy(lab)
     asks = {"requests": {"cpu": f"{free * 5 // 10}m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "128Mi"}}
-    lab.task("waiting", WAITING, resources=asks, pod={"terminationGracePeriodSeconds": 1}, warm=COLD)
+    there: Object = {"kubernetes.io/hostname": node}
+    lab.task("waiting", WAITING, resources=asks, pod=BRIEF | {"nodeSelector": there}, warm=COLD)
     run = lab.run("waiting")
     eventually("its first record", run.records, 40, diagnose=run.diagnose)
     name = f"first-{lab.namespace}"[:60].strip("-")
@@ -159,7 +161,7 @@ def test_preempted_by_a_pod_of_higher_priority(lab: Lab, seen: Recorder, images:
         {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 9000}
     )
     try:
-        lab.kubectl.apply(sleeper("rival", images["runner"].ref, name, free * 8 // 10), namespace=lab.namespace)
+        lab.kubectl.apply(sleeper("rival", images["runner"].ref, name, free * 8 // 10, there), namespace=lab.namespace)
         eventually(
             "the end of the first attempt", lambda: run.attempts()[0].state == "ended", 40, diagnose=run.diagnose
         )
@@ -175,24 +177,27 @@ def test_preempted_by_a_pod_of_higher_priority(lab: Lab, seen: Recorder, images:
     told(run, str(first.reason), "infrastructure")
 
 
-def free_millicores(lab: Lab) -> int:
-    """CPU of the node that no pod has asked for."""
-    (node, *_) = lab.kubectl.items("nodes")
-    pods = lab.kubectl.items("pods", None, "")
-    taken = 0
-    for pod in pods:
-        if dig(pod, "status", "phase") in {"Pending", "Running"}:
+def roomy(lab: Lab) -> tuple[str, int]:
+    """The node with the most CPU that no pod has asked for, and how much that is."""
+    free = {
+        str(dig(node, "metadata", "name")): millicores(str(dig(node, "status", "allocatable", "cpu")))
+        for node in lab.kubectl.items("nodes")
+        if not dig(node, "spec", "taints")
+    }
+    for pod in lab.kubectl.items("pods", None, ""):
+        node = str(dig(pod, "spec", "nodeName"))
+        if node in free and dig(pod, "status", "phase") in {"Pending", "Running"}:
             for part in ("containers", "initContainers"):
                 for one in objects(dig(pod, "spec", part) or []):
-                    taken += millicores(str(dig(one, "resources", "requests", "cpu") or "0"))
-    return millicores(str(dig(node, "status", "allocatable", "cpu"))) - taken
+                    free[node] -= millicores(str(dig(one, "resources", "requests", "cpu") or "0"))
+    return max(free.items(), key=lambda one: one[1])
 
 
 def millicores(text: str) -> int:
     return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
 
 
-def sleeper(name: str, image: str, priority: str, cpu: int) -> Object:
+def sleeper(name: str, image: str, priority: str, cpu: int, selector: Object) -> Object:
     """A pod of nobody's that asks for CPU and does nothing."""
     container = {
         "name": "sleep",
@@ -201,6 +206,7 @@ def sleeper(name: str, image: str, priority: str, cpu: int) -> Object:
         "resources": {"requests": {"cpu": f"{cpu}m", "memory": "16Mi"}},
     }
     spec = {"priorityClassName": priority, "terminationGracePeriodSeconds": 0, "containers": [container]}
+    spec["nodeSelector"] = selector
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 

@@ -136,7 +136,7 @@ def test_nobody_gets_in_but_the_node(scene: Scene) -> None:
     target: reach.Targets = {"task": [told(run), 8080]}
     try:
         assert reach.from_pod(lab, "near", target) == {"task": False}
-        assert reach.from_node(lab, target) == {"task": True}
+        assert reach.from_node(lab, str(run.live().pod), target) == {"task": True}
     finally:
         lab.kubectl.patch("mrun", run.name, {"spec": {"cancel": True}}, lab.namespace)
         run.wait("Cancelled")

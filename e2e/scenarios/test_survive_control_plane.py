@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from e2e.harness.faults import Nodes, kill_component, leader, outage
+from e2e.harness.faults import Nodes, Process, kill_component, leader, outage
 from e2e.harness.lab import COLD, Lab, Run
 from e2e.harness.release import NAMESPACE, Release
 from e2e.harness.wait import eventually
@@ -74,7 +74,7 @@ def test_two_operators(lab: Lab, release: Release, nodes: Nodes) -> None:
     """A frozen leader is replaced; when it wakes up it can launch nothing."""
     release.scale("operator", 2)
     frozen = ""
-    pids: list[int] = []
+    pids: list[Process] = []
     try:
         frozen = eventually("a leader", lambda: _pod_of(release, leader(release)), 60, diagnose=release.diagnose)
         pids = nodes.freeze(NAMESPACE, frozen, "operator")
