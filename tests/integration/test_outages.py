@@ -57,3 +57,29 @@ async def test_a_pod_is_unheard_of_only_while_it_could_be_heard(store: PostgresS
     await store.open_session(order.pod_id, NS, "uid", f"mp-{order.pod_id}-abcde")
     (row,) = await store.open_pods()
     assert row.unheard_seconds == 0
+
+
+async def test_a_lapsed_lease_becomes_the_loss_of_a_node_once_that_is_known(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await store._db.fetch("update run_heads set lease_until = now() - interval '1 min'")
+    await served_for(store, "1 h")
+    assert await store.reap(10) == 1
+    for _ in range(2):
+        await store.node_lost(pod.session.pod_id, "the node is gone")
+    (attempt,) = await store._db.fetch("select reason, message, counted, infra from attempts")
+    assert tuple(attempt) == ("NodeLost", "the node is gone", False, True)
+    told = await store._db.fetch("select message from run_events where message like '%NodeLost%'")
+    assert [row["message"] for row in told] == ["attempt 1: NodeLost: the node is gone"]
+    assert (await store.get_run(NS, run.name)).state == "queued"
+
+
+async def test_an_end_whose_cause_is_known_stays_as_it_is_when_its_node_is_lost(store: PostgresStore) -> None:
+    await apply_task(store)
+    await trigger(store)
+    pod = await next_pod(store)
+    await pod.fail()
+    await store.node_lost(pod.session.pod_id, "the node is gone")
+    (attempt,) = await store._db.fetch("select reason from attempts where attempt = 1")
+    assert attempt["reason"] == "TaskFailed"

@@ -8,7 +8,7 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Confirm, Delete, End, Note, Pods, Retire, Sight, decide
+from milepost_operator.reconcile.pods import Confirm, Delete, End, Lost, Note, Pods, Retire, Sight, decide
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
@@ -88,6 +88,40 @@ def test_how_a_pod_was_as_it_went_tells_why() -> None:
         (end, _) = decide(row, Sight(job, [], fresh=True, gone=told_nothing), NOW, 60.0)
         assert isinstance(end, End)
         assert end.ending.reason == Reason.POD_LOST
+
+
+def test_a_pod_that_has_to_go_and_does_not_was_on_a_lost_node() -> None:
+    job = {"metadata": {"name": "mp-a", "uid": "job", "deletionTimestamp": "2025-12-31T23:59:00Z"}}
+    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 300.0, 0)
+
+    def told(pod: dict[str, object], row: OpenPod = row) -> list[str]:
+        return [one.message for one in decide(row, Sight(job, [pod]), NOW, 60.0) if isinstance(one, Lost)]
+
+    def going(due: str) -> dict[str, object]:
+        return running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": due}}
+
+    assert told(going("2025-12-31T23:59:30Z")) == ["the node does not confirm that the pod ended"]
+    assert told(going("2025-12-31T23:59:50Z")) == [], "it may be on its way"
+    assert told(running(300)) == []
+    ended = going("2025-12-31T23:59:30Z")
+    ended["status"] = {"phase": "Failed"}
+    assert told(ended) == []
+    tainted = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "tainted"}
+    ended["status"] = {"phase": "Failed", "conditions": [tainted]}
+    assert told(ended) == ["tainted"]
+    assert told(ended, replace(row, run_id=None)) == [], "it only waited for work"
+
+
+async def test_the_loss_of_a_node_is_told_once() -> None:
+    store, cluster = FakeStore(), FakeCluster()
+    pods = Pods(
+        store, cluster, cluster, 3, clock=lambda: NOW, config_grace_seconds=60, room=Room(store, 3, lambda: 0.0)
+    )  # type: ignore[arg-type]
+    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 5.0, 10)
+    pod = running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": "2025-12-31T23:59:30Z"}}
+    for _ in range(3):
+        await pods.settle(row, Sight(None, [pod]))
+    assert store.told == [("node lost", "a", "the node does not confirm that the pod ended")]
 
 
 def test_a_pod_without_a_run_is_looked_after_as_any_other() -> None:

@@ -52,6 +52,7 @@ HOPELESS_IMAGE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _CRASH_LOOPS: Final = 3
 _LATE_SECONDS: Final = 15
 _DISRUPTED: Final = "evicted, drained, preempted, or its node was lost: its Job keeps no more of it"
+_UNCONFIRMED: Final = "the node does not confirm that the pod ended"
 _SIGKILL: Final = 137
 _SIGTERM: Final = 143
 _MESSAGE: Final = 2000
@@ -70,12 +71,25 @@ def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending 
     end = evidence.exit_of(pod)
     if end or evidence.finished(pod):
         return _of_exit(end, pod)
-    overdue = raw.when(pod, "metadata", "deletionTimestamp")
-    if overdue and now > overdue + timedelta(seconds=_LATE_SECONDS):
-        return _infra(Reason.NODE_LOST, "the node does not confirm that the pod ended", pod, None)
-    if overdue:
+    if _overdue(pod, now):
+        return _infra(Reason.NODE_LOST, _UNCONFIRMED, pod, None)
+    if "deletionTimestamp" in raw.part(pod, "metadata"):
         return None
     return _of_waiting(pod, now, config_grace_seconds)
+
+
+def node_lost(pod: Object, now: datetime) -> str:
+    """What tells that the node of a pod which has to go is lost; empty: nothing does."""
+    disruption = evidence.disrupted(pod, None)
+    if _DISRUPTIONS.get(raw.text(disruption, "reason")) is Reason.NODE_LOST:
+        return raw.text(disruption, "message") or _UNCONFIRMED
+    over = evidence.finished(pod) or evidence.exit_of(pod) is not None
+    return _UNCONFIRMED if not over and _overdue(pod, now) else ""
+
+
+def _overdue(pod: Object, now: datetime) -> bool:
+    due = raw.when(pod, "metadata", "deletionTimestamp")
+    return due is not None and now > due + timedelta(seconds=_LATE_SECONDS)
 
 
 def vanished(job: Object | None, pod: Object | None, *, bound: bool) -> Ending:

@@ -19,7 +19,7 @@ from milepost_operator.ports.kube import Jobs, Seen
 from milepost_operator.ports.store import Launches
 from milepost_operator.ports.warm import WarmLaunches
 from milepost_operator.reconcile import evidence
-from milepost_operator.reconcile.ended import Waiting, classify, vanished
+from milepost_operator.reconcile.ended import Waiting, classify, node_lost, vanished
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.room import Room, is_full
 
@@ -69,6 +69,13 @@ class Retire:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What looked like a lapsed lease was the loss of the pod's node."""
+
+    message: str
+
+
 class Close:
     """Nothing of the row is left in the cluster."""
 
@@ -77,7 +84,7 @@ class Confirm:
     """What the watches show (nothing, or a living pod that can't go on) must be read anew: they may be behind."""
 
 
-Action = Note | End | Delete | Digest | Retire | Close | Confirm
+Action = Note | End | Delete | Digest | Retire | Lost | Close | Confirm
 WARM: Final = frozenset({"resting", "idle", "offered"})
 """States of rows whose pods have no attempt at work."""
 
@@ -97,7 +104,7 @@ class Sight:
 def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: float) -> list[Action]:
     """What to do about an open row."""
     if row.state == "closing":
-        return _closing(row, sight)
+        return [*_lost(row, sight, now), *_closing(row, sight)]
     if row.state in WARM:
         return _warm(row, sight)
     if row.state not in {"created", "bound"}:
@@ -141,6 +148,13 @@ def _unheard(pod: Object) -> Ending:
         started=evidence.started(pod),
         evidence=evidence.facts(pod, None),
     )
+
+
+def _lost(row: OpenPod, sight: Sight, now: datetime) -> list[Action]:
+    """Leases lapse before Kubernetes gives a node up, so this is known only when the attempt has ended."""
+    pod = _pod_of(row, sight.pods)
+    why = node_lost(pod, now) if pod is not None and row.run_id is not None else ""
+    return [Lost(why)] if why else []
 
 
 def _closing(row: OpenPod, sight: Sight) -> list[Action]:
@@ -224,7 +238,7 @@ class Pods:
         self._epoch = epoch
         self._clock = clock
         self._grace = config_grace_seconds
-        self._told: dict[str, set[tuple[UUID | None, Note | Digest]]] = defaultdict(set)
+        self._told: dict[str, set[tuple[UUID | None, Note | Digest | Lost]]] = defaultdict(set)
 
     async def turn(self) -> None:
         """All open rows, once. Nothing is concluded from watches that are not in step."""
@@ -262,7 +276,7 @@ class Pods:
 
     async def _act(self, row: OpenPod, action: Action) -> None:
         match action:
-            case Note() | Digest():
+            case Note() | Digest() | Lost():
                 await self._tell(row, action)
             case End(pod_uid, ending):
                 log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
@@ -278,7 +292,7 @@ class Pods:
             case Confirm():
                 pass
 
-    async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
+    async def _tell(self, row: OpenPod, said: Note | Digest | Lost) -> None:
         """Each thing once, to each run: the rows keep it. Pods that only wait for work make room for one that finds no
         node and has a run.
         """
@@ -291,6 +305,9 @@ class Pods:
         if isinstance(said, Note):
             await self._store.note_pod(row.pod_id, said.reason, said.message)
             self._told[row.pod_id] = {one for one in self._told[row.pod_id] if isinstance(one[1], Digest)}
+        elif isinstance(said, Lost):
+            log.info("node_lost", pod=row.pod_id, run=str(row.run_id), message=said.message)
+            await self._store.node_lost(row.pod_id, said.message)
         else:
             await self._store.pod_digest(row.pod_id, said.digest)
         self._told[row.pod_id].add(this)

@@ -133,6 +133,12 @@ class PostgresLaunches:
             await end_attempt(self._db, connection, run, attempt, ending, settled=False)
         return True
 
+    async def node_lost(self, pod_id: str, message: str) -> None:
+        told = f"{Reason.NODE_LOST}: {message}"
+        values = (Reason.NODE_LOST.value, message, told, Reason.LEASE_EXPIRED.value)
+        await self._db.fetch(Q["tell_node_lost"], self._db.cluster, pod_id, *values)
+        self._db.wake("project")
+
     async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:
         async def work(connection: Connection) -> None:
             await self._check(connection, epoch)

@@ -155,5 +155,26 @@ set state = case when state in ('closing', 'closed') then state else 'closing' e
 where pod_id = $1 and run_id is not distinct from $2::uuid and attempt is not distinct from $3::int
 returning pod_id;
 
+-- name: tell_node_lost
+-- A lease lapses long before Kubernetes gives a node up: the reason of the attempt's end is known better now ($3 in the
+-- place of $6), and nothing else of it changes. The run is locked first, as everywhere.
+with mine as (
+    select r.run_id, p.attempt from pods p join runs r on r.run_id = p.run_id
+    where p.cluster = $1 and p.pod_id = $2 and p.state = 'closing'
+    for no key update of r
+), named as (
+    update attempts a set reason = $3, message = $4
+    from mine m
+    where a.run_id = m.run_id and a.attempt = m.attempt and a.pod_id = $2 and a.state = 'ended' and a.reason = $6
+    returning a.run_id, a.attempt
+), counted as (
+    update runs r set event_count = r.event_count + 1, rev = r.rev + 1
+    from named n where r.run_id = n.run_id
+    returning r.run_id, r.event_count, n.attempt
+)
+insert into run_events (run_id, seq, reason, message, warning, terminal)
+select run_id, event_count, 'AttemptFailed', left(format('attempt %s: %s', attempt, $5::text), 900), true, false from counted
+returning run_id;
+
 -- name: close_pod
 update pods set state = 'closed', closed_at = clock_timestamp() where cluster = $1 and pod_id = $2 and state <> 'closed';
