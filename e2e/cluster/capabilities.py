@@ -17,6 +17,8 @@ class Capability(StrEnum):
     """Programs run on the nodes, and signals reach the processes there."""
     NODE_STOP = "node-stop"
     """A kubelet, or all of a node, can be stopped and brought back."""
+    SECOND_NODE = "second-node"
+    """There is another node than the first one, or `up` can add it."""
     NETWORK_POLICY = "network-policy"
     """NetworkPolicy is enforced."""
     OUTSIDE = "outside"

@@ -38,6 +38,9 @@ class ExternalCluster:
     def down(self) -> None:
         """Nothing: it is not ours to end."""
 
+    def remove_node(self) -> None:
+        raise Problem(f"cannot take a node from the cluster of {self.kubeconfig}: it is not ours")
+
     def load_images(self, archive: Path) -> None:
         raise Problem(f"push the images of {archive} to a registry that the cluster of {self.kubeconfig} pulls from")
 

@@ -77,6 +77,17 @@ class HostCluster:
         if left := leftovers.leftovers():
             raise Problem(f"{len(left)} things could not be removed, the first of them: {'; '.join(left[:5])}")
 
+    def remove_node(self) -> None:
+        """Take away the node that came last, with all that runs there. Problem when there is but one."""
+        with locked(LOCK, "the cluster"):
+            *others, place = self._running()
+            if not others:
+                raise Problem(f"{place.name} is the only node: `down` ends a cluster")
+            self.kubectl("delete", "node", place.name, "--ignore-not-found")
+            self._node(place).stop()
+            network.remove_further(place)
+            shutil.rmtree(place.home)
+
     def load_images(self, archive: Path) -> None:
         for place in self._running():
             self._node(place).load_images(archive)

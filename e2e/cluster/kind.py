@@ -28,6 +28,8 @@ PATCH = {
     "kind": "ClusterConfiguration",
     "patch": json.dumps([{"op": "add", "path": "/controllerManager/extraArgs/-", "value": GRACE}]),
 }
+SCHEDULABLE = {"kind": "InitConfiguration", "nodeRegistration": {"taints": []}}
+"""The control plane's node takes pods as well where it is not the only one: two nodes are two that can be lost."""
 KUBELET = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "podPidsLimit": POD_PIDS}
 
 
@@ -53,6 +55,7 @@ class KindCluster:
         """kind's own node image brings a network that enforces policies; the one made here has only routes."""
         offered = {Capability.NODE_ACCESS, Capability.NODE_STOP, Capability.PIDS_LIMIT}
         offered |= set() if self._is_local() else {Capability.NETWORK_POLICY}
+        offered |= {Capability.SECOND_NODE} if len(self._nodes()) > 1 else set()
         engine = dockerd.engine()
         offered |= {Capability.EDGE_COUNTER} if engine and dockerd.is_ours(engine) else set()
         return frozenset(offered)
@@ -89,6 +92,9 @@ class KindCluster:
         for path in (self.kubeconfig, self.home / "cluster.json"):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.volumes, ignore_errors=True)
+
+    def remove_node(self) -> None:
+        raise Problem("a kind cluster keeps the nodes that it was made with: `down`, then `up` with other NODES")
 
     def load_images(self, archive: Path) -> None:
         self._kind("load", "image-archive", str(archive), timeout=600)
@@ -176,7 +182,10 @@ class KindCluster:
             networking |= {"apiServerAddress": address, "apiServerPort": 6443, "ipFamily": "ipv4"}
         head = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "name": NAME}
         kubelet = KUBELET | ({"cgroupDriver": CGROUP_DRIVER} if local else {})
-        patches = {"kubeadmConfigPatches": [json.dumps(kubelet)], "kubeadmConfigPatchesJSON6902": [PATCH]}
+        patches = {
+            "kubeadmConfigPatches": [json.dumps(kubelet), json.dumps(SCHEDULABLE)],
+            "kubeadmConfigPatchesJSON6902": [PATCH],
+        }
         return {**head, "networking": networking, "nodes": members, **patches}
 
     def _image(self, engine: str) -> str:

@@ -80,6 +80,11 @@ def ensure_further(place: Place) -> None:
     run([*first, "route", "replace", place.pods, "via", place.ip])
 
 
+def remove_further(place: Place) -> None:
+    """Take down the network namespace of a further node, and with it the link to the first node's."""
+    run(["ip", "netns", "del", place.netns])
+
+
 def ensure_outside(addresses: Iterable[str]) -> None:
     """A network namespace beside the first node that has these addresses, with routes to them; no way leads on."""
     near, far = OUTSIDE_LINK

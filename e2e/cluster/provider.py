@@ -56,6 +56,10 @@ class Cluster(Protocol):
         """Have at least `nodes` nodes Ready; adopts or repairs what runs already."""
         ...
 
+    def remove_node(self) -> None:
+        """Take away the node that came last, with all that runs there."""
+        ...
+
     def down(self) -> None:
         """Leave nothing behind, whatever state the cluster is in."""
         ...

@@ -42,9 +42,17 @@ class Nodes:
 
     def processes(self, namespace: str, pod: str, container: str) -> list[Process]:
         """Those of one container."""
-        found = self.platform.kubectl.get("pod", pod, namespace)
+        found: Object = {}
+
+        def identity() -> str:
+            nonlocal found
+            found = self.platform.kubectl.get("pod", pod, namespace)
+            return _container_id(found, container)
+
+        # a run can be over before its kubelet has said that the container runs
+        known = eventually(f"container {container} of {namespace}/{pod}", identity, 20, diagnose=lambda: str(found))
         node = self.number_of(found)
-        listed = self.on(node, "sh", "-c", PROCESSES, _container_id(found, container))
+        listed = self.on(node, "sh", "-c", PROCESSES, known)
         pairs = [line.split() for line in listed.splitlines() if " " in line]
         return [Process(node, int(pid), int(parent)) for pid, parent in pairs]
 
@@ -93,12 +101,11 @@ class Nodes:
 
 
 def _container_id(pod: Object, container: str) -> str:
+    """Empty while its kubelet has told none."""
     status = dig(pod, "status")
     known = [*objects(dig(status, "containerStatuses") or []), *objects(dig(status, "initContainerStatuses") or [])]
-    for one in known:
-        if one["name"] == container and one.get("containerID"):
-            return str(one["containerID"]).rpartition("/")[2]
-    raise AssertionError(f"container {container} of {dig(pod, 'metadata', 'name')} does not run: {known}")
+    told = next((str(one.get("containerID") or "") for one in known if one["name"] == container), "")
+    return told.rpartition("/")[2]
 
 
 def delete_pod(run: Run, *, force: bool = True) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Collection
 
+from e2e.harness.kubectl import dig
 from e2e.harness.lab import Attempt, Run
+from e2e.harness.wait import eventually
 
 INFRA = frozenset({"PodLost", "Drained", "Evicted", "NodeLost", "LeaseExpired", "SidecarLost", "ProcessCrashed"})
 
@@ -45,3 +47,14 @@ def untouched(run: Run, attempts: list[Attempt]) -> None:
     """One attempt did it all: the fault cost nothing."""
     assert len(attempts) == 1, attempts
     assert run.row()["attempts_counted"] == 0
+
+
+def told(run: Run, *words: str) -> None:
+    """An Event of the run has all the words."""
+
+    def look() -> bool:
+        events = run.lab.kubectl.items("events", run.lab.namespace)
+        mine = [str(one.get("message")) for one in events if dig(one, "involvedObject", "name") == run.name]
+        return any(all(word in text for word in words) for text in mine)
+
+    eventually(f"an Event with {words}", look, 30, diagnose=run.diagnose)

@@ -11,6 +11,7 @@ from e2e.harness.recorder import Recorder, recording
 from e2e.harness.release import Release
 from e2e.harness.wait import eventually
 from e2e.images.build import BuiltImage
+from e2e.scenarios.judge import told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -89,22 +90,6 @@ async def main(ctx: Context) -> None:
 def seen(lab: Lab) -> Iterator[Recorder]:
     with recording(lab) as recorder:
         yield recorder
-
-
-def told(run: Run, *words: str) -> None:
-    """An Event of the run has all the words."""
-
-    def look() -> bool:
-        found = lab_events(run)
-        return any(all(word in text for word in words) for text in found)
-
-    eventually(f"an Event with {words}", look, 30, diagnose=run.diagnose)
-
-
-def lab_events(run: Run) -> list[str]:
-    events = run.lab.kubectl.items("events", run.lab.namespace)
-    mine = [event for event in events if dig(event, "involvedObject", "name") == run.name]
-    return [str(event.get("message")) for event in mine]
 
 
 def gone(run: Run, attempt: Attempt, timeout: float = 40) -> None:
