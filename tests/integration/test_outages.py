@@ -65,7 +65,9 @@ async def test_a_lapsed_lease_becomes_the_loss_of_a_node_once_that_is_known(stor
     pod = await next_pod(store)
     await store._db.fetch("update run_heads set lease_until = now() - interval '1 min'")
     await served_for(store, "1 h")
+    assert [row.silent for row in await store.open_pods()] == [False]
     assert await store.reap(10) == 1
+    assert [row.silent for row in await store.open_pods()] == [True]
     for _ in range(2):
         await store.node_lost(pod.session.pod_id, "the node is gone")
     (attempt,) = await store._db.fetch("select reason, message, counted, infra from attempts")

@@ -196,6 +196,18 @@ async def test_old_pods_go_before_new_ones_come(world):
     assert methods.index("delete_job") < methods.index("create_job")
 
 
+async def test_new_pods_avoid_a_node_that_fell_silent(world):
+    store, cluster, launcher, _ = world
+    old = "oldoldoldold0000"
+    cluster.put("jobs", {"metadata": {"name": f"mp-{old}"}})
+    pod = cluster.put_pod(old, {"phase": "Running", "containerStatuses": [{"name": "task", "state": {"running": {}}}]})
+    cluster.objects["pods", "team", pod["metadata"]["name"]]["spec"] = {"nodeName": "node1"}
+    store.rows[old] = OpenPod(old, "team", "closing", None, None, None, None, 60.0, 0, silent=True)
+    await launcher.turn()
+    (job,) = [job for job in cluster.of("jobs") if job["metadata"]["name"] != f"mp-{old}"]
+    assert "node1" in str(job["spec"]["template"]["spec"]["affinity"])
+
+
 async def test_a_leader_that_is_told_so_by_one_of_many_ends_as_such():
     async def act(number):
         if number == 2:

@@ -8,7 +8,7 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Confirm, Delete, End, Lost, Note, Pods, Retire, Sight, decide
+from milepost_operator.reconcile.pods import Confirm, Delete, End, Lost, Note, Pods, Retire, Sight, decide, silent_nodes
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
@@ -110,6 +110,17 @@ def test_a_pod_that_has_to_go_and_does_not_was_on_a_lost_node() -> None:
     ended["status"] = {"phase": "Failed", "conditions": [tainted]}
     assert told(ended) == ["tainted"]
     assert told(ended, replace(row, run_id=None)) == [], "it only waited for work"
+
+
+def test_a_node_is_silent_as_long_as_a_silent_pod_of_it_is_not_seen_to_end() -> None:
+    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 300.0, 0, silent=True)
+    there = running(300) | {"spec": {"nodeName": "node1"}}
+    other = running(300) | {"spec": {"nodeName": "node2"}}
+    rows = [row, replace(row, pod_id="b", silent=False), replace(row, pod_id="c")]
+    assert silent_nodes(rows, {"a": Sight(None, [there]), "b": Sight(None, [other])}) == ["node1"]
+    ended = there | {"status": {"phase": "Failed"}}
+    assert silent_nodes(rows, {"a": Sight(None, [ended])}) == []
+    assert silent_nodes(rows, {"a": Sight(None, [running(300)])}) == [], "it has no node"
 
 
 async def test_the_loss_of_a_node_is_told_once() -> None:

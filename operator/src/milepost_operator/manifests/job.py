@@ -5,7 +5,7 @@ Nothing here is about a run: input, fencing token and command of an attempt trav
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,6 +42,7 @@ _PASSED: Final = (
     "priorityClassName",
 )
 """Settings of a Task's `pod` that go into the pod's spec as they are."""
+_WISHES: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,10 @@ class PodSettings:
     limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "1", "memory": "512Mi"})
 
 
-def build_job(order: PodOrder, settings: PodSettings) -> Manifest:
-    """The Job of `order`: one pod, never retried by Kubernetes, without an owner."""
+def build_job(order: PodOrder, settings: PodSettings, avoided: Sequence[str] = ()) -> Manifest:
+    """The Job of `order`: one pod, never retried by Kubernetes, without an owner. `avoided`: nodes that are not for it
+    where there are others.
+    """
     labels = {
         names.MANAGED_BY: names.MANAGER,
         names.POD_LABEL: order.pod_id,
@@ -89,7 +92,7 @@ def build_job(order: PodOrder, settings: PodSettings) -> Manifest:
                     "labels": {**part(own, "labels"), **labels},
                     "annotations": {**part(own, "annotations"), **annotations},
                 },
-                "spec": _pod_spec(order, settings, own),
+                "spec": _pod_spec(order, settings, own) | _avoiding(own, avoided),
             },
         },
     }
@@ -137,6 +140,17 @@ def placed(own: Object) -> Manifest:
     """Where the Task's pods run, and as whom they pull."""
     tolerations = [*parts(own, "tolerations"), *_node_loss(own)]
     return {"tolerations": tolerations, **{key: own[key] for key in _PASSED if key in own}}
+
+
+def _avoiding(own: Object, nodes: Sequence[str]) -> Manifest:
+    """Prefer other nodes, beside what the Task prefers; with no other, these are better than none."""
+    if not nodes:
+        return {}
+    elsewhere = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(nodes)}
+    affinity = part(own, "affinity")
+    of_nodes = part(affinity, "nodeAffinity")
+    wishes = [*parts(of_nodes, _WISHES), {"weight": 100, "preference": {"matchExpressions": [elsewhere]}}]
+    return {"affinity": {**affinity, "nodeAffinity": {**of_nodes, _WISHES: wishes}}}
 
 
 def _node_loss(own: Object) -> list[Manifest]:

@@ -1,7 +1,7 @@
 """The launcher: wanted pods become Jobs. Only the leader of the current epoch; the store refuses any other."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from milepost_operator.ports.kube import Jobs
 from milepost_operator.ports.store import Launches
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.network import TaskNetworks
-from milepost_operator.reconcile.pods import Pods
+from milepost_operator.reconcile.pods import Pods, Sight, silent_nodes
 from milepost_operator.reconcile.room import Room
 
 log = structlog.stdlib.get_logger(__name__)
@@ -70,10 +70,13 @@ class Launcher:
         self._grace = config_grace_seconds
         self._clock = clock
         self._held: dict[str, _Held] = {}
+        self._avoided: Sequence[str] = ()
 
     async def turn(self) -> None:
         rows = await self._store.open_pods()
-        await self._close(rows)
+        sights = self._pods.sights()
+        self._avoided = silent_nodes(rows, sights)
+        await self._close(rows, sights)
         self._forget(rows)
         now = self._clock()
         orders = [held.order for held in self._held.values() if held.due <= now]
@@ -82,9 +85,8 @@ class Launcher:
             orders += await self._store.take_wanted(self._epoch, min(room, AT_ONCE * 4))
         await each(orders, self.launch, at_once=AT_ONCE, what="launch")
 
-    async def _close(self, rows: Sequence[OpenPod]) -> None:
+    async def _close(self, rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> None:
         """Old pods go before new ones come."""
-        sights = self._pods.sights()
         closing = [row for row in rows if row.state == "closing" and row.pod_id in sights]
         await each(closing, lambda row: self._pods.settle(row, sights[row.pod_id]), at_once=AT_ONCE, what="close")
 
@@ -114,7 +116,7 @@ class Launcher:
 
     async def _created(self, order: PodOrder) -> Object:
         try:
-            return await self._jobs.create_job(build_job(order, self._settings))
+            return await self._jobs.create_job(build_job(order, self._settings, self._avoided))
         except ConflictError:
             job = await self._jobs.get_job(order.namespace, names.job_name(order.pod_id))
             if job is None:

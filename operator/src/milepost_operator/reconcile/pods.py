@@ -172,6 +172,15 @@ def _closing(row: OpenPod, sight: Sight) -> list[Action]:
     return [] if going else [Delete(_job_uid(sight))]
 
 
+def silent_nodes(rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> list[str]:
+    """Nodes with pods that fell silent and have not been seen to end: they may be lost, which Kubernetes says a minute
+    later, and until then it places pods on them, since they look empty.
+    """
+    going = [pod for row in rows if row.silent and row.pod_id in sights for pod in sights[row.pod_id].pods]
+    alive = [pod for pod in going if not evidence.finished(pod) and evidence.exit_of(pod) is None]
+    return sorted({raw.text(pod, "spec", "nodeName") for pod in alive} - {""})
+
+
 def _without_pod(row: OpenPod, sight: Sight) -> list[Action]:
     known = evidence.job_exit(sight.job) if sight.job else None
     if sight.job is not None and known is None and row.pod_uid is None:

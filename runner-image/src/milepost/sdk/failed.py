@@ -13,7 +13,6 @@ from milepost.errors import (
     SidecarLostError,
     StepFailedError,
 )
-from milepost.tags import look_up
 from milepost.values import pack
 from milepost.wire.values import JSON
 
@@ -54,6 +53,8 @@ def recorded(text: str | bytes) -> Exception:
 
 
 def _remade(name: str, arguments: list[JSON]) -> Exception | None:
+    from milepost.tags import look_up  # noqa: PLC0415  (time zones and all: a third of the import of the SDK)
+
     found = look_up(name)
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return None  # a class of a function, of code that changed, or of a module that the task no longer imports

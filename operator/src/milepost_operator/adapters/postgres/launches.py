@@ -77,6 +77,7 @@ class PostgresLaunches:
                 r["age_seconds"],
                 r["grace_seconds"],
                 r["unheard_seconds"],
+                r["silent"],
             )
             for r in rows
         ]

@@ -125,7 +125,8 @@ select p.pod_id, p.namespace, p.state, p.job_uid, p.pod_uid, p.run_id, p.attempt
        extract(epoch from clock_timestamp() - coalesce(p.closing_at, p.launched_at, p.created_at))::float8 as age_seconds,
        case when a.settled or p.run_id is null and p.rested_at is not null then 10 else 0 end as grace_seconds,
        case when p.state = 'created' and s.seen_at > clock_timestamp() - interval '3 seconds'
-            then extract(epoch from clock_timestamp() - greatest(p.launched_at, s.up_since)) else 0 end::float8 as unheard_seconds
+            then extract(epoch from clock_timestamp() - greatest(p.launched_at, s.up_since)) else 0 end::float8 as unheard_seconds,
+       p.state = 'closing' and coalesce(a.reason in ('LeaseExpired', 'NodeLost'), false) as silent
 from pods p
 left join service_pulse s on s.cluster = p.cluster
 left join attempts a on a.run_id = p.run_id and a.attempt = p.attempt
