@@ -13,7 +13,7 @@ from e2e.cluster.controlplane import AUDIT_LOG
 from e2e.cluster.host import HostCluster
 from e2e.cluster.layout import STATE
 from e2e.cluster.leftovers import leftovers
-from e2e.cluster.shell import wait_until
+from e2e.cluster.shell import Problem, wait_until
 from e2e.tests import probe
 from e2e.tests.starts import DESTRUCTIVE, start
 
@@ -164,5 +164,20 @@ def test_a_lost_node_is_seen_and_comes_back(cluster: HostCluster) -> None:
     cluster.stop_kubelet(1, power_off=True)
     wait_until("the loss", lambda: not kubectl.nodes_ready(["node1"]), 20)
     cluster.start_kubelet(1)
+    address = ("{.status.podIP}", "pod", "far", "-n", SPACE)
+    wait_until("its pod", lambda: probe.reaches(kubectl, SPACE, "near", kubectl.value(*address)), 60)
+
+
+def test_the_second_node_goes_and_comes_back(cluster: HostCluster) -> None:
+    """Another start gives it anew, and its pods reach those of the first."""
+    kubectl = cluster.kubectl
+    cluster.remove_node()
+    assert cluster.node_names() == ["node0"]
+    assert kubectl.value("{.items[*].metadata.name}", "nodes") == "node0"
+    with pytest.raises(Problem, match="node0 is the only node"):
+        cluster.remove_node()
+    cluster.up(nodes=2)
+    kubectl("delete", "pod", "far", "-n", SPACE, "--force", "--grace-period=0", "--ignore-not-found")
+    kubectl("create", "-n", SPACE, "-f", "-", text_in=json.dumps(probe.pod("far", "node1")))
     address = ("{.status.podIP}", "pod", "far", "-n", SPACE)
     wait_until("its pod", lambda: probe.reaches(kubectl, SPACE, "near", kubectl.value(*address)), 60)
