@@ -19,6 +19,11 @@ from e2e.images.build import BuiltImage
 
 NAME = "milepost"
 NAMESPACE = "milepost-system"
+READ_METRICS = (
+    "python3",
+    "-c",
+    "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9090/metrics').read().decode())",
+)
 CHART = ROOT / "charts" / "milepost"
 COMPONENTS = ("api", "operator")
 COUNTING = {"matchLabels": {"kubernetes.io/metadata.name": COUNTER}}
@@ -111,6 +116,11 @@ class Release:
 
     def pod_names(self, component: str) -> list[str]:
         return [str(dig(pod, "metadata", "name")) for pod in self.pods(component)]
+
+    def metrics(self, component: str) -> list[str]:
+        """The lines that each pod of the component shows to Prometheus."""
+        shown = [self.kubectl.execute(pod, NAMESPACE, component, *READ_METRICS) for pod in self.pod_names(component)]
+        return [line for text in shown for line in text.splitlines()]
 
     def scale(self, component: str, replicas: int) -> None:
         """Set the number of pods and return when that many are there and ready, or none is left."""

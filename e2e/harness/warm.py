@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from e2e.harness.lab import Lab, Run
-from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.sql import literal
 from e2e.harness.wait import eventually
 
 SIDECAR = "milepost-sidecar"
-READ_METRICS = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9090/metrics').read().decode())"
 ASKED = 'milepost_batch_requests_sum{batch="next"}'
 AT_WORK = frozenset({"wanted", "creating", "created", "bound", "resting", "offered"})
 
@@ -65,9 +63,7 @@ def row_state(lab: Lab, slot: Slot) -> str:
 def all_asked(lab: Lab) -> bool:
     """Whether as many have asked the api for work, since it began, as wait in the whole cluster."""
     waiting = lab.sql.value("select count(*) from pods where state = 'idle'")
-    (api,) = lab.release.pod_names("api")
-    told = lab.kubectl.execute(api, SYSTEM, "api", "python3", "-c", READ_METRICS)
-    asked = sum(float(line.split()[-1]) for line in told.splitlines() if line.startswith(ASKED))
+    asked = sum(float(line.split()[-1]) for line in lab.release.metrics("api") if line.startswith(ASKED))
     return asked >= int(str(waiting))
 
 
