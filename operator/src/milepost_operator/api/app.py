@@ -1,6 +1,6 @@
 """The ASGI application, from parts that are handed in."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -8,14 +8,14 @@ from uuid import UUID
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from milepost_operator.adapters.kube.tokenreview import PodIdentity
 from milepost_operator.api.ahead import AheadApi
 from milepost_operator.api.auth import Authentication
 from milepost_operator.api.cursors import Cursors
 from milepost_operator.api.decisions import DecisionsApi
-from milepost_operator.api.direct import direct
+from milepost_operator.api.direct import ShortWays, direct
 from milepost_operator.api.edge import Edge
 from milepost_operator.api.health import Health
 from milepost_operator.api.lifecycle import LifecycleApi
@@ -79,15 +79,15 @@ class ApiSettings:
 
 
 class Api(DocumentedApp):
-    """The application, with a short way to its busiest handlers, by method and exact path.
+    """The application, with a short way to its busiest handlers.
 
     They are behind the same authentication and the same edge as everything else; what is left out is the routing.
     """
 
-    short: Mapping[tuple[str, str], ASGIApp] = {}
+    short = ShortWays()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        way = self.short.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        way = self.short.find(scope) if scope["type"] == "http" else None
         await (way or super().__call__)(scope, receive, send)
 
 
@@ -153,14 +153,16 @@ def build_app(
     decisions = DecisionsApi(store, find=runs.find, show=runs.show, poke=moved)
     for part in (health, lifecycle, triggers, runs, queues, schedules, signals, decisions, streams):
         app.include_router(part.router())
-    busy = pod.direct() | triggers.direct()
+    busy = pod.direct() | triggers.direct() | runs.direct()
     fixed = frozenset(route.path for route in inside) | {path for _, path in busy}
     app.add_middleware(Authentication, sessions=sessions, tokens=tokens)
     app.add_middleware(Edge, metrics=metrics, fixed=fixed)
-    app.short = {
-        asked: Edge(Authentication(direct(handler), sessions, tokens), metrics, fixed)
-        for asked, handler in busy.items()
-    }
+    app.short = ShortWays(
+        {
+            asked: Edge(Authentication(direct(handler), sessions, tokens), metrics, fixed)
+            for asked, handler in busy.items()
+        }
+    )
     return app
 
 

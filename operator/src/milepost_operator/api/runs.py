@@ -15,6 +15,7 @@ from milepost_operator.api import views
 from milepost_operator.api.auth import caller_of
 from milepost_operator.api.bodies import json_response, parse_query, path_text
 from milepost_operator.api.cursors import Cursors, scope_of
+from milepost_operator.api.direct import Handler
 from milepost_operator.api.filters import FilterQuery
 from milepost_operator.api.queueviews import reason
 from milepost_operator.api.routes import add_route
@@ -80,6 +81,10 @@ class RunsApi:
         add_route(router, "POST", "/{run}/cancel", self.cancel, answers={202: views.RunOut}, query=OneQuery)
         return router
 
+    def direct(self) -> dict[tuple[str, str], Handler]:
+        """What thousands may wait in at once, by method and path: each layer on the way to it is memory for each."""
+        return {("GET", "/v1/runs/{run}"): self.get}
+
     async def list_runs(self, request: Request) -> Response:
         """Newest first (by their end, where a range of ends is asked for); go on with `nextCursor` until it is null.
 
@@ -101,9 +106,9 @@ class RunsApi:
         query = parse_query(GetQuery, request)
         run = await self.named(request, query.namespace)
         if query.wait and run.state not in TERMINAL:
-            namespace, run_id = run.namespace, run.run_id
-            del run  # its input may be a megabyte, and thousands of requests wait
-            await self._waiters.wait(run_id, query.wait)
+            namespace, run_id, seconds = run.namespace, run.run_id, query.wait
+            del run, query, request  # thousands wait, and the input of each may be a megabyte
+            await self._waiters.wait(run_id, seconds)
             run = await self._reads.get_run(namespace, str(run_id))
         return await self._whole(run)
 
