@@ -100,9 +100,10 @@ def test_kubelet_stopped_and_started(lab: Lab, nodes: Nodes) -> None:
     lab.task()
     run = lab.run(given={"steps": 30})
     run.wait_steps(3)
-    nodes.platform.cluster.stop_kubelet(0)
+    node = nodes.number_of(lab.kubectl.get("pod", str(run.live().pod), lab.namespace))
+    nodes.platform.cluster.stop_kubelet(node)
     time.sleep(6)  # shorter than the node's grace: longer, and it would be a lost node
-    nodes.platform.cluster.start_kubelet(0)
+    nodes.platform.cluster.start_kubelet(node)
     untouched(run, succeeded(run, steps=30))
 
 
