@@ -25,10 +25,14 @@ class Counter:
     @classmethod
     def deploy(cls, platform: Platform, image: str) -> "Counter":
         """Run the Service from an image with Python; one that runs already goes on with all it has heard."""
-        kubectl = platform.kubectl
-        kubectl.apply(*manifests(image))
-        kubectl.run("rollout", "status", "deployment/counting", "-n", NAMESPACE, "--timeout=60s")
+        platform.kubectl.apply(*manifests(image))
+        cls.wait_ready(platform)
         return cls(platform.cluster.reach(NAMESPACE, "counting", PORT))
+
+    @staticmethod
+    def wait_ready(platform: Platform) -> None:
+        """Return when its pod answers."""
+        platform.kubectl.run("rollout", "status", "deployment/counting", "-n", NAMESPACE, "--timeout=60s")
 
     def events(self, run: str | None = None) -> list[Event]:
         """What was reported of one run, or of all."""

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.cluster.capabilities import Capability
+from e2e.harness.counter import NAMESPACE as COUNTING
+from e2e.harness.counter import Counter
 from e2e.harness.kubectl import Object, dig
 from e2e.harness.lab import COLD, Lab, Run
 from e2e.harness.platform import Platform
+from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.release import Release
 from e2e.harness.wait import eventually
 from e2e.scenarios.conftest import skip_without
@@ -21,15 +24,22 @@ STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def away(platform: Platform, release: Release) -> Iterator[str]:
-    """The second node, which takes nothing but pods that tolerate it: the control plane is on the first."""
+def away(platform: Platform, release: Release, counter: Counter) -> Iterator[str]:
+    """The second node, which takes nothing but pods that tolerate it: what judges the runs is on the first."""
     skip_without(platform, Capability.SECOND_NODE, Capability.NODE_STOP)
     cluster, kubectl = platform.cluster, platform.kubectl
     added = len(cluster.node_names()) == 1
     cluster.up(nodes=2)
     name = cluster.node_names()[SECOND]
     kubectl.run("taint", "node", name, f"{TAINT}=:NoExecute", "--overwrite")
+
+    def empty() -> bool:
+        ours = [pod for namespace in (SYSTEM, COUNTING) for pod in kubectl.items("pods", namespace)]
+        return all(dig(pod, "spec", "nodeName") != name for pod in ours)
+
+    eventually("a node without what is ours", empty, 60, diagnose=release.diagnose)
     release.wait_ready()
+    counter.wait_ready(platform)
     yield name
     kubectl.run("taint", "node", name, f"{TAINT}-")
     if added:
