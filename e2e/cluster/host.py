@@ -83,8 +83,8 @@ class HostCluster:
             *others, place = self._running()
             if not others:
                 raise Problem(f"{place.name} is the only node: `down` ends a cluster")
+            self._node(place).stop()  # first: a kubelet that runs does not register itself once more
             self.kubectl("delete", "node", place.name, "--ignore-not-found")
-            self._node(place).stop()
             network.remove_further(place)
             shutil.rmtree(place.home)
 

@@ -182,8 +182,11 @@ class KindCluster:
             networking |= {"apiServerAddress": address, "apiServerPort": 6443, "ipFamily": "ipv4"}
         head = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "name": NAME}
         kubelet = KUBELET | ({"cgroupDriver": CGROUP_DRIVER} if local else {})
+        spread = (
+            [SCHEDULABLE] if nodes > 1 else []
+        )  # kind itself takes the taint of a lone node away, and insists on it
         patches = {
-            "kubeadmConfigPatches": [json.dumps(kubelet), json.dumps(SCHEDULABLE)],
+            "kubeadmConfigPatches": [json.dumps(patch) for patch in (kubelet, *spread)],
             "kubeadmConfigPatchesJSON6902": [PATCH],
         }
         return {**head, "networking": networking, "nodes": members, **patches}

@@ -37,6 +37,13 @@ def test_on_our_engine_ports_are_fixed_in_its_own_network(cluster: KindCluster) 
     assert node["extraMounts"][0]["hostPath"] == node["extraMounts"][0]["containerPath"] == str(cluster.volumes)
 
 
+def test_the_control_planes_node_takes_pods_where_it_is_not_the_only_one(cluster: KindCluster) -> None:
+    """kind takes the taint of a lone node away itself, and fails where there is none."""
+    patches = [cluster._config(OURS, "", nodes)["kubeadmConfigPatches"] for nodes in (1, 2)]
+    kinds = [[json.loads(patch)["kind"] for patch in of] for of in patches if isinstance(of, list)]
+    assert kinds == [["KubeletConfiguration"], ["KubeletConfiguration", "InitConfiguration"]]
+
+
 def test_the_pod_network_can_be_written_by_a_shell_that_quotes_it() -> None:
     text = kindnet.conflist("10.245.1.0/24")
     assert "'" not in text

@@ -85,8 +85,9 @@ class FakeStore:
     async def pod_ended(self, epoch, pod_id, pod_uid, ending):
         self.told.append(("ended", pod_uid, ending))
 
-    async def node_lost(self, pod_id, message):
-        self.told.append(("node lost", pod_id, message))
+    async def node_lost(self, pod_id, ending):
+        self.told.append(("node lost", pod_id, ending))
+        return True
 
     async def retire_pod(self, epoch, pod_id, why):
         self.told.append(("retired", pod_id, why))

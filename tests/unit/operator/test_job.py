@@ -247,15 +247,15 @@ def test_a_pod_without_a_run_tells_its_runner_so():
 
 
 def test_nodes_that_fell_silent_are_avoided_where_there_are_others() -> None:
-    spec = build_job(ORDER, SETTINGS, ["node1"])["spec"]["template"]["spec"]
+    spec = build_job(ORDER, SETTINGS, ["node1", "node2"])["spec"]["template"]["spec"]
     key = "preferredDuringSchedulingIgnoredDuringExecution"
-    elsewhere = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node1"]}
-    avoiding = {"weight": 100, "preference": {"matchExpressions": [elsewhere]}}
+    elsewhere = [{"key": "metadata.name", "operator": "NotIn", "values": [name]} for name in ("node1", "node2")]
+    avoiding = {"weight": 100, "preference": {"matchFields": elsewhere}}
     assert spec["affinity"] == {"nodeAffinity": {key: [avoiding]}}
     own = {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}
     theirs = {"nodeAffinity": {key: [own], "requiredDuringX": {}}, "podAffinity": {"a": 1}}
     order = replace(ORDER, shape={**ORDER.shape, "pod": {"affinity": theirs}})
-    spec = build_job(order, SETTINGS, ["node1"])["spec"]["template"]["spec"]
+    spec = build_job(order, SETTINGS, ["node1", "node2"])["spec"]["template"]["spec"]
     assert spec["affinity"] == {
         "nodeAffinity": {key: [own, avoiding], "requiredDuringX": {}},
         "podAffinity": {"a": 1},

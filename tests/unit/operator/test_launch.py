@@ -196,13 +196,17 @@ async def test_old_pods_go_before_new_ones_come(world):
     assert methods.index("delete_job") < methods.index("create_job")
 
 
-async def test_new_pods_avoid_a_node_that_fell_silent(world):
+@pytest.mark.parametrize("seen", [True, False])
+async def test_new_pods_avoid_a_node_that_fell_silent(world, monkeypatch, seen):
     store, cluster, launcher, _ = world
+    if not seen:  # the watches of a new leader have not begun
+        monkeypatch.setattr(cluster, "pods", list)
+        monkeypatch.setattr(cluster, "jobs", list)
     old = "oldoldoldold0000"
     cluster.put("jobs", {"metadata": {"name": f"mp-{old}"}})
     pod = cluster.put_pod(old, {"phase": "Running", "containerStatuses": [{"name": "task", "state": {"running": {}}}]})
     cluster.objects["pods", "team", pod["metadata"]["name"]]["spec"] = {"nodeName": "node1"}
-    store.rows[old] = OpenPod(old, "team", "closing", None, None, None, None, 60.0, 0, silent=True)
+    store.rows[old] = OpenPod(old, "team", "closing", None, None, None, None, 60.0, 0, ended_as="LeaseExpired")
     await launcher.turn()
     (job,) = [job for job in cluster.of("jobs") if job["metadata"]["name"] != f"mp-{old}"]
     assert "node1" in str(job["spec"]["template"]["spec"]["affinity"])

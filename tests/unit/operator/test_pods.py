@@ -8,7 +8,19 @@ import pytest
 from milepost_operator.domain.runs import OpenPod
 from milepost_operator.domain.states import Reason
 from milepost_operator.manifests.job import SIDECAR_CONTAINER, TASK_CONTAINER
-from milepost_operator.reconcile.pods import Confirm, Delete, End, Lost, Note, Pods, Retire, Sight, decide, silent_nodes
+from milepost_operator.reconcile.pods import (
+    Confirm,
+    Delete,
+    End,
+    Lost,
+    Note,
+    Pods,
+    Retire,
+    Sight,
+    decide,
+    doubted,
+    nodes_in_doubt,
+)
 from milepost_operator.reconcile.room import Room
 from tests.fakes.kube import FakeCluster
 from tests.unit.operator.store import RUN_ID, FakeStore
@@ -90,49 +102,70 @@ def test_how_a_pod_was_as_it_went_tells_why() -> None:
         assert end.ending.reason == Reason.POD_LOST
 
 
+def going(due: str) -> dict[str, object]:
+    """A pod that runs and has to go."""
+    return running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": due}}
+
+
+LAPSED = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 5.0, 10, ended_as=Reason.LEASE_EXPIRED)
+DELETED = {"metadata": {"name": "mp-a", "uid": "job", "deletionTimestamp": "2025-12-31T23:59:00Z"}}
+LATE, SOON = "2025-12-31T23:59:30Z", "2025-12-31T23:59:50Z"
+
+
 def test_a_pod_that_has_to_go_and_does_not_was_on_a_lost_node() -> None:
-    job = {"metadata": {"name": "mp-a", "uid": "job", "deletionTimestamp": "2025-12-31T23:59:00Z"}}
-    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 300.0, 0)
+    def told(pod: dict[str, object], row: OpenPod = LAPSED, *, fresh: bool = True) -> list[str]:
+        actions = decide(row, Sight(DELETED, [pod], fresh=fresh), NOW, 60.0)
+        return [one.ending.message if isinstance(one, Lost) else type(one).__name__ for one in actions]
 
-    def told(pod: dict[str, object], row: OpenPod = row) -> list[str]:
-        return [one.message for one in decide(row, Sight(job, [pod]), NOW, 60.0) if isinstance(one, Lost)]
-
-    def going(due: str) -> dict[str, object]:
-        return running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": due}}
-
-    assert told(going("2025-12-31T23:59:30Z")) == ["the node does not confirm that the pod ended"]
-    assert told(going("2025-12-31T23:59:50Z")) == [], "it may be on its way"
+    assert told(going(LATE)) == ["the node does not confirm that the pod ended"]
+    assert told(going(LATE), fresh=False) == ["Confirm"], "the watches may be behind"
+    assert told(going(SOON)) == [], "it may be on its way"
     assert told(running(300)) == []
-    ended = going("2025-12-31T23:59:30Z")
+    assert told(going(LATE), replace(LAPSED, ended_as=Reason.USER_FAILURE)) == [], "its cause is known"
+    ended = going(LATE)
     ended["status"] = {"phase": "Failed"}
-    assert told(ended) == []
-    tainted = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "tainted"}
-    ended["status"] = {"phase": "Failed", "conditions": [tainted]}
-    assert told(ended) == ["tainted"]
-    assert told(ended, replace(row, run_id=None)) == [], "it only waited for work"
+    assert told(ended) == ["Close"]
+    ended["status"] = {"phase": "Failed", "conditions": [TAINTED]}
+    assert told(ended) == ["tainted", "Close"]
 
 
-def test_a_node_is_silent_as_long_as_a_silent_pod_of_it_is_not_seen_to_end() -> None:
-    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 300.0, 0, silent=True)
-    there = running(300) | {"spec": {"nodeName": "node1"}}
-    other = running(300) | {"spec": {"nodeName": "node2"}}
-    rows = [row, replace(row, pod_id="b", silent=False), replace(row, pod_id="c")]
-    assert silent_nodes(rows, {"a": Sight(None, [there]), "b": Sight(None, [other])}) == ["node1"]
-    ended = there | {"status": {"phase": "Failed"}}
-    assert silent_nodes(rows, {"a": Sight(None, [ended])}) == []
-    assert silent_nodes(rows, {"a": Sight(None, [running(300)])}) == [], "it has no node"
+TAINTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "tainted"}
 
 
-async def test_the_loss_of_a_node_is_told_once() -> None:
+def test_the_loss_of_a_node_is_known_from_a_pod_that_went() -> None:
+    """Where the Node object goes, the collector marks its pods and deletes them at once."""
+    gone = going(LATE) | {"status": {"phase": "Failed", "conditions": [TAINTED | {"reason": "DeletionByPodGC"}]}}
+    (lost, close) = decide(LAPSED, Sight(None, [], fresh=True, gone=[gone]), NOW, 60.0)
+    assert isinstance(lost, Lost)
+    assert (lost.ending.reason, lost.ending.evidence["disruption"]) == (Reason.NODE_LOST, "DeletionByPodGC")
+    assert type(close).__name__ == "Close"
+    only_deleted = going(LATE)
+    assert [
+        type(one).__name__ for one in decide(LAPSED, Sight(None, [], fresh=True, gone=[only_deleted]), NOW, 60.0)
+    ] == [
+        "Lost",
+        "Close",
+    ]
+
+
+def test_a_node_is_in_doubt_as_long_as_a_silent_pod_of_it_is_not_seen_to_end() -> None:
+    assert doubted(LAPSED)
+    assert doubted(replace(LAPSED, ended_as=Reason.NODE_LOST))
+    assert not doubted(replace(LAPSED, ended_as=Reason.DRAINED))
+    assert not doubted(replace(LAPSED, state="bound"))
+    there, other = (running(300) | {"spec": {"nodeName": name}} for name in ("node1", "node2"))
+    assert nodes_in_doubt([there, there, other | {"status": {"phase": "Failed"}}, running(300)]) == ["node1"]
+
+
+async def test_the_loss_of_a_node_is_told() -> None:
     store, cluster = FakeStore(), FakeCluster()
     pods = Pods(
         store, cluster, cluster, 3, clock=lambda: NOW, config_grace_seconds=60, room=Room(store, 3, lambda: 0.0)
     )  # type: ignore[arg-type]
-    row = OpenPod("a", "team", "closing", "job", "u", RUN_ID, 1, 5.0, 10)
-    pod = running(300) | {"metadata": {"name": "mp-a-x", "uid": "u", "deletionTimestamp": "2025-12-31T23:59:30Z"}}
-    for _ in range(3):
-        await pods.settle(row, Sight(None, [pod]))
-    assert store.told == [("node lost", "a", "the node does not confirm that the pod ended")]
+    cluster.put("jobs", {"metadata": {"name": "mp-a"}})
+    pod = cluster.put_pod("a", {"phase": "Running"}, name="mp-a-x", deletionTimestamp=LATE)
+    await pods.settle(replace(LAPSED, pod_uid=pod["metadata"]["uid"]), Sight(None, cluster.pods()))
+    assert [(deed, pod) for deed, pod, _ in store.told] == [("node lost", "a")]
 
 
 def test_a_pod_without_a_run_is_looked_after_as_any_other() -> None:

@@ -222,7 +222,7 @@ class OpenPod:
     """A pods row that is not closed. `state`: ahead, wanted, creating, created, bound, resting, idle, offered, closing.
 
     `unheard_seconds`: how long its sidecar could have opened a session and has not; our own outages don't count.
-    `silent`: it has to go since it gave no sign of life.
+    `ended_as`: the reason of the last end of an attempt in it.
     """
 
     pod_id: str
@@ -235,7 +235,7 @@ class OpenPod:
     age_seconds: float
     grace_seconds: int
     unheard_seconds: float = 0.0
-    silent: bool = False
+    ended_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,10 +146,10 @@ def _avoiding(own: Object, nodes: Sequence[str]) -> Manifest:
     """Prefer other nodes, beside what the Task prefers; with no other, these are better than none."""
     if not nodes:
         return {}
-    elsewhere = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(nodes)}
+    elsewhere = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
     affinity = part(own, "affinity")
     of_nodes = part(affinity, "nodeAffinity")
-    wishes = [*parts(of_nodes, _WISHES), {"weight": 100, "preference": {"matchExpressions": [elsewhere]}}]
+    wishes = [*parts(of_nodes, _WISHES), {"weight": 100, "preference": {"matchFields": elsewhere}}]
     return {"affinity": {**affinity, "nodeAffinity": {**of_nodes, _WISHES: wishes}}}
 
 

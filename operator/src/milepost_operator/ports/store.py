@@ -98,8 +98,8 @@ class Launches(Protocol):
         DeposedError when a newer epoch leads: what an older leader saw may be long over.
         """
 
-    async def node_lost(self, pod_id: str, message: str) -> None:
-        """Tell of the attempt that this pod had last, if its lease lapsed, that its node was lost; once."""
+    async def node_lost(self, pod_id: str, ending: Ending) -> bool:
+        """The attempt that this pod had last ended so, if its lease lapsed; False: it did not, or that was told."""
 
     async def close_pod(self, pod_id: str) -> None:
         """No Job or pod of this row is left."""

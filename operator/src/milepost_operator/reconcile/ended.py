@@ -78,13 +78,12 @@ def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending 
     return _of_waiting(pod, now, config_grace_seconds)
 
 
-def node_lost(pod: Object, now: datetime) -> str:
-    """What tells that the node of a pod which has to go is lost; empty: nothing does."""
+def node_lost(pod: Object, now: datetime) -> Ending | None:
+    """The end of an attempt whose pod has to go, if its node is lost; None: nothing tells so."""
     disruption = evidence.disrupted(pod, None)
     if _DISRUPTIONS.get(raw.text(disruption, "reason")) is Reason.NODE_LOST:
-        return raw.text(disruption, "message") or _UNCONFIRMED
-    over = evidence.finished(pod) or evidence.exit_of(pod) is not None
-    return _UNCONFIRMED if not over and _overdue(pod, now) else ""
+        return _infra(Reason.NODE_LOST, _said(disruption), pod, None)
+    return None if evidence.over(pod) or not _overdue(pod, now) else _infra(Reason.NODE_LOST, _UNCONFIRMED, pod, None)
 
 
 def _overdue(pod: Object, now: datetime) -> bool:

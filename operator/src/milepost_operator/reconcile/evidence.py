@@ -52,6 +52,11 @@ def exit_of(pod: Object) -> Exit | None:
     return Exit(code, raw.text(ended, "reason"), raw.text(ended, "message").strip(), raw.when(ended, "finishedAt"))
 
 
+def over(pod: Object) -> bool:
+    """Whether nothing of the task runs in it any more."""
+    return finished(pod) or exit_of(pod) is not None
+
+
 def started(pod: Object) -> bool:
     """Whether the task's own code may have run."""
     state = raw.part(task(pod), "state")

@@ -17,7 +17,7 @@ from milepost_operator.ports.kube import Jobs
 from milepost_operator.ports.store import Launches
 from milepost_operator.reconcile.loop import each
 from milepost_operator.reconcile.network import TaskNetworks
-from milepost_operator.reconcile.pods import Pods, Sight, silent_nodes
+from milepost_operator.reconcile.pods import Pods, Sight, doubted, nodes_in_doubt
 from milepost_operator.reconcile.room import Room
 
 log = structlog.stdlib.get_logger(__name__)
@@ -73,22 +73,29 @@ class Launcher:
         self._avoided: Sequence[str] = ()
 
     async def turn(self) -> None:
-        rows = await self._store.open_pods()
+        room = MAX_HELD - len(self._held)
+        orders = list(await self._store.take_wanted(self._epoch, min(room, AT_ONCE * 4))) if room > 0 else []
+        rows = await self._store.open_pods()  # after the orders: whose loss made one of them is among these
         sights = self._pods.sights()
-        self._avoided = silent_nodes(rows, sights)
         await self._close(rows, sights)
         self._forget(rows)
         now = self._clock()
-        orders = [held.order for held in self._held.values() if held.due <= now]
-        room = MAX_HELD - len(self._held)
-        if room > 0:
-            orders += await self._store.take_wanted(self._epoch, min(room, AT_ONCE * 4))
+        orders += [held.order for held in self._held.values() if held.due <= now]
+        self._avoided = await self._in_doubt(rows, sights) if orders else ()
         await each(orders, self.launch, at_once=AT_ONCE, what="launch")
 
     async def _close(self, rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> None:
         """Old pods go before new ones come."""
         closing = [row for row in rows if row.state == "closing" and row.pod_id in sights]
         await each(closing, lambda row: self._pods.settle(row, sights[row.pod_id]), at_once=AT_ONCE, what="close")
+
+    async def _in_doubt(self, rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> Sequence[str]:
+        """Nodes that may be lost. A leader that has just begun may not see their pods yet."""
+        pods: list[Object] = []
+        for row in filter(doubted, rows):
+            sight = sights.get(row.pod_id)
+            pods += sight.pods if sight else await self._jobs.pods_of(row.namespace, row.pod_id)
+        return nodes_in_doubt(pods)
 
     def _forget(self, rows: Sequence[OpenPod]) -> None:
         wanted = {row.pod_id for row in rows if row.state in {"wanted", "creating"}}

@@ -71,9 +71,9 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What looked like a lapsed lease was the loss of the pod's node."""
+    """What looked like a lapsed lease was the loss of the pod's node: the attempt ended so."""
 
-    message: str
+    ending: Ending
 
 
 class Close:
@@ -114,7 +114,7 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
         return _without_pod(row, sight)
     found = classify(pod, now, config_grace_seconds)
     if isinstance(found, Ending):
-        over = evidence.finished(pod) or evidence.exit_of(pod) is not None
+        over = evidence.over(pod)
         if not over and not sight.fresh:
             return [Confirm()]
         return [End(raw.uid(pod), found), *([] if over else [Delete(_job_uid(sight))])]
@@ -133,7 +133,7 @@ def _warm(row: OpenPod, sight: Sight) -> list[Action]:
     pod = _pod_of(row, sight.pods)
     if pod is None:
         return [Retire("vanished")] if sight.fresh else [Confirm()]
-    if evidence.finished(pod) or evidence.exit_of(pod) is not None:
+    if evidence.over(pod):
         return [Retire(ENDED)]
     return [Retire("deleted")] if "deletionTimestamp" in raw.part(pod, "metadata") else []
 
@@ -152,14 +152,19 @@ def _unheard(pod: Object) -> Ending:
 
 def _lost(row: OpenPod, sight: Sight, now: datetime) -> list[Action]:
     """Leases lapse before Kubernetes gives a node up, so this is known only when the attempt has ended."""
-    pod = _pod_of(row, sight.pods)
-    why = node_lost(pod, now) if pod is not None and row.run_id is not None else ""
-    return [Lost(why)] if why else []
+    if row.ended_as != Reason.LEASE_EXPIRED:
+        return []
+    there, gone = _pod_of(row, sight.pods), _pod_of(row, sight.gone)
+    if there is not None and (ending := node_lost(there, now)):
+        return [Lost(ending)] if sight.fresh else [Confirm()]
+    if there is None and gone is not None and (ending := node_lost(gone, now)):
+        return [Lost(ending)]
+    return []
 
 
 def _closing(row: OpenPod, sight: Sight) -> list[Action]:
     """Rows of finished pods close at once, their Jobs stay for their TTL; what runs on after its grace is deleted."""
-    alive = any(not evidence.finished(pod) and evidence.exit_of(pod) is None for pod in sight.pods)
+    alive = any(not evidence.over(pod) for pod in sight.pods)
     if sight.pods and not alive:
         return [Close()]
     if not sight.pods and sight.job is not None and evidence.job_exit(sight.job):
@@ -172,13 +177,16 @@ def _closing(row: OpenPod, sight: Sight) -> list[Action]:
     return [] if going else [Delete(_job_uid(sight))]
 
 
-def silent_nodes(rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> list[str]:
-    """Nodes with pods that fell silent and have not been seen to end: they may be lost, which Kubernetes says a minute
-    later, and until then it places pods on them, since they look empty.
+def doubted(row: OpenPod) -> bool:
+    """Whether the row's pod fell silent, and is not known to have ended."""
+    return row.state == "closing" and row.ended_as in {Reason.LEASE_EXPIRED, Reason.NODE_LOST}
+
+
+def nodes_in_doubt(pods: Sequence[Object]) -> list[str]:
+    """Nodes of those doubted pods that have not been seen to end. Kubernetes gives a lost node up a minute later, and
+    until then places pods on it, since it looks empty.
     """
-    going = [pod for row in rows if row.silent and row.pod_id in sights for pod in sights[row.pod_id].pods]
-    alive = [pod for pod in going if not evidence.finished(pod) and evidence.exit_of(pod) is None]
-    return sorted({raw.text(pod, "spec", "nodeName") for pod in alive} - {""})
+    return sorted({raw.text(pod, "spec", "nodeName") for pod in pods if not evidence.over(pod)} - {""})
 
 
 def _without_pod(row: OpenPod, sight: Sight) -> list[Action]:
@@ -247,7 +255,7 @@ class Pods:
         self._epoch = epoch
         self._clock = clock
         self._grace = config_grace_seconds
-        self._told: dict[str, set[tuple[UUID | None, Note | Digest | Lost]]] = defaultdict(set)
+        self._told: dict[str, set[tuple[UUID | None, Note | Digest]]] = defaultdict(set)
 
     async def turn(self) -> None:
         """All open rows, once. Nothing is concluded from watches that are not in step."""
@@ -285,12 +293,15 @@ class Pods:
 
     async def _act(self, row: OpenPod, action: Action) -> None:
         match action:
-            case Note() | Digest() | Lost():
+            case Note() | Digest():
                 await self._tell(row, action)
             case End(pod_uid, ending):
                 log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
                 await self._store.pod_ended(self._epoch, row.pod_id, pod_uid, ending)
                 self._on_ended(ending.reason.value)
+            case Lost(ending):
+                if await self._store.node_lost(row.pod_id, ending):
+                    log.info("node_lost", pod=row.pod_id, run=str(row.run_id), message=ending.message)
             case Retire(why):
                 log.info("warm_pod_gone", pod=row.pod_id, state=row.state, why=why)
                 await self._store.retire_pod(self._epoch, row.pod_id, why)
@@ -301,7 +312,7 @@ class Pods:
             case Confirm():
                 pass
 
-    async def _tell(self, row: OpenPod, said: Note | Digest | Lost) -> None:
+    async def _tell(self, row: OpenPod, said: Note | Digest) -> None:
         """Each thing once, to each run: the rows keep it. Pods that only wait for work make room for one that finds no
         node and has a run.
         """
@@ -314,9 +325,6 @@ class Pods:
         if isinstance(said, Note):
             await self._store.note_pod(row.pod_id, said.reason, said.message)
             self._told[row.pod_id] = {one for one in self._told[row.pod_id] if isinstance(one[1], Digest)}
-        elif isinstance(said, Lost):
-            log.info("node_lost", pod=row.pod_id, run=str(row.run_id), message=said.message)
-            await self._store.node_lost(row.pod_id, said.message)
         else:
             await self._store.pod_digest(row.pod_id, said.digest)
         self._told[row.pod_id].add(this)

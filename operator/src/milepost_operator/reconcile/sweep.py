@@ -69,7 +69,7 @@ class PodSweep:
         if pod_id is None or pod_id in rows or "deletionTimestamp" in raw.part(job, "metadata"):
             return False
         pods = sights[pod_id].pods if pod_id in sights else ()
-        ended = bool(pods) and all(evidence.finished(pod) or evidence.exit_of(pod) for pod in pods)
+        ended = bool(pods) and all(evidence.over(pod) for pod in pods)
         return not ended and evidence.job_exit(job) is None
 
     async def _delete(self, job: Object) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 
-from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid, seconds
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid, seconds, to_json
 from milepost_operator.adapters.postgres.endings import end_attempt, lock_run, warm_policy
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.warm import idle_pods, retire, take_back
@@ -77,7 +77,7 @@ class PostgresLaunches:
                 r["age_seconds"],
                 r["grace_seconds"],
                 r["unheard_seconds"],
-                r["silent"],
+                r["ended_as"],
             )
             for r in rows
         ]
@@ -134,11 +134,11 @@ class PostgresLaunches:
             await end_attempt(self._db, connection, run, attempt, ending, settled=False)
         return True
 
-    async def node_lost(self, pod_id: str, message: str) -> None:
-        told = f"{Reason.NODE_LOST}: {message}"
-        values = (Reason.NODE_LOST.value, message, told, Reason.LEASE_EXPIRED.value)
-        await self._db.fetch(Q["tell_node_lost"], self._db.cluster, pod_id, *values)
+    async def node_lost(self, pod_id: str, ending: Ending) -> bool:
+        values = ending.message, Reason.LEASE_EXPIRED, ending.reason, to_json(ending.evidence)
+        told = await self._db.fetch(Q["tell_node_lost"], self._db.cluster, pod_id, *values)
         self._db.wake("project")
+        return bool(told)
 
     async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:
         async def work(connection: Connection) -> None:

@@ -126,7 +126,7 @@ select p.pod_id, p.namespace, p.state, p.job_uid, p.pod_uid, p.run_id, p.attempt
        case when a.settled or p.run_id is null and p.rested_at is not null then 10 else 0 end as grace_seconds,
        case when p.state = 'created' and s.seen_at > clock_timestamp() - interval '3 seconds'
             then extract(epoch from clock_timestamp() - greatest(p.launched_at, s.up_since)) else 0 end::float8 as unheard_seconds,
-       p.state = 'closing' and coalesce(a.reason in ('LeaseExpired', 'NodeLost'), false) as silent
+       a.reason as ended_as
 from pods p
 left join service_pulse s on s.cluster = p.cluster
 left join attempts a on a.run_id = p.run_id and a.attempt = p.attempt
@@ -157,24 +157,26 @@ where pod_id = $1 and run_id is not distinct from $2::uuid and attempt is not di
 returning pod_id;
 
 -- name: tell_node_lost
--- A lease lapses long before Kubernetes gives a node up: the reason of the attempt's end is known better now ($3 in the
--- place of $6), and nothing else of it changes. The run is locked first, as everywhere.
+-- A lease lapses long before Kubernetes gives a node up: how the attempt ended is known better now ($5 in the place of $4),
+-- and nothing else of it changes. The run is locked first, as everywhere; no object is made for the sake of one that ended.
 with mine as (
     select r.run_id, p.attempt from pods p join runs r on r.run_id = p.run_id
     where p.cluster = $1 and p.pod_id = $2 and p.state = 'closing'
     for no key update of r
 ), named as (
-    update attempts a set reason = $3, message = $4
+    update attempts a set reason = $5, message = left($3, 4000), evidence = $6
     from mine m
-    where a.run_id = m.run_id and a.attempt = m.attempt and a.pod_id = $2 and a.state = 'ended' and a.reason = $6
+    where a.run_id = m.run_id and a.attempt = m.attempt and a.pod_id = $2 and a.state = 'ended' and a.reason = $4
     returning a.run_id, a.attempt
 ), counted as (
-    update runs r set event_count = r.event_count + 1, rev = r.rev + 1
+    update runs r set event_count = r.event_count + 1, rev = r.rev + (r.finished_at is null or r.cr_uid is not null)::int
     from named n where r.run_id = n.run_id
     returning r.run_id, r.event_count, n.attempt
 )
 insert into run_events (run_id, seq, reason, message, warning, terminal)
-select run_id, event_count, 'AttemptFailed', left(format('attempt %s: %s', attempt, $5::text), 900), true, false from counted
+select run_id, event_count, 'CauseKnown', left(format('attempt %s: %s: %s (told before as %s)', attempt, $5::text, $3::text, $4::text), 900),
+       false, false
+from counted
 returning run_id;
 
 -- name: close_pod
