@@ -195,6 +195,45 @@ async def test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor(
     assert ((await view(store, run.name)).state, await pod.write("a")) == ("running", [1])
 
 
+async def test_a_pod_that_spoke_meanwhile_is_not_ended_as_one_that_did_not_come(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    assert await store.launched(epoch, order.pod_id, "job")
+    (seen,) = await store.open_pods()
+    assert (seen.state, seen.pod_uid) == ("created", None)
+    hopeless = Ending(Reason.CONFIG, "secret not found", counted=False, final=True, started=False)
+    async with hand.transaction():  # as the sidecar speaks the leader has looked already
+        await hand.execute("update pods set state = 'bound', pod_uid = 'uid' where pod_id = $1", order.pod_id)
+        end = asyncio.create_task(store.pod_ended(epoch, seen.pod_id, seen.pod_uid, hopeless, unheard=True))
+        await blocked(hand, end)
+    assert await end is False
+    session = await other.open_session(order.pod_id, NS, "uid", f"mp-{order.pod_id}-abcde")
+    pod = Pod(other, session, await started(other, session))
+    assert await store.pod_ended(epoch, seen.pod_id, seen.pod_uid, hopeless, unheard=True) is False
+    assert ((await view(store, run.name)).state, await pod.write("a")) == ("running", [1])
+    # that it is gone ends it, though nobody saw it start
+    gone = Ending(Reason.POD_LOST, "gone", counted=False, infra=True, started=False)
+    assert await store.pod_ended(epoch, seen.pod_id, seen.pod_uid, gone) is True
+    assert (await view(store, run.name)).state in {"queued", "backoff"}
+
+
+async def test_a_pod_that_does_not_come_is_ended(store: PostgresStore) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    await store.admit(10)
+    epoch = await store.take_epoch("a")
+    (order,) = await store.take_wanted(epoch, 10)
+    assert await store.launched(epoch, order.pod_id, "job")
+    hopeless = Ending(Reason.CONFIG, "secret not found", counted=False, final=True, started=False)
+    assert await store.pod_ended(epoch, order.pod_id, None, hopeless, unheard=True) is True
+    assert (await view(store, run.name)).state == "failed"
+
+
 async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
     await apply_task(store)
     run = await trigger(store)

@@ -17,6 +17,7 @@ class FakeStore:
         self.wanted: list[Any] = []
         self.told: list[tuple[Any, ...]] = []
         self.is_launched = True
+        self.is_heard = False
         self.deposed = False
         self.projections: list[Any] = []
         self.manifests: list[tuple[str, str, str, str]] = []
@@ -82,8 +83,11 @@ class FakeStore:
     async def pod_digest(self, pod_id, digest):
         self.told.append(("digest", digest))
 
-    async def pod_ended(self, epoch, pod_id, pod_uid, ending):
+    async def pod_ended(self, epoch, pod_id, pod_uid, ending, *, unheard=False):
+        if unheard and self.is_heard:
+            return False
         self.told.append(("ended", pod_uid, ending))
+        return True
 
     async def node_lost(self, pod_id, ending):
         self.told.append(("node lost", pod_id, ending))

@@ -193,3 +193,29 @@ async def test_a_pod_that_finds_no_node_gets_the_room_of_one_that_waits() -> Non
         await pods.settle(row, sight)
     assert store.of("room") == [(None,), (None,)]
     assert len(store.of("note")) == 1
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_pod_that_is_heard_of_at_last_goes_on(*, heard: bool) -> None:
+    store, cluster = FakeStore(), FakeCluster()
+    store.is_heard = heard
+    pods = Pods(
+        store, cluster, cluster, 3, clock=lambda: NOW, config_grace_seconds=60, room=Room(store, 3, lambda: 0.0)
+    )  # type: ignore[arg-type]
+    row = replace(store.row(age=300.0), unheard_seconds=300.0)
+    cluster.put("jobs", {"metadata": {"name": f"mp-{row.pod_id}"}})
+    cluster.put_pod(row.pod_id, running(300)["status"])  # type: ignore[arg-type]
+    await pods.settle(row, Sight(None, cluster.pods()))
+    assert len(store.of("ended")) == (not heard)
+    assert bool(cluster.jobs()) == heard, "its Job goes only with it"
+
+
+@pytest.mark.parametrize("state", ["created", "bound"])
+def test_a_pod_that_is_over_ends_whatever_was_heard_of_it(state: str) -> None:
+    row = OpenPod("a", "team", state, "job", None, RUN_ID, 1, 300.0, 0)
+    job = {"metadata": {"name": "mp-a", "uid": "job"}}
+    over = running(300) | {"status": {"phase": "Failed", "reason": "Evicted"}}
+    for sight in (Sight(job, [over], fresh=True), Sight(None, [], fresh=True)):
+        end = decide(row, sight, NOW, 60.0)[0]
+        assert isinstance(end, End)
+        assert not end.unheard

@@ -160,7 +160,9 @@ class Leader:
             config_grace_seconds=grace,
             on_launched=metrics.launched.inc,
         )
-        pod_sweep = PodSweep(store, cluster, self._watches, pods, epoch, room=room, config_grace_seconds=grace)
+        pod_sweep = PodSweep(
+            store, cluster, self._watches, pods, epoch, clock=now, room=room, config_grace_seconds=grace
+        )
         run_sweep = RunSweep(store, store, cluster, settings.watched_namespaces, clock=now)
         manifest_sweep = ManifestSweep(store, cluster, settings.watched_namespaces, clock=now)
         projector = Projector(store, cluster, bucket, progress_seconds=settings.progress_seconds)

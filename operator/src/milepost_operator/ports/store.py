@@ -93,8 +93,12 @@ class Launches(Protocol):
     async def pod_digest(self, pod_id: str, digest: str) -> None:
         """The image digest that the version's first pod reports."""
 
-    async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
-        """The pod is gone or finished: end its attempt by `ending` unless it was settled, and let the row close.
+    async def pod_ended(
+        self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending, *, unheard: bool = False
+    ) -> bool:
+        """The pod is gone, finished, or has to go: end its attempt by `ending` unless it was settled, and let the row
+        close. False: nothing was ended, for the row is that of another pod by now, or, where this was decided of a pod
+        `unheard` of, its sidecar has spoken meanwhile: decide anew.
         DeposedError when a newer epoch leads: what an older leader saw may be long over.
         """
 

@@ -137,7 +137,7 @@ class Launcher:
         """A quota may have room later; any other refusal is final when it stays."""
         if order.ahead:  # nobody waits for it: the duty that wanted it tries again, ever later
             ending = Ending(Reason.POD_REFUSED, names.clipped(message, 2000), counted=False, started=False)
-            await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
+            await self._store.pod_ended(self._epoch, order.pod_id, None, ending, unheard=True)
             self._held.pop(order.pod_id, None)
             return
         held, now = self._held[order.pod_id], self._clock()
@@ -154,5 +154,5 @@ class Launcher:
 
     async def _hopeless(self, order: PodOrder, reason: Reason, message: str) -> None:
         ending = Ending(reason, names.clipped(message, 2000), counted=False, final=True, started=False)
-        await self._store.pod_ended(self._epoch, order.pod_id, None, ending)
+        await self._store.pod_ended(self._epoch, order.pod_id, None, ending, unheard=True)
         self._held.pop(order.pod_id, None)

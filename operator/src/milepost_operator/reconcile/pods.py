@@ -42,10 +42,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """End the pod's attempt."""
+    """End the pod's attempt. `unheard`: not if its sidecar, of which nothing was heard, has spoken meanwhile."""
 
     pod_uid: str | None
     ending: Ending
+    unheard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Confirm:
     """What the watches show (nothing, or a living pod that can't go on) must be read anew: they may be behind."""
 
 
-Action = Note | End | Delete | Digest | Retire | Lost | Close | Confirm
+Other = Note | Delete | Digest | Retire | Lost | Close | Confirm
+Action = End | Other
 WARM: Final = frozenset({"resting", "idle", "offered"})
 """States of rows whose pods have no attempt at work."""
 
@@ -117,13 +119,15 @@ def decide(row: OpenPod, sight: Sight, now: datetime, config_grace_seconds: floa
         over = evidence.over(pod)
         if not over and not sight.fresh:
             return [Confirm()]
-        return [End(raw.uid(pod), found), *([] if over else [Delete(_job_uid(sight))])]
+        if over:
+            return [End(raw.uid(pod), found)]
+        return [End(raw.uid(pod), found, unheard=row.state == "created"), Delete(_job_uid(sight))]
     if isinstance(found, Waiting):
         return [Note(found.reason.value, found.message)]
     if row.unheard_seconds >= UNHEARD_SECONDS and evidence.sidecar_runs(pod, now) >= UNHEARD_SECONDS:
         if not sight.fresh:
             return [Confirm()]
-        return [End(raw.uid(pod), _unheard(pod)), Delete(_job_uid(sight))]
+        return [End(raw.uid(pod), _unheard(pod), unheard=True), Delete(_job_uid(sight))]
     digest = resolved(pod)
     return [Digest(digest)] if digest else []
 
@@ -289,16 +293,25 @@ class Pods:
             )
             actions = decide(row, fresh, self._clock(), self._grace)
         for action in actions:
-            await self._act(row, action)
+            if isinstance(action, End):
+                if not await self._end(row, action):
+                    return  # it is not as it was: what else was decided of it is void
+            else:
+                await self._act(row, action)
 
-    async def _act(self, row: OpenPod, action: Action) -> None:
+    async def _end(self, row: OpenPod, end: End) -> bool:
+        """False: nothing was ended."""
+        reason, message = end.ending.reason, end.ending.message
+        if not await self._store.pod_ended(self._epoch, row.pod_id, end.pod_uid, end.ending, unheard=end.unheard):
+            return False
+        log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=reason, message=message)
+        self._on_ended(reason.value)
+        return True
+
+    async def _act(self, row: OpenPod, action: Other) -> None:
         match action:
             case Note() | Digest():
                 await self._tell(row, action)
-            case End(pod_uid, ending):
-                log.info("pod_ended", pod=row.pod_id, run=str(row.run_id), reason=ending.reason, message=ending.message)
-                await self._store.pod_ended(self._epoch, row.pod_id, pod_uid, ending)
-                self._on_ended(ending.reason.value)
             case Lost(ending):
                 if await self._store.node_lost(row.pod_id, ending):
                     log.info("node_lost", pod=row.pod_id, run=str(row.run_id), message=ending.message)

@@ -24,8 +24,11 @@ LATE_SECONDS: Final = 5.0
 """A pod that takes longer than this to appear, or to create its containers, has a reason to be asked for."""
 ABSENT_SECONDS: Final = 30.0
 CLOCK_MARGIN: Final = timedelta(seconds=60)
+RECENT: Final = timedelta(seconds=60)
+"""What was not told again for so long no longer holds: kubelet and Job controller repeat what they can't do."""
 AT_ONCE: Final = 8
 MANIFESTS: Final[tuple[Plural, ...]] = ("tasks", "queues")
+_NO_POD: Final = frozenset({"FailedCreate"})
 _POD_TROUBLE: Final = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
 
 
@@ -40,9 +43,11 @@ class PodSweep:
         pods: Pods,
         epoch: int,
         *,
+        clock: Callable[[], datetime],
         room: Room,
         config_grace_seconds: float,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._room = room
         self._jobs = jobs
@@ -81,8 +86,7 @@ class PodSweep:
         if sight is None or sight.job is None:
             return
         if not sight.pods:
-            events = await self._jobs.events_about(row.namespace, raw.uid(sight.job))
-            message = _newest(events, {"FailedCreate"})
+            message = await self._trouble(row.namespace, raw.uid(sight.job), _NO_POD)
             if message:
                 await self._tell(row, Reason.POD_REFUSED, message, hopeless=not is_quota(message))
             if is_quota(message) and row.run_id is not None:
@@ -91,15 +95,25 @@ class PodSweep:
         pod = sight.pods[0]
         if not _is_creating(pod):
             return
-        message = _newest(await self._jobs.events_about(row.namespace, raw.uid(pod)), _POD_TROUBLE)
+        message = await self._trouble(row.namespace, raw.uid(pod), _POD_TROUBLE)
         if message:
             await self._tell(row, Reason.CONFIG, message, hopeless="not found" in message)
+
+    async def _trouble(self, namespace: str, uid: str, reasons: frozenset[str]) -> str:
+        """Message of the newest Event about this object with one of these reasons; empty: none of late."""
+        since = self._clock() - RECENT
+        found = [
+            event for event in await self._jobs.events_about(namespace, uid) if raw.text(event, "reason") in reasons
+        ]
+        recent = [(when, raw.text(event, "message")) for event in found if (when := _last(event)) and when >= since]
+        return max(recent, default=(since, ""))[1]
 
     async def _tell(self, row: OpenPod, reason: Reason, message: str, *, hopeless: bool) -> None:
         message = names.clipped(message, 1000)
         if hopeless and row.age_seconds >= self._grace:
             ending = Ending(reason, message, counted=False, final=True, started=False)
-            await self._store.pod_ended(self._epoch, row.pod_id, row.pod_uid, ending)
+            # others were asked about meanwhile: it may have begun
+            await self._store.pod_ended(self._epoch, row.pod_id, row.pod_uid, ending, unheard=True)
             return
         await self._store.note_pod(row.pod_id, reason.value, message)
 
@@ -109,11 +123,10 @@ def _is_creating(pod: Object) -> bool:
     return raw.text(pod, "status", "phase") == "Pending" and bool({"ContainerCreating", "PodInitializing"} & {*waits})
 
 
-def _newest(events: Sequence[Object], reasons: frozenset[str] | set[str]) -> str:
-    """Message of the newest Event with one of these reasons; empty when there is none."""
-    found = [event for event in events if raw.text(event, "reason") in reasons]
-    newest = max(found, key=lambda e: raw.text(e, "lastTimestamp") or raw.text(e, "eventTime"), default={})
-    return raw.text(newest, "message")
+def _last(event: Object) -> datetime | None:
+    """When it was last so, in whichever field its writer keeps that."""
+    fields = (("series", "lastObservedTime"), ("lastTimestamp",), ("eventTime",), ("metadata", "creationTimestamp"))
+    return max((when for field in fields if (when := raw.when(event, *field))), default=None)
 
 
 class AbsentObjects:

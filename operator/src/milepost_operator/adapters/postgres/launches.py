@@ -16,6 +16,8 @@ from milepost_operator.domain.states import Reason
 from milepost_operator.domain.warm import ENDED, ColdFacts, cold_reason, least_used
 
 _LOOKS: Final = 5
+UNHEARD: Final = ("ahead", "wanted", "creating", "created")
+"""States of rows whose sidecars have not spoken."""
 
 
 class PostgresLaunches:
@@ -104,30 +106,38 @@ class PostgresLaunches:
         )
         return cold_reason(warm_policy(self._db, row["warm"]), facts)
 
-    async def pod_ended(self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending) -> None:
-        async def work(connection: Connection) -> None:
+    async def pod_ended(
+        self, epoch: int, pod_id: str, pod_uid: str | None, ending: Ending, *, unheard: bool = False
+    ) -> bool:
+        async def work(connection: Connection) -> bool:
             await self._check(connection, epoch)
             for _ in range(_LOOKS):
-                if await self._end(connection, pod_id, pod_uid, ending):
-                    return
+                pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
+                if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
+                    return False
+                if unheard and pod["state"] not in UNHEARD:
+                    return False
+                if await self._end(connection, pod, ending, unheard=unheard):
+                    return True
             raise UnavailableError(f"pod {pod_id} is given and taken faster than it can be ended")
 
-        await self._db.transaction(work)
+        ended = await self._db.transaction(work)
         self._db.wake("admit", "launch", "project")
+        return ended
 
-    async def _end(self, connection: Connection, pod_id: str, pod_uid: str | None, ending: Ending) -> bool:
-        """End the pod with what it has. False: it was given something else meanwhile."""
-        pod = await connection.fetchrow(Q["pod_row"], self._db.cluster, pod_id)
-        if pod is None or (pod_uid and pod["pod_uid"] and pod["pod_uid"] != pod_uid):
-            return True
+    async def _end(self, connection: Connection, pod: Row, ending: Ending, *, unheard: bool) -> bool:
+        """End the pod with what it has. False: it was given something else, or was heard of, meanwhile."""
+        pod_id, states = pod["pod_id"], list(UNHEARD) if unheard else None
         if pod["run_id"] is None:
             trouble = f"{ending.reason}: {ending.message}"
-            await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
-            return bool(await connection.fetch(Q["end_pod"], pod_id, None, None))
+            ended = await connection.fetch(Q["end_pod"], pod_id, None, None, states)
+            if ended:
+                await connection.execute(Q["note_trouble"], self._db.cluster, pod_id, trouble)
+            return bool(ended)
         run = await lock_run(connection, pod["run_id"])
-        if await take_back(self._db, connection, [pod_id], "lost"):
+        if not unheard and await take_back(self._db, connection, [pod_id], "lost"):
             return True
-        if not await connection.fetch(Q["end_pod"], pod_id, pod["run_id"], pod["attempt"]):
+        if not await connection.fetch(Q["end_pod"], pod_id, pod["run_id"], pod["attempt"], states):
             return False
         attempt = run and await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], pod["attempt"])
         if run and attempt and attempt["state"] != "ended" and attempt["pod_id"] == pod_id:

@@ -150,10 +150,11 @@ where p.cluster = $1 and p.pod_id = $2 and v.cluster = p.cluster and v.namespace
   and v.version = p.version and v.image_digest is null;
 
 -- name: end_pod
--- Its row has still this attempt ($2, $3; null: none).
+-- Its row has still this attempt ($2, $3; null: none), and is in one of these states ($4; null: any).
 update pods
 set state = case when state in ('closing', 'closed') then state else 'closing' end, closing_at = coalesce(closing_at, clock_timestamp())
 where pod_id = $1 and run_id is not distinct from $2::uuid and attempt is not distinct from $3::int
+  and ($4::text[] is null or state = any($4))
 returning pod_id;
 
 -- name: tell_node_lost
