@@ -13,7 +13,7 @@ from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, UnavailableError
-from milepost_operator.domain.runs import Ending, NewRun, QueueIntake
+from milepost_operator.domain.runs import Ending, NewRun, QueueIntake, Semaphore
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import (
@@ -461,3 +461,77 @@ async def waiting_for_locks(store: PostgresStore, sessions: int) -> None:
         return bool((await store._db.fetch(waits))[0]["n"] == sessions)
 
     await eventually(check)
+
+
+@pytest.mark.parametrize("before", [5, None])
+@pytest.mark.parametrize("queues", [("wide",), ("wide", "side")])
+async def test_a_tasks_limit_that_is_lowered_during_a_claim_waits_for_it(
+    store: PostgresStore,
+    other: PostgresStore,
+    hand: "asyncpg.Connection[asyncpg.Record]",
+    before: int | None,
+    queues: tuple[str, ...],
+) -> None:
+    runs = []
+    for queue in queues:
+        await store.apply_queue(QueueIntake(NS, queue, "u", 1, 100))
+        await apply_task(store, queue=queue, concurrency=before)
+        runs += [await trigger(store) for _ in range(5)]
+    async with hand.transaction():
+        # the claim has looked at the Task, and has not committed
+        await hand.execute("select from run_heads where run_id = $1 for update", runs[0].run_id)
+        claim = asyncio.create_task(store.admit(10))
+        await blocked(hand, claim)
+        lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
+        done, _ = await asyncio.wait([lower], timeout=0.3)
+        assert not done
+    assert await claim > 0
+    await lower
+    assert await store.admit(10) == 0
+    (late,) = await store._db.fetch(
+        "select count(*) as n from attempts a join runs r using (run_id, attempt) join tasks t on t.name = r.task"
+        " where a.reserved_at > t.updated_at"
+    )
+    assert late["n"] == 0, "what was admitted was admitted before"
+
+
+async def test_a_claim_leaves_alone_a_task_that_is_changing(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
+    await apply_task(store, queue="wide", concurrency=5)
+    await apply_task(store, "another", queue="wide")
+    for name in ("index", "another"):
+        await trigger(store, name)
+        await trigger(store, name)
+    async with hand.transaction():
+        await hand.execute("select from tasks where name = 'index' for update")
+        lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
+        await blocked(hand, lower)
+        assert await store.admit(10) == 2, "those of the other Task"
+    await lower
+    assert await store.admit(10) == 1
+
+
+async def test_a_semaphore_that_is_lowered_during_a_claim_waits_for_it(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
+    await apply_task(store, queue="wide", semaphores=[Semaphore("gpu", 5)])
+    runs = [await trigger(store) for _ in range(5)]
+    async with hand.transaction():
+        await hand.execute("select from run_heads where run_id = $1 for update", runs[0].run_id)
+        claim = asyncio.create_task(store.admit(10))
+        await blocked(hand, claim)
+        # another Task has the last word on what they share
+        shared = [Semaphore("gpu", 1), Semaphore("gpu", 1), Semaphore("cpu", 1)]
+        lower = asyncio.create_task(apply_task(other, "second", queue="wide", semaphores=shared))
+        done, _ = await asyncio.wait([lower], timeout=0.3)
+        assert not done
+    assert await claim == 5
+    await lower
+    assert {r["name"] for r in await store._db.fetch("select name from limits where kind = 'semaphore'")} == {
+        "gpu",
+        "cpu",
+    }
+    assert await store.admit(10) == 0

@@ -50,12 +50,17 @@ class PostgresIntake:
 
         async def work(connection: Connection) -> int:
             key = (self._db.cluster, task.namespace, task.name)
+            # claims share this lock (0021_task_limits.sql): what they admit is there before the limits change, or after
             await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", "/".join(key))
+            if task.queue == DEFAULT_QUEUE:
+                await self._ensure_default_queue(connection, task.namespace)
             for digest, text in sorted(schemas.values()):
                 await connection.execute(Q["put_schema"], digest, text)
             version: int = await connection.fetchval(
                 Q["upsert_version"], *key, _shape_hash(shape), json.dumps(shape, ensure_ascii=False)
             )
+            semaphores = [one.name for one in task.semaphores]
+            await connection.execute(Q["lock_semaphores"], self._db.cluster, task.namespace, semaphores)
             await connection.execute(
                 Q["upsert_task"],
                 *key,
@@ -76,8 +81,6 @@ class PostgresIntake:
             await connection.execute(Q["set_limits"], *key, *limits, network, task.prepull)
             await connection.execute(Q["begin_checks"], *key)
             await connection.execute(Q["restart_pods"], *key, task.restart)
-            if task.queue == DEFAULT_QUEUE:
-                await self._ensure_default_queue(connection, task.namespace)
             return version
 
         version = await self._db.transaction(work)

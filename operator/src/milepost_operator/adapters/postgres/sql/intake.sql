@@ -11,6 +11,12 @@ with known as (
 )
 select version from known union all select version from fresh;
 
+-- name: lock_semaphores
+-- Claims hold these rows from when they count until they commit: who changes a limit waits for them first. No row changes.
+insert into limits as l (cluster, namespace, kind, name)
+select $1, $2, 'semaphore', name from (select distinct unnest($3::text[]) as name) s order by name
+on conflict (cluster, namespace, kind, name) do update set concurrency = l.concurrency where false;
+
 -- name: upsert_task
 insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
                    on_change, input_schema, versioning)
