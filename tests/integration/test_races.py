@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from milepost.wire.pod import Evidence, Failure, SettleRequest
 from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import DeposedError, UnavailableError
+from milepost_operator.domain.errors import DeposedError, GoneError, UnavailableError
 from milepost_operator.domain.runs import Ending, NewRun, QueueIntake, Semaphore
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
@@ -28,6 +29,7 @@ from tests.integration.engine import (
     started,
     trigger,
 )
+from tests.integration.test_warm import following, launch_warm, warm_pod
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 
@@ -535,3 +537,26 @@ async def test_a_semaphore_that_is_lowered_during_a_claim_waits_for_it(
         "cpu",
     }
     assert await store.admit(10) == 0
+
+
+async def test_a_pod_of_before_a_restart_takes_no_run_though_it_came_to_rest_after(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    pod = await warm_pod(store)
+    async with hand.transaction():  # the settle has seen that the pod may stay, and waits to write it
+        await hand.execute("select from run_heads for update")
+        settle = asyncio.create_task(pod.succeed())
+        await blocked(hand, settle)
+        await apply_task(other, restart="2026-01-01T00:00:00Z")
+        run = await trigger(other)
+        await other.admit(10)
+    assert await settle == "succeeded"
+    with suppress(GoneError):
+        assert not await following(store, pod.session)
+    await store.hand_over()
+    (given,) = await store._db.fetch("select pod_id from attempts where run_id = $1", run.run_id)
+    assert given["pod_id"] != pod.session.pod_id
+    await store.keep_warm()
+    (session,) = await launch_warm(store)
+    assert (await started(store, session)).run_id == str(run.run_id)

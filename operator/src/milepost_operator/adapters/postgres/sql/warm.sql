@@ -64,6 +64,8 @@ with idle as (
     cross join lateral (select case when t.warm ->> 'reuse' = 'key' then p.reuse_key else '' end as key) k
     where p.cluster = $1 and p.state = 'idle' and p.template_hash is not distinct from l.template_hash
       and coalesce(t.warm ->> 'reuse', 'task') <> 'never'
+      -- one that was at work while its Task was restarted may have come to rest since
+      and p.created_at >= coalesce(t.restarted_at, '-infinity')
 ), waiting as (
     select p.pod_id, p.run_id, p.attempt, p.namespace, p.task, p.version, r.memory_class, k.key, t.warm ->> 'reuse' = 'key' as by_key,
            row_number() over (partition by p.namespace, p.task, p.version, r.memory_class, k.key order by p.created_at, p.pod_id) as nth
