@@ -118,7 +118,7 @@ class ObjectIntake:
         known, stands = self._versions.get(uid), (intake.generation, intake.restart)
         if known is None or known[0] != stands:
             known = (stands, await self._store.apply_task(intake))
-            self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules, schema)
+            self._wrong[uid] = await apply_schedules(self._store, intake, spec.schedules, schema)
             self._versions[uid] = known
         said = [
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),

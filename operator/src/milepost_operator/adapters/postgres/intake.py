@@ -51,6 +51,9 @@ class PostgresIntake:
         async def work(connection: Connection) -> int:
             key = (self._db.cluster, task.namespace, task.name)
             await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", "/".join(key))
+            newer: int | None = await connection.fetchval(Q["newer_task"], *key, task.uid, task.generation)
+            if newer is not None:
+                return newer
             for digest, text in sorted(schemas.values()):
                 await connection.execute(Q["put_schema"], digest, text)
             version: int = await connection.fetchval(
