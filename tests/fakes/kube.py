@@ -192,6 +192,9 @@ class FakeCluster:
         uid = patch.get("metadata", {}).get("uid")
         if uid and uid != found["metadata"]["uid"]:
             raise ConflictError("conflict", "another uid")
+        version = patch.get("metadata", {}).get("resourceVersion")
+        if version and version != found["metadata"]["resourceVersion"]:
+            raise ConflictError("conflict", "it was changed since")
         _merge(found, patch)
         found["metadata"]["resourceVersion"] = str(next(self._numbers))
         return copy.deepcopy(found)

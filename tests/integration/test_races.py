@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -12,9 +13,12 @@ import pytest
 from milepost.wire.pod import Evidence, Failure, SettleRequest
 from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
+from milepost_operator.adapters.postgres.schedule_rows import put_schedule
 from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.errors import DeposedError, GoneError, UnavailableError
 from milepost_operator.domain.runs import Ending, NewRun, QueueIntake, Semaphore
+from milepost_operator.domain.schedules import ScheduleSpec
+from milepost_operator.domain.slots import begin
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
 from tests.integration.engine import (
@@ -53,14 +57,14 @@ async def view(store: PostgresStore, name: str) -> Any:
     return await store.get_run(NS, name)
 
 
-async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]") -> None:
-    """Wait until some statement waits for a lock, or `task` ended without."""
-    waits = (
-        "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
-    )
+async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]", of: int = 1) -> None:
+    """Wait until so many statements wait for a lock, or `task` ended without."""
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
     async def check() -> bool:
-        return task.done() or bool(await hand.fetchval(waits))
+        # a transaction sees the sessions as they were at its first look
+        await hand.execute("select pg_stat_clear_snapshot()")
+        return task.done() or await hand.fetchval(waits) >= of
 
     await eventually(check)
 
@@ -81,6 +85,77 @@ async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresS
     assert (await view(store, "first")).intent_uid == "uid-first"
     await store.forget_cr(NS, "copy", "uid-copy")
     assert (await view(store, "first")).state == "queued"
+
+
+async def task_row(hand: "asyncpg.Connection[asyncpg.Record]") -> dict[str, Any]:
+    row = await hand.fetchrow("select * from tasks")
+    assert row
+    return dict(row)
+
+
+async def test_an_older_generation_that_comes_late_wins_nothing(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store, shape={"entrypoint": "a:old"}, restart="a", queue="slow")
+    version = await apply_task(
+        store, generation=2, warm={"min": 2}, network={"egress": "none"}, prepull=True, restart="b"
+    )
+    assert await store.prewarm() == 2
+    before = await task_row(hand)
+    pods = await hand.fetch("select * from pods")
+    assert [pod["state"] for pod in pods] == ["ahead", "ahead"]
+    changes: dict[str, object] = {"shape": {"entrypoint": "a:older"}, "retention": {"success_seconds": 5}}
+    assert await apply_task(other, warm={"seconds": 5}, restart="a", queue="slow", **changes) == version
+    assert await task_row(hand) == before
+    assert await hand.fetch("select * from pods") == pods
+    assert await hand.fetchval("select max(version) from task_versions") == version
+    # one that is gone, or is another Task of its name, takes what it is told
+    await apply_task(other, uid="uid-2", warm={"seconds": 5}, restart="a")
+    assert [(await task_row(hand))[key] for key in ("uid", "generation", "warm", "network", "restart")] == [
+        "uid-2",
+        1,
+        '{"seconds":5}',
+        None,
+        "a",
+    ]
+
+
+async def test_schedules_that_waited_for_a_lock_are_of_an_older_generation_by_then(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    daily = ScheduleSpec("@daily")
+    await apply_task(store)
+    await store.apply_schedules(NS, "index", [("a", daily)], uid="uid-index", generation=1)
+    async with hand.transaction():
+        await hand.execute(Q["lock_schedules_of_task"], "default", NS, "index")
+        old = asyncio.create_task(
+            store.apply_schedules(NS, "index", [("a", daily), ("old", daily)], uid="uid-index", generation=1)
+        )
+        await blocked(hand, old)
+        await apply_task(other, generation=2)
+    assert await old == []
+    assert [one.name for one in await store.list_schedules(NS)] == ["a"]
+
+
+async def test_a_task_changes_once_the_schedules_of_its_generation_are_in(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    daily, schedule_id = ScheduleSpec("@daily"), uuid4()
+    await apply_task(store)
+    begun = hand.transaction()
+    await begun.start()  # a schedule of this name, which will not have been
+    key = (schedule_id, "default", NS, "index", "a")
+    decision = begin(schedule_id, daily, 0)
+    assert await put_schedule(hand, key, daily, decision, managed=True, active=True, paused_by=None)
+    old = asyncio.create_task(store.apply_schedules(NS, "index", [("a", daily)], uid="uid-index", generation=1))
+    await blocked(hand, old)
+    newer = asyncio.create_task(apply_task(other, generation=2))
+    await blocked(hand, newer, of=2)
+    assert not newer.done()
+    await begun.rollback()
+    assert (await old, await newer) == ([], 1)
+    await other.apply_schedules(NS, "index", [], uid="uid-index", generation=2)
+    assert await store.list_schedules(NS) == []
 
 
 async def test_a_finished_run_that_is_applied_again_says_that_it_does_not_run(store: PostgresStore) -> None:

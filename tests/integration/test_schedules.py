@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,18 @@ def each_minute(**changes: Any) -> ScheduleSpec:
 
 async def schedule(store: PostgresStore, **changes: Any) -> ScheduleView:
     return await store.create_schedule(NS, "index", "often", each_minute(**changes), "ann")
+
+
+async def manifest(
+    store: PostgresStore,
+    schedules: Sequence[tuple[str, ScheduleSpec]],
+    kept: Sequence[str] = (),
+    *,
+    uid: str = "uid-index",
+    generation: int = 1,
+) -> list[str]:
+    """What the Task's manifest says of schedules."""
+    return await store.apply_schedules(NS, "index", schedules, kept, uid=uid, generation=generation)
 
 
 async def late(store: PostgresStore, slots: int, schedule_id: UUID | None = None) -> None:
@@ -300,9 +312,9 @@ async def test_a_backfilled_run_knows_its_slot(store: PostgresStore) -> None:
 async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
     await apply_task(store)
     each = each_minute()
-    assert await store.apply_schedules(NS, "index", [("a", each), ("b", each)]) == []
+    assert await manifest(store, [("a", each), ("b", each)]) == []
     a, b = await store.list_schedules(NS, task="index")
-    await store.apply_schedules(NS, "index", [("a", each), ("b", each)])
+    await manifest(store, [("a", each), ("b", each)])
     assert await store.list_schedules(NS, task="index") == [a, b]
     assert (a.name, a.managed, b.name) == ("a", True, "b")
     await late(store, 1, a.schedule_id)
@@ -315,17 +327,17 @@ async def test_the_manifest_rules_its_schedules(store: PostgresStore) -> None:
             await refused
     # a pause of the API stays while the manifest says nothing new
     await store.pause_schedule(NS, a.schedule_id, "ann", paused=True)
-    await store.apply_schedules(NS, "index", [("a", replace(each, priority=1)), ("b", each)])
+    await manifest(store, [("a", replace(each, priority=1)), ("b", each)])
     assert (await store.get_schedule(NS, a.schedule_id)).paused_by == "ann"
-    await store.apply_schedules(NS, "index", [("a", replace(each, paused=True)), ("b", each)])
-    await store.apply_schedules(NS, "index", [("a", each), ("b", each)])
+    await manifest(store, [("a", replace(each, paused=True)), ("b", each)])
+    await manifest(store, [("a", each), ("b", each)])
     assert not (await store.get_schedule(NS, a.schedule_id)).paused
     # what can't be taken stays, what is left out goes, what comes back is the same to its slots
-    await store.apply_schedules(NS, "index", [], kept=["a"])
+    await manifest(store, [], kept=["a"])
     assert [one.name for one in await store.list_schedules(NS)] == ["a"]
-    await store.apply_schedules(NS, "index", [])
+    await manifest(store, [])
     assert await store.list_schedules(NS) == []
-    await store.apply_schedules(NS, "index", [("a", each)])
+    await manifest(store, [("a", each)])
     assert (await store.get_schedule(NS, a.schedule_id)).schedule_id == a.schedule_id
 
 
@@ -333,7 +345,7 @@ async def test_a_name_of_the_api_is_not_taken_by_a_manifest(store: PostgresStore
     await apply_task(store)
     each = each_minute()
     await schedule(store)
-    assert await store.apply_schedules(NS, "index", [("often", each), ("b", each)]) == ["often"]
+    assert await manifest(store, [("often", each), ("b", each)]) == ["often"]
     with pytest.raises(ConflictError, match="has a schedule b"):
         await store.create_schedule(NS, "index", "b", each, "ann")
 
@@ -343,7 +355,7 @@ async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
     assert (made.active, made.next_at) == (False, None)
     await apply_task(store)
     each = each_minute()
-    await store.apply_schedules(NS, "index", [("m", each)])
+    await manifest(store, [("m", each)])
     assert (await store.get_schedule(NS, made.schedule_id)).active
     await late(store, 1)
     await store.remove_task(NS, "index", "uid-index")
@@ -351,7 +363,7 @@ async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
     (left,) = await store.list_schedules(NS)
     assert (left.name, left.active) == ("often", False)
     await apply_task(store, uid="uid-2")
-    await store.apply_schedules(NS, "index", [("m", each)])
+    await manifest(store, [("m", each)], uid="uid-2")
     assert [one.active for one in await store.list_schedules(NS)] == [True, True]
     await store.remove_task(NS, "index", "uid-index")  # news of the Task that was
     assert [one.active for one in await store.list_schedules(NS)] == [True, True]
@@ -359,6 +371,23 @@ async def test_without_its_task_a_schedule_rests(store: PostgresStore) -> None:
     await late(store, 1)
     assert (await store.fire_schedules(10)).runs == 0
     assert [one.active for one in await store.list_schedules(NS)] == [False, False]
+
+
+async def test_an_older_manifest_that_comes_late_rules_nothing(store: PostgresStore) -> None:
+    made = await schedule(store)
+    each = each_minute()
+    await apply_task(store, generation=2)
+    for late_one in ({"generation": 1}, {"generation": 3}, {"generation": 2, "uid": "uid-0"}):
+        assert await manifest(store, [("often", each), ("old", each)], **late_one) == []
+        assert await store.list_schedules(NS) == [made]
+    assert await manifest(store, [("often", each), ("new", each)], generation=2) == ["often"]
+    before = await store.list_schedules(NS)
+    assert {one.name: one.active for one in before} == {"new": True, "often": True}
+    await manifest(store, [], generation=1)
+    assert await store.list_schedules(NS) == before
+    await store.remove_task(NS, "index")
+    await manifest(store, [("new", each)], generation=2)
+    assert {one.name: one.active for one in await store.list_schedules(NS)} == {"often": False}
 
 
 async def test_a_deleted_schedule_goes_when_its_runs_have(store: PostgresStore) -> None:

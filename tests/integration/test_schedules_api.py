@@ -173,7 +173,7 @@ async def test_the_same_name_twice_is_a_conflict(client: httpx2.AsyncClient) -> 
 
 
 async def test_a_schedule_of_a_manifest_can_be_paused_only(client: httpx2.AsyncClient, store: PostgresStore) -> None:
-    await store.apply_schedules(NS, "index", [("m", ScheduleSpec("@daily"))])
+    await store.apply_schedules(NS, "index", [("m", ScheduleSpec("@daily"))], uid="uid-index", generation=1)
     (body,) = (await client.get("/v1/schedules", params={"task": "index"})).json()["items"]
     path = f"/v1/schedules/{body['id']}"
     for answer in (await client.patch(path, json={"cron": "@hourly"}), await client.delete(path)):

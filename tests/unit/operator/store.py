@@ -108,7 +108,7 @@ class FakeStore:
         self.told.append(("task", task))
         return 7
 
-    async def apply_schedules(self, namespace, task, schedules, kept=()):
+    async def apply_schedules(self, namespace, task, schedules, kept=(), *, uid, generation):
         self.told.append(("schedules", schedules, kept))
         return self.taken
 

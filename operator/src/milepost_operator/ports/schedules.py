@@ -15,9 +15,18 @@ class ScheduleIntake(Protocol):
     """Schedules of a Task's manifest."""
 
     async def apply_schedules(
-        self, namespace: str, task: str, schedules: Sequence[tuple[str, ScheduleSpec]], kept: Sequence[str] = ()
+        self,
+        namespace: str,
+        task: str,
+        schedules: Sequence[tuple[str, ScheduleSpec]],
+        kept: Sequence[str] = (),
+        *,
+        uid: str,
+        generation: int,
     ) -> list[str]:
         """Make these, by name, the schedules of the Task's manifest; wake those that the API made for it.
+
+        Nothing is done unless the Task that is there is of this uid and generation.
 
         Those named in `kept` stay as they are; all others of the manifest go. Returns the names that schedules made
         through the API have already: these are left alone.

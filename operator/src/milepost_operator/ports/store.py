@@ -38,7 +38,7 @@ class Intake(Protocol):
     """Manifests and triggers become rows."""
 
     async def apply_task(self, task: TaskIntake) -> int:
-        """Mirror a Task. Returns the version's number."""
+        """Mirror a Task; one older than the row is of changes nothing. Returns the version that new runs use."""
 
     async def remove_task(self, namespace: str, name: str, uid: str | None = None) -> None:
         """The Task is gone: queued runs are held, live attempts finish. With `uid`, only if it still is that Task."""

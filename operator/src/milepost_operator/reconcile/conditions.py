@@ -21,25 +21,25 @@ class Said:
 
 
 def merged(body: Object, said: Sequence[Said], now: datetime) -> list[Manifest]:
-    """`said` as conditions of `body`, each with the time of its last change; conditions of others stay."""
+    """`said` as conditions of `body`, each with the time of its last change; conditions of others stay.
+
+    Each stays in its place, so that writers of some of them agree on the whole.
+    """
     generation = raw.number(body, "metadata", "generation")
-    made: list[Manifest] = []
+    made: dict[str, Manifest] = {}
     for one in said:
         before = raw.condition(body, one.type)
         same = before.get("status") == str(one.holds)
-        made.append(
-            {
-                "type": one.type,
-                "status": str(one.holds),
-                "reason": one.reason,
-                "message": clipped(one.message, 1000),
-                "observedGeneration": generation,
-                "lastTransitionTime": raw.text(before, "lastTransitionTime") if same else stamp(now),
-            },
-        )
-    types = {one.type for one in said}
-    others = [dict(c) for c in raw.parts(body, "status", "conditions") if raw.text(c, "type") not in types]
-    return [*others, *made]
+        made[one.type] = {
+            "type": one.type,
+            "status": str(one.holds),
+            "reason": one.reason,
+            "message": clipped(one.message, 1000),
+            "observedGeneration": generation,
+            "lastTransitionTime": raw.text(before, "lastTransitionTime") if same else stamp(now),
+        }
+    kept = [made.pop(raw.text(c, "type"), dict(c)) for c in raw.parts(body, "status", "conditions")]
+    return [*kept, *made.values()]
 
 
 def changes(body: Object, status: Manifest) -> Manifest:

@@ -48,6 +48,7 @@ from milepost_operator.reconcile.conditions import Said, changes, merged
 from milepost_operator.reconcile.network import CONDITION as NETWORK
 from milepost_operator.reconcile.network import TaskNetworks
 from milepost_operator.reconcile.schedules import apply_schedules, said_of
+from milepost_operator.reconcile.task_status import tell_task
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -117,7 +118,7 @@ class ObjectIntake:
         known, stands = self._versions.get(uid), (intake.generation, intake.restart)
         if known is None or known[0] != stands:
             known = (stands, await self._store.apply_task(intake))
-            self._wrong[uid] = await apply_schedules(self._store, namespace, name, spec.schedules, schema)
+            self._wrong[uid] = await apply_schedules(self._store, intake, spec.schedules, schema)
             self._versions[uid] = known
         said = [
             Said("Accepted", True, "Accepted", f"new runs use version {known[1]}"),
@@ -149,20 +150,34 @@ class ObjectIntake:
         except Refused as refused:
             await self._show("queues", body, {}, [Said("Accepted", False, refused.reason, refused.message)])
             return
-        generation = raw.number(body, "metadata", "generation") or 0
+        generation = _generation(body)
         fresh = self._versions.get(uid, (None, 0))[0] != (generation, None)
         if fresh:
             await self._store.apply_queue(_queue(body, spec))
-            self._versions[uid] = ((generation, None), 0)
         await self._show("queues", body, {}, [Said("Accepted", True, "Accepted", "the limits are in force")])
         if fresh:
             await self._tell_tasks(namespace, name)
+            self._versions[uid] = ((generation, None), 0)
 
     async def _tell_tasks(self, namespace: str, queue: str) -> None:
-        """The Tasks of a queue show whether it is there."""
-        for (of, _), task in list(self._tasks.items()):
-            if of == namespace and raw.text(task, "spec", "queue") == queue:
-                await self.on_task(task, deleted=False)
+        """The Tasks of a queue show whether it is there; all else of them is for their own events.
+
+        One that changed since it was last seen is left alone: its event is on its way, and asks for the queue anew.
+        """
+        said = [await self._queue_found(namespace, queue)]
+        for key in list(self._tasks):
+            task = self._tasks.get(key)  # as it is by now: others are at work meanwhile
+            if task is None or key[0] != namespace or raw.text(task, "spec", "queue") != queue or not self._taken(task):
+                continue
+            changed = changes(task, {"conditions": merged(task, said, self._clock())})
+            if changed:
+                version = raw.text(task, "metadata", "resourceVersion")
+                await tell_task(self._objects, *key, changed, resource_version=version)
+
+    def _taken(self, task: Object) -> bool:
+        """Its rows are of this generation: it was neither refused nor is it still to be taken."""
+        known = self._versions.get(raw.uid(task))
+        return known is not None and known[0] == (_generation(task), _restart(task))
 
     async def again(self) -> None:
         """Try the Runs that there was no room for, oldest first; a turn of a loop. One that is refused speaks for those
@@ -275,6 +290,14 @@ class ObjectIntake:
             log.info("status_not_written", kind=plural, name=raw.name(body), error=str(error))
 
 
+def _generation(body: Object) -> int:
+    return raw.number(body, "metadata", "generation") or 0
+
+
+def _restart(body: Object) -> str | None:
+    return clipped(raw.text(body, "metadata", "annotations", RESTART_ANNOTATION), 256) or None
+
+
 def _task(body: Object, spec: TaskSpec) -> TaskIntake:
     shape, policy = shape_of(spec), policy_of(spec)
     for kind, quantities in raw.part(shape, "resources").items():
@@ -284,7 +307,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         namespace=raw.namespace(body),
         name=raw.name(body),
         uid=raw.uid(body),
-        generation=raw.number(body, "metadata", "generation") or 0,
+        generation=_generation(body),
         shape=shape,
         queue=policy.queue,
         retry=policy.retry,
@@ -296,7 +319,7 @@ def _task(body: Object, spec: TaskSpec) -> TaskIntake:
         warm=warm_of(spec),
         network=network_of(spec),
         prepull=spec.prepull,
-        restart=clipped(raw.text(body, "metadata", "annotations", RESTART_ANNOTATION), 256) or None,
+        restart=_restart(body),
         on_change=spec.on_change or "fail",
         versioning=spec.versioning or "pinned",
         input_schema=_schema_text(spec.input_schema),
@@ -324,7 +347,7 @@ def _queue(body: Object, spec: QueueSpec) -> QueueIntake:
         raw.namespace(body),
         raw.name(body),
         raw.uid(body),
-        raw.number(body, "metadata", "generation") or 0,
+        _generation(body),
         spec.concurrency,
         key_concurrency=per_key.concurrency,
         rate=_rate(spec.rate),

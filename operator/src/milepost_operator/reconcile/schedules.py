@@ -7,6 +7,7 @@ from typing import Final
 
 from milepost_operator.crds.schedule import MAX_SCHEDULES, Schedule
 from milepost_operator.domain.errors import InvalidInputError
+from milepost_operator.domain.runs import TaskIntake
 from milepost_operator.domain.schedules import ScheduleSpec, TaskSchedules
 from milepost_operator.domain.schema.compiled import Schema
 from milepost_operator.domain.slots import sample_input
@@ -31,11 +32,7 @@ _OVERLAP: Final = timedelta(seconds=15)
 
 
 async def apply_schedules(
-    store: ScheduleIntake,
-    namespace: str,
-    task: str,
-    schedules: Sequence[Schedule] | None,
-    schema: Schema | None = None,
+    store: ScheduleIntake, task: TaskIntake, schedules: Sequence[Schedule] | None, schema: Schema | None = None
 ) -> list[str]:
     """Take what can be taken. Returns what is wrong with the others, a sentence each; those stay as they last were."""
     good: list[tuple[str, ScheduleSpec]] = []
@@ -44,13 +41,13 @@ async def apply_schedules(
     for one in schedules or ():
         try:
             spec = schedule_of(one)
-            if schema is not None and (error := mismatch(schema, task, sample_input(spec))):
+            if schema is not None and (error := mismatch(schema, task.name, sample_input(spec))):
                 raise error
             good.append((one.name, spec))
         except InvalidInputError as error:
             kept.append(one.name)
             wrong.append(f"schedule {one.name}: {error.path}: {error}")
-    taken = await store.apply_schedules(namespace, task, good, kept)
+    taken = await store.apply_schedules(task.namespace, task.name, good, kept, uid=task.uid, generation=task.generation)
     wrong += [
         f"schedule {name}: one of this name was made through the API: delete it there, or rename this one"
         for name in taken

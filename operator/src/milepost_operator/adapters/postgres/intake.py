@@ -52,6 +52,9 @@ class PostgresIntake:
             key = (self._db.cluster, task.namespace, task.name)
             # claims share this lock (0021_task_limits.sql): what they admit is there before the limits change, or after
             await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", "/".join(key))
+            newer: int | None = await connection.fetchval(Q["newer_task"], *key, task.uid, task.generation)
+            if newer is not None:
+                return newer
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             for digest, text in sorted(schemas.values()):

@@ -1,7 +1,7 @@
 """The scheduler, and the manifests' schedules: slots become runs, each once.
 
-Lock order: schedule, then run. The runs of a batch and the cursors of their schedules are one transaction; the unique
-(schedule, slot) of runs is the proof that stays when everything else is wrong.
+Lock order: schedule, then Task, then run. The runs of a batch and the cursors of their schedules are one transaction;
+the unique (schedule, slot) of runs is the proof that stays when everything else is wrong.
 """
 
 import secrets
@@ -161,12 +161,21 @@ class PostgresSchedules(PostgresIntake):
         ]
 
     async def apply_schedules(
-        self, namespace: str, task: str, schedules: Sequence[tuple[str, ScheduleSpec]], kept: Sequence[str] = ()
+        self,
+        namespace: str,
+        task: str,
+        schedules: Sequence[tuple[str, ScheduleSpec]],
+        kept: Sequence[str] = (),
+        *,
+        uid: str,
+        generation: int,
     ) -> list[str]:
         key = (self._db.cluster, namespace, task)
 
         async def work(connection: Connection) -> list[str]:
             rows = {row["name"]: row for row in await connection.fetch(Q["lock_schedules_of_task"], *key)}
+            if not await connection.fetchval(Q["lock_generation"], *key, uid, generation):
+                return []
             taken = []
             for name, spec in schedules:
                 if not await _put_managed(connection, (*key, name), rows.get(name), spec):

@@ -1,3 +1,8 @@
+-- name: newer_task
+-- The version of a Task that has come further than this generation, which is late.
+select version from tasks
+where cluster = $1 and namespace = $2 and name = $3 and uid = $4 and generation > $5 and present;
+
 -- name: upsert_version
 -- One version for each distinct shape; an old shape applied again is its old version.
 with known as (

@@ -75,6 +75,12 @@ where cluster = $1 and namespace = $2 and task = $3 and (active or managed and d
 -- name: task_is_there
 select exists (select 1 from tasks where cluster = $1 and namespace = $2 and name = $3 and present);
 
+-- name: lock_generation
+-- Whether a Task is there and of this generation; it stays so until the transaction ends.
+select true from tasks
+where cluster = $1 and namespace = $2 and name = $3 and uid = $4 and generation = $5 and present
+for share;
+
 -- name: lock_schedules_of_task
 select *, spec -> 'input' as input, clock_timestamp() as now from schedules where cluster = $1 and namespace = $2 and task = $3
 order by schedule_id
