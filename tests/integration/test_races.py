@@ -555,8 +555,8 @@ async def test_a_tasks_limit_that_is_lowered_during_a_claim_waits_for_it(
         await apply_task(store, queue=queue, concurrency=before)
         runs += [await trigger(store) for _ in range(5)]
     async with hand.transaction():
-        # the claim has looked at the Task, and has not committed
-        await hand.execute("select from run_heads where run_id = $1 for update", runs[0].run_id)
+        # the claim has looked at the Task, and has not committed, whichever queue it began with
+        await hand.execute("select from run_heads where run_id = any($1) for update", [run.run_id for run in runs])
         claim = asyncio.create_task(store.admit(10))
         await blocked(hand, claim)
         lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
