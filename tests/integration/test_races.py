@@ -12,7 +12,7 @@ from milepost.wire.pod import Evidence, Failure, SettleRequest
 from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import DeposedError, UnavailableError
+from milepost_operator.domain.errors import DeposedError, PrunedError, UnavailableError
 from milepost_operator.domain.runs import Ending, NewRun, QueueIntake
 from milepost_operator.domain.states import Reason
 from milepost_operator.settings import Settings
@@ -422,3 +422,20 @@ async def waiting_for_locks(store: PostgresStore, sessions: int) -> None:
         return bool((await store._db.fetch(waits))[0]["n"] == sessions)
 
     await eventually(check)
+
+
+async def test_a_retry_that_waits_for_the_pruning_of_its_origin_does_not_start_from_zero(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await pod.write("paid")
+    await pod.succeed()
+    async with hand.transaction():  # as the retention does: the run is locked, its head alone changes
+        await hand.execute("select from runs where run_id = $1 for no key update", run.run_id)
+        await hand.execute(Q["delete_records"], [run.run_id])
+        retry = asyncio.create_task(other.retry_run(run.run_id, "me"))
+        await blocked(hand, retry)
+    with pytest.raises(PrunedError):
+        await retry
