@@ -15,7 +15,7 @@ from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schedule_rows import put_schedule
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import DeposedError, GoneError, UnavailableError
+from milepost_operator.domain.errors import DeposedError, GoneError, PrunedError, UnavailableError
 from milepost_operator.domain.runs import Ending, NewRun, QueueIntake, Semaphore
 from milepost_operator.domain.schedules import ScheduleSpec
 from milepost_operator.domain.slots import begin
@@ -635,3 +635,20 @@ async def test_a_pod_of_before_a_restart_takes_no_run_though_it_came_to_rest_aft
     await store.keep_warm()
     (session,) = await launch_warm(store)
     assert (await started(store, session)).run_id == str(run.run_id)
+
+
+async def test_a_retry_that_waits_for_the_pruning_of_its_origin_does_not_start_from_zero(
+    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await apply_task(store)
+    run = await trigger(store)
+    pod = await next_pod(store)
+    await pod.write("paid")
+    await pod.succeed()
+    async with hand.transaction():  # as the retention does: the run is locked, its head alone changes
+        await hand.execute("select from runs where run_id = $1 for no key update", run.run_id)
+        await hand.execute(Q["delete_records"], [run.run_id])
+        retry = asyncio.create_task(other.retry_run(run.run_id, "me"))
+        await blocked(hand, retry)
+    with pytest.raises(PrunedError):
+        await retry

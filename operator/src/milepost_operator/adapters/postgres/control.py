@@ -5,8 +5,8 @@ Lock order: queue, run, attempt, head.
 
 from uuid import UUID
 
-from milepost_operator.adapters.postgres.database import Connection, Database, Row
-from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
+from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
+from milepost_operator.adapters.postgres.endings import Ended, end_attempts, lock_run, lock_runs
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.domain.errors import ConflictError, NotFoundError
 from milepost_operator.domain.runs import Ending
@@ -80,19 +80,23 @@ async def sync_pause(db: Database, connection: Connection, key: Key) -> int:
 
 async def _put_back(db: Database, connection: Connection, key: Key) -> int:
     """Runs whose attempt has not started are queued again, in their old place. A pod that starts meanwhile is before us
-    at the lock of its run, or finds its attempt ended: exactly one of both happens.
+    at the lock of its run, or finds its attempt ended: exactly one of both happens. All runs are locked before any is
+    queued, which takes the lock of its key.
     """
     ending = Ending(Reason.PAUSED, f"queue {key[2]} was paused before it started", counted=False, started=False)
-    count = 0
-    for found in await connection.fetch(Q["reserved_runs"], *key):
-        run = await lock_run(connection, found["run_id"])
-        if run is None or run["state"] != RunState.ADMITTED:
-            continue
-        attempt = await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], run["attempt"])
-        if attempt is not None and attempt["state"] == "reserved":
-            await end_attempt(db, connection, run, attempt, ending, settled=False)
-            count += 1
-    return count
+    found = [as_uuid(row["run_id"]) for row in await connection.fetch(Q["reserved_runs"], *key)]
+    locked, _ = await lock_runs(connection, found, wait=True)
+    runs = {run_id: run for run_id, run in locked.items() if run["state"] == RunState.ADMITTED}
+    numbers = [run["attempt"] for run in runs.values()]
+    attempts = await connection.fetch(Q["attempts_for_ending"], list(runs), numbers)
+    ended = [
+        Ended(runs[as_uuid(attempt["run_id"])], attempt, attempt["last_seq"], ending, settled=False)
+        for attempt in attempts
+        if attempt["state"] == "reserved"
+    ]
+    if ended:
+        await end_attempts(db, connection, ended)
+    return len(ended)
 
 
 async def _locked(connection: Connection, key: Key) -> Row:

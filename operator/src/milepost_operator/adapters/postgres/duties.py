@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Database, Row, seconds
-from milepost_operator.adapters.postgres.endings import end_attempt, finish_waiting, lock_run
+from milepost_operator.adapters.postgres.endings import end_attempt, finish_waiting, lock_free_run
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schemas import Schemas
 from milepost_operator.domain.runs import Ending
@@ -98,6 +98,7 @@ class PostgresDuties:
             self._db.wake("project")
 
     async def reap(self, limit: int) -> int:
+        """A run that somebody else has locked is left to the next turn, and keeps no other waiting."""
         lease = seconds(self._db.settings.lease_seconds)
         ended = 0
         held = seconds(self._db.settings.held_seconds)
@@ -128,7 +129,7 @@ class PostgresDuties:
         return found
 
     async def _end_overdue(self, connection: Connection, found: Row) -> int:
-        run = await lock_run(connection, found["run_id"])
+        run = await lock_free_run(connection, found["run_id"])
         lease = seconds(self._db.settings.lease_seconds)
         still = await connection.fetchrow(Q["overdue"], self._db.cluster, 1, lease, found["run_id"])
         if run is None or still is None or still["attempt"] != found["attempt"]:
@@ -138,13 +139,13 @@ class PostgresDuties:
         return 1
 
     async def _expire_waiting(self, connection: Connection, found: Row) -> int:
-        run = await lock_run(connection, found["run_id"])
+        run = await lock_free_run(connection, found["run_id"])
         held = seconds(self._db.settings.held_seconds)
         still = await connection.fetchrow(Q["overdue_waiting"], self._db.cluster, 1, held, found["run_id"])
         if run is None or still is None:
             return 0
         if still["why"] == "held":
-            message = f"held for too long: {run['message']}"
+            message = f"held for too long: {still['message']}"
             await finish_waiting(connection, run, RunState.EXPIRED, Reason.EXPIRED, message)
             return 1
         ending = _ENDINGS[still["why"]]

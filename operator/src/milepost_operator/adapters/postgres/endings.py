@@ -43,6 +43,11 @@ async def lock_run(connection: Connection, run_id: object) -> Row | None:
     return await connection.fetchrow(Q["lock_run"], run_id)
 
 
+async def lock_free_run(connection: Connection, run_id: object) -> Row | None:
+    """As one of `lock_runs`; None: somebody else has it locked, or it is gone."""
+    return await connection.fetchrow(Q["lock_free_runs"], [run_id])
+
+
 async def lock_runs(
     connection: Connection, run_ids: Sequence[UUID], *, wait: bool
 ) -> tuple[dict[UUID, Row], Mapping[UUID, BusyError]]:

@@ -39,7 +39,7 @@ class PostgresLifecycle:
             if run["dead_lettered"]:
                 message = f"run {run['name']} is a dead letter: redrive it (POST /v1/dead-letters/redrive)"
                 raise ConflictError("dead-letter", message)
-            if run["pruned"]:
+            if await connection.fetchval(Q["records_pruned"], run_id):
                 raise PrunedError(_PRUNED.format(name=run["name"]))
             if (live := await connection.fetchval(Q["live_copy"], run_id)) is not None:
                 message = f"run {run['name']} goes on as run {live}, which has not ended: wait for it, or cancel it"
@@ -111,7 +111,7 @@ class PostgresLifecycle:
             await connection.execute(Q["leave_dead_letters"], run_id, None, who)
             await add_event(connection, run_id, "DeadLetterDiscarded", f"discarded by {who}")
             return Redriven(named, "discarded")
-        if run["pruned"]:
+        if await connection.fetchval(Q["records_pruned"], run_id):
             return Redriven(named, "records-pruned")
         if run["singleton_key"] is not None and (owner := await self._singleton_owner(connection, run)):
             return Redriven(named, "singleton-exists", as_uuid(owner["run_id"]), owner["name"])

@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from milepost_operator.adapters.postgres.database import Connection, Row, as_uuid
+from milepost_operator.adapters.postgres.endings import lock_runs
 from milepost_operator.adapters.postgres.intake import PostgresIntake
 from milepost_operator.adapters.postgres.queries import Q
 from milepost_operator.adapters.postgres.schedule_rows import continued, parsed, put_schedule, read_spec, when
@@ -95,13 +96,15 @@ class PostgresSchedules(PostgresIntake):
                 await connection.execute(Q["rest_schedules"], orphans)
             found = [row for row in rows if row["task_found"]]
             live = await _live(connection, found)
+            busy = await _busy(connection, found, live)
+            found = [row for row in found if row["schedule_id"] not in busy]
             moves = await self._fitting(connection, _decided(found, live))
             await self._cancel_replaced(connection, moves, live)
             runs = [run for move in moves for run in move.runs]
             inserted = await insert_runs(connection, runs) if runs else 0
             if moves:
                 await connection.execute(Q["move_cursors"], *_columns(moves))
-            return Fired(len(rows), inserted), moves
+            return Fired(len(rows) - len(busy), inserted), moves
 
         fired, moves = await self._db.transaction(work)
         if fired.runs:
@@ -216,6 +219,20 @@ async def _live(connection: Connection, rows: Sequence[Row]) -> dict[UUID, list[
         return {}
     found = await connection.fetch(Q["live_runs_of_schedules"], caring)
     return {row["schedule_id"]: row["runs"] for row in found}
+
+
+async def _busy(connection: Connection, rows: Sequence[Row], live: Mapping[UUID, Sequence[UUID]]) -> set[UUID]:
+    """Schedules that may replace a run which somebody else has locked: they stay due, the others don't wait for it."""
+    replacing = {
+        as_uuid(row["schedule_id"]): live.get(row["schedule_id"], ())
+        for row in rows
+        if parsed(row["spec"])[0].overlap == "replace"
+    }
+    run_ids = [run_id for runs in replacing.values() for run_id in runs]
+    if not run_ids:
+        return set()
+    _, locked = await lock_runs(connection, run_ids, wait=False)
+    return {schedule_id for schedule_id, runs in replacing.items() if any(run_id in locked for run_id in runs)}
 
 
 def _decided(rows: Sequence[Row], live: Mapping[UUID, Sequence[UUID]]) -> list[_Move]:

@@ -10,40 +10,40 @@ from typing import Final
 from uuid import UUID
 
 from milepost.wire.pod import ResolvedWait, SettleRequest
-from milepost_operator.adapters.postgres.database import Connection, Database, Row, as_uuid
-from milepost_operator.adapters.postgres.endings import end_attempt, lock_run
+from milepost_operator.adapters.postgres.database import Connection, Database, as_uuid
+from milepost_operator.adapters.postgres.endings import lock_run
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.domain.errors import ConflictError, InvalidInputError, NotFoundError
-from milepost_operator.domain.states import TERMINAL, RunState
-from milepost_operator.domain.suspension import TIMED, moment, suspended
+from milepost_operator.domain.errors import ConflictError, InvalidInputError, MilepostError, NotFoundError
+from milepost_operator.domain.states import TERMINAL
+from milepost_operator.domain.suspension import TIMED, moment
 
 MAX_KEPT_SIGNALS: Final = 1000
 """Signals of a run that no wait has taken."""
 
 
-async def suspend(db: Database, connection: Connection, run: Row, attempt: Row, request: SettleRequest) -> RunState:
-    """End the live attempt of a locked run that waits; the run's state: `queued` if a wait is over already, `backoff`
-    if it waits for nothing but the next tries of steps.
-    """
-    waits = request.waits
-    children = [UUID(w.name) for w in waits if w.kind == "child" and w.name]
-    strange = await connection.fetchval(Q["strange_child"], run["run_id"], children) if children else None
-    if strange is not None:
-        raise InvalidInputError("not-a-child", f"run {strange} is not a child of this run", "$.waits")
-    following = await end_attempt(db, connection, run, attempt, suspended(request), settled=True)
-    if following.state is not RunState.SUSPENDED:
-        return following.state
+async def strange_wait(connection: Connection, run_id: UUID, request: SettleRequest) -> MilepostError | None:
+    """Why this run can't wait for what its attempt says."""
+    children = [UUID(w.name) for w in request.waits if w.kind == "child" and w.name]
+    strange = await connection.fetchval(Q["strange_child"], run_id, children) if children else None
+    if strange is None:
+        return None
+    return InvalidInputError("not-a-child", f"run {strange} is not a child of this run", "$.waits")
+
+
+async def put_waits(connection: Connection, asleep: Mapping[UUID, SettleRequest]) -> set[UUID]:
+    """Keep what these locked runs wait for, whose attempts were ended; those that are queued again: a wait is over."""
+    waits = [(run_id, wait) for run_id, request in asleep.items() for wait in request.waits]
     await connection.execute(
         Q["put_waits"],
-        run["run_id"],
-        [w.key for w in waits],
-        ["timer" if w.kind in TIMED else w.kind for w in waits],
-        [w.name for w in waits],
-        [UUID(w.name) if w.kind == "child" and w.name else None for w in waits],
-        [w.seconds for w in waits],
-        [moment(w) for w in waits],
+        [run_id for run_id, _ in waits],
+        [w.key for _, w in waits],
+        ["timer" if w.kind in TIMED else w.kind for _, w in waits],
+        [w.name for _, w in waits],
+        [UUID(w.name) if w.kind == "child" and w.name else None for _, w in waits],
+        [w.seconds for _, w in waits],
+        [moment(w) for _, w in waits],
     )
-    return RunState.QUEUED if await _wake(connection, [run["run_id"]]) else RunState.SUSPENDED
+    return await _wake(connection, list(asleep))
 
 
 async def resolved_waits(connection: Connection, run_ids: Sequence[object]) -> Mapping[object, list[ResolvedWait]]:
@@ -54,12 +54,14 @@ async def resolved_waits(connection: Connection, run_ids: Sequence[object]) -> M
     return found
 
 
-async def _wake(connection: Connection, run_ids: Sequence[object]) -> int:
-    """Resolve what can be for these locked runs; how many of them were queued again."""
+async def _wake(connection: Connection, run_ids: Sequence[UUID]) -> set[UUID]:
+    """Resolve what can be for these locked runs, all at once for the sake of their keys' order; those that were queued
+    again.
+    """
     await connection.execute(Q["resolve_waits"], run_ids)
     resumed = await connection.fetch(Q["resume"], run_ids)
     await connection.execute(Q["disarm"], run_ids)
-    return len(resumed)
+    return {as_uuid(row["run_id"]) for row in resumed}
 
 
 class PostgresSuspension:
@@ -102,7 +104,7 @@ class PostgresSuspension:
             if not run_ids:
                 return 0, 0
             await connection.execute(Q["take_wakes"], run_ids)
-            return len(run_ids), await _wake(connection, run_ids)
+            return len(run_ids), len(await _wake(connection, run_ids))
 
         seen, resumed = await self._db.transaction(work)
         if resumed:

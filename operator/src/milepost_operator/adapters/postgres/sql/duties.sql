@@ -70,7 +70,8 @@ select r.run_id,
        case when r.deadline_at <= clock_timestamp() then 'deadline'
             when r.run_deadline_at <= clock_timestamp() and r.state <> 'suspended'
                  and (r.state <> 'held' or r.reason <> 'CodeChanged') then 'run'
-            else 'held' end as why
+            else 'held' end as why,
+       r.message
 from found f join runs r on r.run_id = f.run_id
 limit $2;
 

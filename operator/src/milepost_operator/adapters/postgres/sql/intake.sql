@@ -178,6 +178,10 @@ set queue = c.queue,
     rev = r.rev + 1
 from changed c
 where r.run_id = c.run_id and r.state = 'held'
+  -- as tell_keys, of the queues that the runs come to
+  and (select count(tell_waiting($1, k.namespace, k.queue, k.concurrency_key, k.task, 'infinity')) >= 0
+       from (select distinct o.namespace, n.queue, o.concurrency_key, o.task from changed n join runs o on o.run_id = n.run_id
+             where n.lacks is null order by 1, 2, 3, 4) k)
 returning r.run_id, r.state;
 
 -- name: known_manifests

@@ -47,11 +47,14 @@ from records where run_id = $1;
 
 -- name: run_to_copy
 -- Locked: of two that want to make another run of it, one comes after the other.
-select r.run_id, r.namespace, r.name, r.task, r.singleton_key, r.state, r.dead_lettered, r.redriven_by, r.discarded_at,
-       h.records_pruned_at is not null as pruned
-from runs r join run_heads h on h.run_id = r.run_id
-where r.cluster = $1 and r.run_id = $2
-for no key update of r;
+select run_id, namespace, name, task, singleton_key, state, dead_lettered, redriven_by, discarded_at
+from runs
+where cluster = $1 and run_id = $2
+for no key update;
+
+-- name: records_pruned
+-- A statement of its own, after the lock: pruning holds that and changes the head alone.
+select records_pruned_at is not null from run_heads where run_id = $1;
 
 -- name: live_copy
 -- A statement of its own, after the lock: it sees what another one committed while this one waited.

@@ -1,9 +1,9 @@
 -- name: put_waits
 -- A wait that is met again goes on as it was: its moment is that of the first time.
 insert into waits (wait_id, run_id, key, kind, until, name, child_run)
-select gen_random_uuid(), $1, w.key, w.kind, coalesce(w.until, clock_timestamp() + make_interval(secs => w.seconds)), w.name, w.child
-from unnest($2::text[], $3::text[], $4::text[], $5::uuid[], $6::float8[], $7::timestamptz[])
-    with ordinality as w (key, kind, name, child, seconds, until, n)
+select gen_random_uuid(), w.run_id, w.key, w.kind, coalesce(w.until, clock_timestamp() + make_interval(secs => w.seconds)), w.name, w.child
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::float8[], $7::timestamptz[])
+    with ordinality as w (run_id, key, kind, name, child, seconds, until, n)
 order by w.n
 on conflict (run_id, key) do update set armed = true;
 

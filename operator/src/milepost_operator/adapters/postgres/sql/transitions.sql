@@ -108,3 +108,7 @@ from ended e
 join moved m on m.run_id = e.run_id
 join queues q on q.cluster = m.cluster and q.namespace = m.namespace and q.name = m.queue
 where q.breaker is not null and e.verdict <> 'neutral';
+
+-- name: tell_keys
+-- Before two statements that may queue some of these runs each: the keys of both in one order.
+select tell_keys($1);
