@@ -53,7 +53,7 @@ def manifests(image: str) -> list[Object]:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-u", "/srv/counting_server.py", str(PORT)],
         "ports": [{"containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

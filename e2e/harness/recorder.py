@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,8 @@ class Recorder:
     output: IO[str]
     _read: list[str] = field(default_factory=list)
 
-    def last(self, pod_id: str) -> dict[str, object]:
-        """The newest version of the pod of a pods row."""
+    def last(self, pod_id: str, when: Callable[[Object], bool] | None = None) -> dict[str, object]:
+        """The newest version of the pod of a pods row, or the newest of those for which `when` holds."""
         self._read.append(self.output.read())
         text, found = "".join(self._read), {}
         while text.strip():
@@ -38,17 +38,18 @@ class Recorder:
                 break  # it is being written
             text = text.lstrip()[end:]
             pod = as_object(dig(event, "object"))
-            if dig(pod, "metadata", "labels", "milepost.dev/pod") == pod_id:
+            mine = dig(pod, "metadata", "labels", "milepost.dev/pod") == pod_id
+            if mine and (when is None or when(pod)):
                 found = pod
         return found
 
-    def keep(self, name: str, pod_id: str) -> None:
-        """Write the sample `name`, when that was asked for."""
+    def keep(self, name: str, pod_id: str, when: Callable[[Object], bool] | None = None) -> None:
+        """Write the sample `name`, when that was asked for; `when`: see `last`."""
         if os.environ.get(ENV) != "1":
             return
         job = self.lab.kubectl.find("job", f"mp-{pod_id}", self.lab.namespace)
         SAMPLES.mkdir(exist_ok=True)
-        sample = {"pod": stripped(self.last(pod_id)), "job": stripped(job) if job else None}
+        sample = {"pod": stripped(self.last(pod_id, when)), "job": stripped(job) if job else None}
         (SAMPLES / f"{name}.json").write_text(json.dumps(sample, indent=1, sort_keys=True) + "\n")
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -243,24 +242,19 @@ def test_pods_that_end_by_themselves(lab: Lab, seen: Recorder, images: dict[str,
     for name, (spec, _) in cases.items():
         lab.task(name, retry=ONCE, **spec)
         runs[name] = lab.run(name)
-    waiting = ("image-pull", "config-error")
-    for name in waiting:  # kept as they wait: in the end they only show that they go
-        (attempt,) = eventually("its attempt", runs[name].attempts, 30, diagnose=lab.diagnose)
-        eventually(f"the trouble of {name}", partial(_troubled, seen, attempt.pod_id), 40, diagnose=lab.diagnose)
-        seen.keep(name, attempt.pod_id)
     for name, (_, reason) in cases.items():
         runs[name].wait("Failed", timeout=60)
         (attempt,) = runs[name].attempts()
-        if name not in waiting:
-            seen.keep(name, attempt.pod_id)
+        # one that waits is kept as it waits: in the end it only shows that it goes
+        seen.keep(name, attempt.pod_id, _troubled if name in {"image-pull", "config-error"} else None)
         assert attempt.reason == reason, attempt
     told(runs["start-error"], "StartError", "the program must be there")
     told(runs["out-of-memory"], "OOMKilled", "killed at its limit of 96Mi")
 
 
-def _troubled(seen: Recorder, pod_id: str) -> bool:
+def _troubled(pod: Object) -> bool:
     """The task's container waits, and not for its turn."""
-    waiting = dig(seen.last(pod_id), "status", "containerStatuses", 0, "state", "waiting", "reason")
+    waiting = dig(pod, "status", "containerStatuses", 0, "state", "waiting", "reason")
     return waiting not in {None, "PodInitializing", "ContainerCreating"}
 
 

@@ -61,7 +61,7 @@ def test_timeouts_in_a_row_pause_the_queue(lab: Lab) -> None:
     lab.run("slow").wait("Failed", timeout=90)
     assert "3 of 3 attempts" in holds(lab, "slow", "TimeoutLoop")
     later = lab.run("slow")
-    answer = lab.release.api.call("GET", f"/v1/runs/{later.id}/why")
+    answer = lab.release.api.call("GET", f"/v1/runs/{later.id}/why?namespace={lab.namespace}")
     assert answer.status == 200
     assert "paused" in str(answer.json())
     assert "TimeoutLoop" in str(answer.json())

@@ -89,7 +89,9 @@ async def test_a_schedule_that_replaces_a_locked_run_stays_due_and_the_others_fi
 ) -> None:
     await apply_task(store)
     each = ScheduleSpec(f"{datetime.now(UTC).second} * * * * *")
-    await store.apply_schedules(NS, "index", [("replacing", replace(each, overlap="replace")), ("plain", each)])
+    await store.apply_schedules(
+        NS, "index", [("replacing", replace(each, overlap="replace")), ("plain", each)], uid="uid-index", generation=1
+    )
     due = (
         "update schedules set cursor_at = clock_timestamp() - interval '1 minute',"
         " next_at = clock_timestamp() - interval '1 minute', due_at = clock_timestamp()"
