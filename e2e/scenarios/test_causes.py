@@ -253,9 +253,10 @@ def test_pods_that_end_by_themselves(lab: Lab, seen: Recorder, images: dict[str,
 
 
 def _troubled(pod: Object) -> bool:
-    """The task's container waits, and not for its turn."""
+    """The task's container waits, not for its turn, and nobody has asked for its end."""
     waiting = dig(pod, "status", "containerStatuses", 0, "state", "waiting", "reason")
-    return waiting not in {None, "PodInitializing", "ContainerCreating"}
+    asked = dig(pod, "metadata", "deletionTimestamp")
+    return asked is None and waiting not in {None, "PodInitializing", "ContainerCreating"}
 
 
 SECRET = {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "nowhere", "key": "password"}}}

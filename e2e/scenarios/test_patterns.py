@@ -65,8 +65,11 @@ def test_timeouts_in_a_row_pause_the_queue(lab: Lab) -> None:
     assert answer.status == 200
     assert "paused" in str(answer.json())
     assert "TimeoutLoop" in str(answer.json())
-    shown = lab.kubectl.run("get", "queues", "-n", lab.namespace, "-o", "wide")
-    assert "TimeoutLoop" in shown, shown
+
+    def shown() -> bool:
+        return "TimeoutLoop" in lab.kubectl.run("get", "queues", "-n", lab.namespace, "-o", "wide")
+
+    eventually("a queue that says why it is paused", shown, 30, 0.5, lab.diagnose)
 
 
 def test_a_storm_of_retries_is_told(lab: Lab) -> None:

@@ -1,5 +1,6 @@
 """A node is lost, or drained, under a run: the cause is told, it spends no attempt of the task, nothing runs twice."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from e2e.cluster.capabilities import Capability
 from e2e.harness.counter import NAMESPACE as COUNTING
 from e2e.harness.counter import Counter
-from e2e.harness.kubectl import Kubectl, Object, dig, objects
+from e2e.harness.kubectl import Kubectl, Object, dig
 from e2e.harness.lab import COLD, Lab, Run
 from e2e.harness.platform import Platform
 from e2e.harness.release import NAMESPACE as SYSTEM
@@ -53,19 +54,9 @@ def empty(kubectl: Kubectl, node: str) -> bool:
 
 
 def bound(kubectl: Kubectl, node: str) -> bool:
-    """Whether a pod of the control plane is on the node with a volume that no other node has."""
-    there = [pod for pod in kubectl.items("pods", SYSTEM) if dig(pod, "spec", "nodeName") == node]
-    claims = {
-        str(dig(volume, "persistentVolumeClaim", "claimName"))
-        for pod in there
-        for volume in objects(dig(pod, "spec", "volumes") or [])
-    }
-    return any(
-        dig(volume, "spec", "claimRef", "namespace") == SYSTEM
-        and dig(volume, "spec", "claimRef", "name") in claims
-        and dig(volume, "spec", "nodeAffinity") is not None
-        for volume in kubectl.items("pv")
-    )
+    """Whether the control plane has a volume that can be had on this node alone."""
+    volumes = [one for one in kubectl.items("pv") if dig(one, "spec", "claimRef", "namespace") == SYSTEM]
+    return any(node in json.dumps(dig(one, "spec", "nodeAffinity")) for one in volumes)
 
 
 def there(node: str) -> Object:
