@@ -572,22 +572,43 @@ async def test_a_tasks_limit_that_is_lowered_during_a_claim_waits_for_it(
     assert late["n"] == 0, "what was admitted was admitted before"
 
 
-async def test_a_claim_leaves_alone_a_task_that_is_changing(
+async def test_a_claim_waits_for_no_task_that_is_changing(
     store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
     await apply_task(store, queue="wide", concurrency=5)
-    await apply_task(store, "another", queue="wide")
-    for name in ("index", "another"):
-        await trigger(store, name)
-        await trigger(store, name)
+    await trigger(store)
+    await trigger(store)
     async with hand.transaction():
         await hand.execute("select from tasks where name = 'index' for update")
         lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
         await blocked(hand, lower)
-        assert await store.admit(10) == 2, "those of the other Task"
+        assert await store.admit(10) == 2, "within the limit that stands"
     await lower
-    assert await store.admit(10) == 1
+    await trigger(store)
+    assert await store.admit(10) == 0
+
+
+@pytest.mark.parametrize(("concurrency", "meanwhile", "after"), [(1, 0, 1), (5, 2, 0)])
+async def test_nothing_is_claimed_while_limits_change_and_all_goes_on_while_they_do_not(  # noqa: PLR0917
+    store: PostgresStore,
+    other: PostgresStore,
+    hand: "asyncpg.Connection[asyncpg.Record]",
+    concurrency: int,
+    meanwhile: int,
+    after: int,
+) -> None:
+    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
+    await apply_task(store, queue="wide", concurrency=5)
+    await trigger(store)
+    await trigger(store)
+    async with hand.transaction():
+        await hand.execute("lock table task_checks in access exclusive mode")  # it has written its limits by then
+        change = asyncio.create_task(apply_task(other, queue="wide", concurrency=concurrency, generation=2))
+        await blocked(hand, change)
+        assert await store.admit(10) == meanwhile
+    await change
+    assert await store.admit(10) == after
 
 
 async def test_a_semaphore_that_is_lowered_during_a_claim_waits_for_it(

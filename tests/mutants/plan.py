@@ -214,7 +214,6 @@ MUTANTS: Final = (
                 "        select i.concurrency - (select count(*)::integer from runs x where x.cluster = p_cluster"
                 " and x.state in ('admitted', 'running', 'cancelling')) into v_n from limits i\n"
                 "        where i.cluster = p_cluster and i.namespace = '' and i.kind = 'global'",
-                2,
             ),
             Edit(
                 MIGRATIONS,
@@ -222,7 +221,6 @@ MUTANTS: Final = (
                 "                                     where i.cluster = p_cluster and i.state in"
                 " ('admitted', 'running', 'cancelling')));\n",
                 "            v_free := least(v_free, v_n);\n",
-                2,
             ),
         ),
         (f"{GUARDS}::test_two_queues_under_one_limit_count_after_the_lock",),
@@ -235,7 +233,6 @@ MUTANTS: Final = (
                 MIGRATIONS,
                 "s.rate := rate_at(q.rate, s.rate, clock_timestamp());",
                 "s.rate := rate_at(q.rate, null, clock_timestamp());",
-                2,
             ),
         ),
         (f"{GUARDS}::test_a_rate_outlives_a_restart",),
@@ -256,7 +253,7 @@ MUTANTS: Final = (
         "pause-admits",
         "a queue that is paused goes on admitting",
         (
-            Edit(MIGRATIONS, "and i.present and not i.paused and not i.spec_paused\n", "and i.present\n", 2),
+            Edit(MIGRATIONS, "and i.present and not i.paused and not i.spec_paused\n", "and i.present\n"),
             Edit(
                 SQL,
                 "where q.cluster = $1 and q.present and not q.paused and not q.spec_paused and (",

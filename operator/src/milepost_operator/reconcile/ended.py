@@ -78,12 +78,16 @@ def classify(pod: Object, now: datetime, config_grace_seconds: float) -> Ending 
     return _of_waiting(pod, now, config_grace_seconds)
 
 
-def node_lost(pod: Object, now: datetime) -> Ending | None:
-    """The end of an attempt whose pod has to go, if its node is lost; None: nothing tells so."""
+def node_lost(pod: Object, now: datetime | None) -> Ending | None:
+    """The end of an attempt whose pod has to go, if its node is lost; None: nothing tells so. `now` is None for a pod
+    that is gone, which can't be late.
+    """
     disruption = evidence.disrupted(pod, None)
     if _DISRUPTIONS.get(raw.text(disruption, "reason")) is Reason.NODE_LOST:
         return _infra(Reason.NODE_LOST, _said(disruption), pod, None)
-    return None if evidence.over(pod) or not _overdue(pod, now) else _infra(Reason.NODE_LOST, _UNCONFIRMED, pod, None)
+    if now is None or evidence.over(pod) or not _overdue(pod, now):
+        return None
+    return _infra(Reason.NODE_LOST, _UNCONFIRMED, pod, None)
 
 
 def _overdue(pod: Object, now: datetime) -> bool:

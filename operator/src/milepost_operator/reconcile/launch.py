@@ -70,7 +70,6 @@ class Launcher:
         self._grace = config_grace_seconds
         self._clock = clock
         self._held: dict[str, _Held] = {}
-        self._avoided: Sequence[str] = ()
 
     async def turn(self) -> None:
         room = MAX_HELD - len(self._held)
@@ -81,8 +80,8 @@ class Launcher:
         self._forget(rows)
         now = self._clock()
         orders += [held.order for held in self._held.values() if held.due <= now]
-        self._avoided = await self._in_doubt(rows, sights) if orders else ()
-        await each(orders, self.launch, at_once=AT_ONCE, what="launch")
+        avoided = await self._in_doubt(rows, sights) if orders else ()
+        await each(orders, lambda order: self.launch(order, avoided), at_once=AT_ONCE, what="launch")
 
     async def _close(self, rows: Sequence[OpenPod], sights: Mapping[str, Sight]) -> None:
         """Old pods go before new ones come."""
@@ -101,12 +100,14 @@ class Launcher:
         wanted = {row.pod_id for row in rows if row.state in {"wanted", "creating"}}
         self._held = {pod_id: held for pod_id, held in self._held.items() if pod_id in wanted}
 
-    async def launch(self, order: PodOrder) -> None:
-        """Create or adopt the Job of `order`, and say so; what can't be created ends the run or is tried again."""
+    async def launch(self, order: PodOrder, avoided: Sequence[str] = ()) -> None:
+        """Create or adopt the Job of `order`, and say so; what can't be created ends the run or is tried again.
+        `avoided`: see `build_job`.
+        """
         self._held.setdefault(order.pod_id, _Held(order))
         try:
             await self._networks.before(order.namespace, order.task, order.network)
-            job = await self._created(order)
+            job = await self._created(order, avoided)
         except ForbiddenError as error:
             await self._refused(order, str(error))
             return
@@ -121,9 +122,9 @@ class Launcher:
         self._on_launched()
         self._held.pop(order.pod_id, None)
 
-    async def _created(self, order: PodOrder) -> Object:
+    async def _created(self, order: PodOrder, avoided: Sequence[str]) -> Object:
         try:
-            return await self._jobs.create_job(build_job(order, self._settings, self._avoided))
+            return await self._jobs.create_job(build_job(order, self._settings, avoided))
         except ConflictError:
             job = await self._jobs.get_job(order.namespace, names.job_name(order.pod_id))
             if job is None:

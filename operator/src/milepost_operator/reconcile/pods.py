@@ -159,11 +159,11 @@ def _lost(row: OpenPod, sight: Sight, now: datetime) -> list[Action]:
     if row.ended_as != Reason.LEASE_EXPIRED:
         return []
     there, gone = _pod_of(row, sight.pods), _pod_of(row, sight.gone)
-    if there is not None and (ending := node_lost(there, now)):
-        return [Lost(ending)] if sight.fresh else [Confirm()]
-    if there is None and gone is not None and (ending := node_lost(gone, now)):
-        return [Lost(ending)]
-    return []
+    if there is not None:
+        ending = node_lost(there, now)
+        return [] if ending is None else [Lost(ending)] if sight.fresh else [Confirm()]
+    ending = None if gone is None else node_lost(gone, None)
+    return [] if ending is None else [Lost(ending)]
 
 
 def _closing(row: OpenPod, sight: Sight) -> list[Action]:

@@ -130,9 +130,11 @@ class PostgresDuties:
 
     async def _end_overdue(self, connection: Connection, found: Row) -> int:
         run = await lock_free_run(connection, found["run_id"])
+        if run is None:
+            return 0
         lease = seconds(self._db.settings.lease_seconds)
         still = await connection.fetchrow(Q["overdue"], self._db.cluster, 1, lease, found["run_id"])
-        if run is None or still is None or still["attempt"] != found["attempt"]:
+        if still is None or still["attempt"] != found["attempt"]:
             return 0
         attempt = await connection.fetchrow(Q["attempt_for_ending"], run["run_id"], run["attempt"])
         await end_attempt(self._db, connection, run, attempt, _ENDINGS[still["why"]], settled=False)
@@ -140,9 +142,11 @@ class PostgresDuties:
 
     async def _expire_waiting(self, connection: Connection, found: Row) -> int:
         run = await lock_free_run(connection, found["run_id"])
+        if run is None:
+            return 0
         held = seconds(self._db.settings.held_seconds)
         still = await connection.fetchrow(Q["overdue_waiting"], self._db.cluster, 1, held, found["run_id"])
-        if run is None or still is None:
+        if still is None:
             return 0
         if still["why"] == "held":
             message = f"held for too long: {still['message']}"

@@ -50,11 +50,10 @@ class PostgresIntake:
 
         async def work(connection: Connection) -> int:
             key = (self._db.cluster, task.namespace, task.name)
-            # claims share this lock (0021_task_limits.sql): what they admit is there before the limits change, or after
             await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", "/".join(key))
-            newer: int | None = await connection.fetchval(Q["newer_task"], *key, task.uid, task.generation)
-            if newer is not None:
-                return newer
+            before = await connection.fetchrow(Q["lock_task"], *key)
+            if before and before["uid"] == task.uid and before["generation"] > task.generation:
+                return int(before["version"])
             if task.queue == DEFAULT_QUEUE:
                 await self._ensure_default_queue(connection, task.namespace)
             for digest, text in sorted(schemas.values()):
@@ -62,8 +61,10 @@ class PostgresIntake:
             version: int = await connection.fetchval(
                 Q["upsert_version"], *key, _shape_hash(shape), json.dumps(shape, ensure_ascii=False)
             )
-            semaphores = [one.name for one in task.semaphores]
-            await connection.execute(Q["lock_semaphores"], self._db.cluster, task.namespace, semaphores)
+            semaphores = to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None
+            limits_before = (before["concurrency"], before["semaphores"]) if before else (None, None)
+            if (task.concurrency, semaphores) != limits_before:
+                await connection.execute(Q["lock_queues"], self._db.cluster, task.namespace)
             await connection.execute(
                 Q["upsert_task"],
                 *key,
@@ -74,7 +75,7 @@ class PostgresIntake:
                 retry_json(task.retry),
                 to_json(asdict(task.timeouts)),
                 task.concurrency,
-                to_json([asdict(s) for s in task.semaphores]) if task.semaphores else None,
+                semaphores,
                 task.on_change,
                 shape.get("inputSchema"),
                 task.versioning,

@@ -122,7 +122,8 @@ class PostgresLaunches:
             raise UnavailableError(f"pod {pod_id} is given and taken faster than it can be ended")
 
         ended = await self._db.transaction(work)
-        self._db.wake("admit", "launch", "project")
+        if ended:
+            self._db.wake("admit", "launch", "project")
         return ended
 
     async def _end(self, connection: Connection, pod: Row, ending: Ending, *, unheard: bool) -> bool:
@@ -147,7 +148,8 @@ class PostgresLaunches:
     async def node_lost(self, pod_id: str, ending: Ending) -> bool:
         values = ending.message, Reason.LEASE_EXPIRED, ending.reason, to_json(ending.evidence)
         told = await self._db.fetch(Q["tell_node_lost"], self._db.cluster, pod_id, *values)
-        self._db.wake("project")
+        if told:
+            self._db.wake("project")
         return bool(told)
 
     async def retire_pod(self, epoch: int, pod_id: str, why: str) -> None:

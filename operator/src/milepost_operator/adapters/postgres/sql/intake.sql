@@ -1,7 +1,8 @@
--- name: newer_task
--- The version of a Task that has come further than this generation, which is late.
-select version from tasks
-where cluster = $1 and namespace = $2 and name = $3 and uid = $4 and generation > $5 and present;
+-- name: lock_task
+-- Before anything else of it: whoever waits here keeps no claim waiting.
+select uid, generation, version, concurrency, semaphores from tasks
+where cluster = $1 and namespace = $2 and name = $3 and present
+for no key update;
 
 -- name: upsert_version
 -- One version for each distinct shape; an old shape applied again is its old version.
@@ -16,11 +17,10 @@ with known as (
 )
 select version from known union all select version from fresh;
 
--- name: lock_semaphores
--- Claims hold these rows from when they count until they commit: who changes a limit waits for them first. No row changes.
-insert into limits as l (cluster, namespace, kind, name)
-select $1, $2, 'semaphore', name from (select distinct unnest($3::text[]) as name) s order by name
-on conflict (cluster, namespace, kind, name) do update set concurrency = l.concurrency where false;
+-- name: lock_queues
+-- A claim holds its queue from its first look until it commits: limits that claims of several queues keep, of a Task and of
+-- semaphores, change between claims.
+select from queues where cluster = $1 and namespace = $2 order by name for no key update;
 
 -- name: upsert_task
 insert into tasks (cluster, namespace, name, uid, generation, version, queue, retry, timeouts, concurrency, semaphores,
@@ -32,8 +32,7 @@ set uid = excluded.uid, generation = excluded.generation, present = true, versio
     concurrency = excluded.concurrency, semaphores = excluded.semaphores, on_change = excluded.on_change,
     input_schema = excluded.input_schema, versioning = excluded.versioning,
     unpinned = tasks.unpinned and (excluded.versioning = 'pinned' or tasks.versioning = 'latest'),
-    updated_at = clock_timestamp()
-where tasks.uid <> excluded.uid or tasks.generation <= excluded.generation or not tasks.present;
+    updated_at = clock_timestamp();
 
 -- name: set_limits
 -- As the manifest has them: what it leaves out is for the settings to say, at the time.
