@@ -182,9 +182,8 @@ class KindCluster:
             networking |= {"apiServerAddress": address, "apiServerPort": 6443, "ipFamily": "ipv4"}
         head = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "name": NAME}
         kubelet = KUBELET | ({"cgroupDriver": CGROUP_DRIVER} if local else {})
-        spread = (
-            [SCHEDULABLE] if nodes > 1 else []
-        )  # kind itself takes the taint of a lone node away, and insists on it
+        # kind itself takes the taint of a lone node away, and fails where there is none
+        spread = [SCHEDULABLE] if nodes > 1 else []
         patches = {
             "kubeadmConfigPatches": [json.dumps(patch) for patch in (kubelet, *spread)],
             "kubeadmConfigPatchesJSON6902": [PATCH],

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from e2e.harness.kubectl import dig
-from e2e.harness.lab import Attempt, Run
+from e2e.harness.lab import Attempt, Lab, Run
 from e2e.harness.wait import eventually
 
 INFRA = frozenset({"PodLost", "Drained", "Evicted", "NodeLost", "LeaseExpired", "SidecarLost", "ProcessCrashed"})
@@ -58,3 +58,9 @@ def told(run: Run, *words: str) -> None:
         return any(all(word in text for word in words) for text in mine)
 
     eventually(f"an Event with {words}", look, 30, diagnose=run.diagnose)
+
+
+def over(lab: Lab, pod: str) -> bool:
+    """Whether nothing of the pod runs any more."""
+    found = lab.kubectl.find("pod", pod, lab.namespace)
+    return found is None or dig(found, "status", "phase") in {"Succeeded", "Failed"}

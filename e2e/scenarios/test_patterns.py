@@ -2,21 +2,22 @@
 
 import pytest
 
-from e2e.harness.kubectl import dig, objects
+from e2e.harness.kubectl import dig
 from e2e.harness.lab import API_VERSION, Lab, wait_all
 from e2e.harness.wait import eventually
+from e2e.scenarios.conditions import says
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 SLOW = """
-import time
+import asyncio
 
 from milepost import Context, task
 
 
 @task(id="slow")
 async def main(ctx: Context) -> None:
-    time.sleep(60)
+    await asyncio.Event().wait()
 """
 FAILING = """
 from milepost import Context, task
@@ -32,12 +33,7 @@ FOUND = 100.0
 
 def holds(lab: Lab, task: str, kind: str) -> str:
     """Wait for a pattern's condition; its message. Its Event and its metric are there, too."""
-
-    def condition() -> str | None:
-        found = objects(dig(lab.kubectl.get("task", task, lab.namespace), "status", "conditions") or [])
-        return next((str(one["message"]) for one in found if (one["type"], one["status"]) == (kind, "True")), None)
-
-    message = eventually(f"{kind} of {task}", condition, FOUND, 0.5, lab.diagnose)
+    _, _, message = says(lab, task, kind, "True", FOUND)
 
     def event() -> bool:
         events = lab.kubectl.items("events", lab.namespace)

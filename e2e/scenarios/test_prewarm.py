@@ -10,6 +10,7 @@ from e2e.harness.kubectl import as_object, dig
 from e2e.harness.lab import Lab
 from e2e.harness.programs import PLACE
 from e2e.harness.wait import eventually, stays
+from e2e.scenarios.conditions import condition, says
 from e2e.scenarios.judge import untouched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -28,30 +29,11 @@ async def main(ctx: Context) -> str:
 """
 
 
-def condition(lab: Lab, task: str, kind: str) -> tuple[str, str, str] | None:
-    """Status, reason and message of a Task's condition."""
-    found = dig(lab.kubectl.get("task", task, lab.namespace), "status", "conditions")
-    for one in found if isinstance(found, list) else []:
-        if one["type"] == kind:
-            return one["status"], one["reason"], one.get("message", "")
-    return None
-
-
-def told(lab: Lab, task: str, kind: str, status: str, timeout: float = 40) -> tuple[str, str, str]:
-    """Wait for a condition."""
-
-    def look() -> tuple[str, str, str] | None:
-        found = condition(lab, task, kind)
-        return found if found and found[0] == status else None
-
-    return eventually(f"{kind}={status} of {task}", look, timeout, 0.5, lab.diagnose)
-
-
 def test_the_first_run_after_the_apply_is_a_hit_and_the_minimum_comes_back(lab: Lab) -> None:
     """Two pods are there before any run; one is killed, and there are two again."""
     lab.task("place", PLACE, warm={"min": 2})
     first, second = warm.settled(lab, "place", 2, timeout=60)
-    assert told(lab, "place", "Prewarmed", "True")[1] == "Kept"
+    assert says(lab, "place", "Prewarmed", "True")[1] == "Kept"
     run = lab.run("place")
     run.wait("Succeeded")
     (attempt,) = run.attempts()
@@ -96,13 +78,13 @@ def test_a_pod_is_ready_before_the_slot(lab: Lab) -> None:
 def test_pods_that_cant_start_back_off_and_the_task_says_why(lab: Lab) -> None:
     """A module that can't be imported: no loop of Jobs, and no run is needed to see it."""
     lab.task("broken", "import nothing_of_that_name", warm={"min": 2})
-    _, reason, message = told(lab, "broken", "Prewarmed", "False", 60)
+    _, reason, message = says(lab, "broken", "Prewarmed", "False", 60)
     assert (reason, "nothing_of_that_name" in message) == ("Trouble", True)
     jobs = partial(lab.kubectl.items, "jobs", lab.namespace)
     stays("a few Jobs at most", lambda: len(jobs()) <= 4, 15)
     lab.task("broken", PLACE, warm={"min": 2})
     warm.settled(lab, "broken", 2, timeout=60)
-    told(lab, "broken", "Prewarmed", "True")
+    says(lab, "broken", "Prewarmed", "True")
 
 
 def test_a_restart_ends_pods_and_makes_no_version(lab: Lab) -> None:
@@ -129,7 +111,7 @@ def test_a_restart_ends_pods_and_makes_no_version(lab: Lab) -> None:
 def test_an_import_that_cant_be_shared_is_told(lab: Lab) -> None:
     lab.task("threads", NOT_FORK_SAFE)
     lab.run("threads").wait("Succeeded")
-    _, reason, message = told(lab, "threads", "NotForkSafe", "True")
+    _, reason, message = says(lab, "threads", "NotForkSafe", "True")
     assert (reason, "thread exporter" in message) == ("ImportLeaves", True)
     lab.task("threads", PLACE)
     gone = lambda: condition(lab, "threads", "NotForkSafe") is None  # noqa: E731
@@ -140,7 +122,7 @@ def test_images_are_pulled_when_a_task_is_applied(lab: Lab) -> None:
     """The result is a condition, good or bad; nothing of the pull is left, and no run pays for one that fails."""
     runner = as_object(dig(lab.release.values, "image", "runner"))
     lab.task("there", image=f"{runner['repository']}:{runner['tag']}", entrypoint="place:main")
-    _, reason, message = told(lab, "there", "ImagePulled", "True", 90)
+    _, reason, message = says(lab, "there", "ImagePulled", "True", 90)
     assert (reason, "version 1" in message) == ("Pulled", True)
     lab.task("missing", image="milepost.invalid/nothing:1", entrypoint="place:main")
     eventually(

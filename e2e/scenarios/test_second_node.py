@@ -15,7 +15,7 @@ from e2e.harness.release import NAMESPACE as SYSTEM
 from e2e.harness.release import Release
 from e2e.harness.wait import eventually
 from e2e.scenarios.conftest import skip_without
-from e2e.scenarios.judge import lost_to_infrastructure, resumed, succeeded, told
+from e2e.scenarios.judge import lost_to_infrastructure, over, resumed, succeeded, told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(300)]
 
@@ -107,11 +107,6 @@ def test_a_node_is_lost(lab: Lab, release: Release, away: str, operator: str) ->
             release.scale("operator", 1)
     old = str(attempts[0].pod)
     eventually("the end of the old pod", lambda: over(lab, old), 60, diagnose=run.diagnose)
-
-
-def over(lab: Lab, pod: str) -> bool:
-    found = lab.kubectl.find("pod", pod, lab.namespace)
-    return found is None or dig(found, "status", "phase") in {"Succeeded", "Failed"}
 
 
 def test_a_node_is_drained(lab: Lab, away: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from e2e.harness.faults import Nodes, delete_job, delete_pod
 from e2e.harness.lab import Lab
 from e2e.harness.wait import eventually
-from e2e.scenarios.judge import lost_to_infrastructure, resumed, succeeded, untouched
+from e2e.scenarios.judge import lost_to_infrastructure, over, resumed, succeeded, untouched
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -125,16 +125,7 @@ def test_frozen_attempt_wakes_up_too_late(lab: Lab, nodes: Nodes) -> None:
         f"select count(*) from records where run_id = '{run.id}' and attempt = 1 and seq > {attempts[1].resumed_after}"
     )
     assert lab.sql.value(late) == 0
-    eventually(
-        "the end of the old pod",
-        lambda: lab.kubectl.find("pod", str(old.pod), lab.namespace) is None or _over(lab, old.pod),
-        60,
-    )
-
-
-def _over(lab: Lab, pod: str | None) -> bool:
-    found = lab.kubectl.attempt("get", "pod", str(pod), "-n", lab.namespace, "-o", "jsonpath={.status.phase}")
-    return found in {"Succeeded", "Failed"}
+    eventually("the end of the old pod", lambda: over(lab, str(old.pod)), 60)
 
 
 HOG = """
