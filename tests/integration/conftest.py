@@ -79,3 +79,18 @@ async def store(settings: Settings) -> AsyncIterator[PostgresStore]:
     async with PostgresStore.open(settings) as opened:
         yield opened
         assert {k: v for k, v in (await opened.violations()).items() if v} == {}
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[PostgresStore]:
+    """A second replica."""
+    async with PostgresStore.open(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hand(settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection whose transactions the test itself holds open."""
+    connection = await asyncpg.connect(settings.dsn, server_settings={"search_path": "milepost"})
+    yield connection
+    await connection.close()

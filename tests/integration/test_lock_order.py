@@ -15,9 +15,7 @@ from milepost_operator.adapters.postgres.store import PostgresStore
 from milepost_operator.domain.runs import Ending, QueueIntake
 from milepost_operator.domain.states import Reason
 from tests.integration.engine import NS, T, apply_task, launch, next_pod, trigger
-from tests.integration.test_races import hand, other, waiting_for_locks
-
-__all__ = ["hand", "other"]
+from tests.integration.locks import waiting_for_locks
 
 Hand: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 KEYS = ("a", "m", "z", "z", "m", "a")

@@ -1,11 +1,9 @@
 """Interleavings that lose, double or strand work: several stores over one database, as replicas have them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -13,19 +11,14 @@ import pytest
 from milepost.wire.pod import Evidence, Failure, SettleRequest
 from milepost_operator.adapters.postgres.errors import translated
 from milepost_operator.adapters.postgres.queries import Q
-from milepost_operator.adapters.postgres.schedule_rows import put_schedule
 from milepost_operator.adapters.postgres.store import PostgresStore
-from milepost_operator.domain.errors import DeposedError, GoneError, PrunedError, UnavailableError
-from milepost_operator.domain.runs import Ending, NewRun, QueueIntake, Semaphore
-from milepost_operator.domain.schedules import ScheduleSpec
-from milepost_operator.domain.slots import begin
+from milepost_operator.domain.errors import PrunedError, UnavailableError
+from milepost_operator.domain.runs import Ending, NewRun, QueueIntake
 from milepost_operator.domain.states import Reason
-from milepost_operator.settings import Settings
 from tests.integration.engine import (
     NS,
     Pod,
     apply_task,
-    eventually,
     launch,
     lose,
     next_pod,
@@ -33,40 +26,13 @@ from tests.integration.engine import (
     started,
     trigger,
 )
-from tests.integration.test_warm import following, launch_warm, warm_pod
+from tests.integration.locks import blocked, waiting_for_locks
 
 LOST = Ending(Reason.POD_LOST, "gone", counted=False, infra=True)
 
 
-@pytest.fixture
-async def other(settings: Settings) -> AsyncIterator[PostgresStore]:
-    """A second replica."""
-    async with PostgresStore.open(settings) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def hand(settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection whose transactions the test itself holds open."""
-    connection = await asyncpg.connect(settings.dsn, server_settings={"search_path": "milepost"})
-    yield connection
-    await connection.close()
-
-
 async def view(store: PostgresStore, name: str) -> Any:
     return await store.get_run(NS, name)
-
-
-async def blocked(hand: "asyncpg.Connection[asyncpg.Record]", task: "asyncio.Task[Any]", of: int = 1) -> None:
-    """Wait until so many statements wait for a lock, or `task` ended without."""
-    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-
-    async def check() -> bool:
-        # a transaction sees the sessions as they were at its first look
-        await hand.execute("select pg_stat_clear_snapshot()")
-        return task.done() or await hand.fetchval(waits) >= of
-
-    await eventually(check)
 
 
 async def test_one_intent_taken_in_twice_at_once_is_one_run(store: PostgresStore, other: PostgresStore) -> None:
@@ -85,77 +51,6 @@ async def test_a_copied_annotation_takes_no_run_from_its_object(store: PostgresS
     assert (await view(store, "first")).intent_uid == "uid-first"
     await store.forget_cr(NS, "copy", "uid-copy")
     assert (await view(store, "first")).state == "queued"
-
-
-async def task_row(hand: "asyncpg.Connection[asyncpg.Record]") -> dict[str, Any]:
-    row = await hand.fetchrow("select * from tasks")
-    assert row
-    return dict(row)
-
-
-async def test_an_older_generation_that_comes_late_wins_nothing(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await apply_task(store, shape={"entrypoint": "a:old"}, restart="a", queue="slow")
-    version = await apply_task(
-        store, generation=2, warm={"min": 2}, network={"egress": "none"}, prepull=True, restart="b"
-    )
-    assert await store.prewarm() == 2
-    before = await task_row(hand)
-    pods = await hand.fetch("select * from pods")
-    assert [pod["state"] for pod in pods] == ["ahead", "ahead"]
-    changes: dict[str, object] = {"shape": {"entrypoint": "a:older"}, "retention": {"success_seconds": 5}}
-    assert await apply_task(other, warm={"seconds": 5}, restart="a", queue="slow", **changes) == version
-    assert await task_row(hand) == before
-    assert await hand.fetch("select * from pods") == pods
-    assert await hand.fetchval("select max(version) from task_versions") == version
-    # one that is gone, or is another Task of its name, takes what it is told
-    await apply_task(other, uid="uid-2", warm={"seconds": 5}, restart="a")
-    assert [(await task_row(hand))[key] for key in ("uid", "generation", "warm", "network", "restart")] == [
-        "uid-2",
-        1,
-        '{"seconds":5}',
-        None,
-        "a",
-    ]
-
-
-async def test_schedules_that_waited_for_a_lock_are_of_an_older_generation_by_then(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    daily = ScheduleSpec("@daily")
-    await apply_task(store)
-    await store.apply_schedules(NS, "index", [("a", daily)], uid="uid-index", generation=1)
-    async with hand.transaction():
-        await hand.execute(Q["lock_schedules_of_task"], "default", NS, "index")
-        old = asyncio.create_task(
-            store.apply_schedules(NS, "index", [("a", daily), ("old", daily)], uid="uid-index", generation=1)
-        )
-        await blocked(hand, old)
-        await apply_task(other, generation=2)
-    assert await old == []
-    assert [one.name for one in await store.list_schedules(NS)] == ["a"]
-
-
-async def test_a_task_changes_once_the_schedules_of_its_generation_are_in(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    daily, schedule_id = ScheduleSpec("@daily"), uuid4()
-    await apply_task(store)
-    begun = hand.transaction()
-    await begun.start()  # a schedule of this name, which will not have been
-    key = (schedule_id, "default", NS, "index", "a")
-    decision = begin(schedule_id, daily, 0)
-    assert await put_schedule(hand, key, daily, decision, managed=True, active=True, paused_by=None)
-    old = asyncio.create_task(store.apply_schedules(NS, "index", [("a", daily)], uid="uid-index", generation=1))
-    await blocked(hand, old)
-    newer = asyncio.create_task(apply_task(other, generation=2))
-    await blocked(hand, newer, of=2)
-    assert not newer.done()
-    await begun.rollback()
-    assert (await old, await newer) == ([], 1)
-    await other.apply_schedules(NS, "index", [], uid="uid-index", generation=2)
-    assert await store.list_schedules(NS) == []
 
 
 async def test_a_finished_run_that_is_applied_again_says_that_it_does_not_run(store: PostgresStore) -> None:
@@ -234,92 +129,6 @@ async def test_a_retry_is_not_admitted_once_its_task_went(store: PostgresStore) 
     await apply_task(store)
     again = await next_pod(store)
     assert (again.start.attempt, await again.succeed()) == (2, "succeeded")
-
-
-async def test_a_deposed_leader_does_not_delete_the_job_its_successor_adopts(
-    store: PostgresStore, other: PostgresStore
-) -> None:
-    await apply_task(store)
-    await trigger(store)
-    await store.admit(10)
-    first = await store.take_epoch("a")
-    (order,) = await store.take_wanted(first, 10)
-    second = await other.take_epoch("b")
-    (same,) = await other.take_wanted(second, 10)
-    assert same.pod_id == order.pod_id
-    with pytest.raises(DeposedError):  # False would have it delete the Job
-        await store.launched(first, order.pod_id, "job")
-    assert await other.launched(second, order.pod_id, "job")
-
-
-async def test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor(
-    store: PostgresStore, other: PostgresStore
-) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await store.admit(10)
-    first = await store.take_epoch("a")
-    (order,) = await store.take_wanted(first, 10)
-    second = await other.take_epoch("b")
-    (same,) = await other.take_wanted(second, 10)
-    assert await other.launched(second, same.pod_id, "job")
-    session = await other.open_session(same.pod_id, NS, "uid", f"mp-{same.pod_id}-abcde")
-    pod = Pod(other, session, await started(other, session))
-    # it was stopped while the API server refused its pod, and goes on with that: final, and no pod uid to compare
-    refused = Ending(Reason.CONFIG, "the pod can't be created", counted=False, final=True, started=False)
-    with pytest.raises(DeposedError):
-        await store.pod_ended(first, order.pod_id, None, refused)
-    assert ((await view(store, run.name)).state, await pod.write("a")) == ("running", [1])
-
-
-async def test_a_pod_that_spoke_meanwhile_is_not_ended_as_one_that_did_not_come(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await store.admit(10)
-    epoch = await store.take_epoch("a")
-    (order,) = await store.take_wanted(epoch, 10)
-    assert await store.launched(epoch, order.pod_id, "job")
-    (seen,) = await store.open_pods()
-    assert (seen.state, seen.pod_uid) == ("created", None)
-    hopeless = Ending(Reason.CONFIG, "secret not found", counted=False, final=True, started=False)
-    async with hand.transaction():  # as the sidecar speaks the leader has looked already
-        await hand.execute("update pods set state = 'bound', pod_uid = 'uid' where pod_id = $1", order.pod_id)
-        end = asyncio.create_task(store.pod_ended(epoch, seen.pod_id, seen.pod_uid, hopeless, unheard=True))
-        await blocked(hand, end)
-    assert await end is False
-    session = await other.open_session(order.pod_id, NS, "uid", f"mp-{order.pod_id}-abcde")
-    pod = Pod(other, session, await started(other, session))
-    assert await store.pod_ended(epoch, seen.pod_id, seen.pod_uid, hopeless, unheard=True) is False
-    assert ((await view(store, run.name)).state, await pod.write("a")) == ("running", [1])
-    # that it is gone ends it, though nobody saw it start
-    gone = Ending(Reason.POD_LOST, "gone", counted=False, infra=True, started=False)
-    assert await store.pod_ended(epoch, seen.pod_id, seen.pod_uid, gone) is True
-    assert (await view(store, run.name)).state in {"queued", "backoff"}
-
-
-async def test_a_pod_that_does_not_come_is_ended(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await store.admit(10)
-    epoch = await store.take_epoch("a")
-    (order,) = await store.take_wanted(epoch, 10)
-    assert await store.launched(epoch, order.pod_id, "job")
-    hopeless = Ending(Reason.CONFIG, "secret not found", counted=False, final=True, started=False)
-    assert await store.pod_ended(epoch, order.pod_id, None, hopeless, unheard=True) is True
-    assert (await view(store, run.name)).state == "failed"
-
-
-async def test_a_job_of_a_row_that_closed_meanwhile_is_to_be_deleted(store: PostgresStore) -> None:
-    await apply_task(store)
-    run = await trigger(store)
-    await store.admit(10)
-    epoch = await store.take_epoch("a")
-    (order,) = await store.take_wanted(epoch, 10)
-    await store.cancel_run(run.run_id, "me")
-    await store.take_epoch("b")
-    assert not await store.launched(epoch, order.pod_id, "job")
 
 
 async def test_a_late_projection_does_not_bring_a_deleted_run_object_back(store: PostgresStore) -> None:
@@ -529,133 +338,6 @@ async def test_replicas_that_settle_losses_of_the_same_keys_in_other_orders_do_n
     assert [list(answers) for answers in await asyncio.gather(first, second)] == [["queued"] * 3] * 2
     (row,) = await store._db.fetch("select deadlocks from pg_stat_database where datname = current_database()")
     assert row["deadlocks"] == 0
-
-
-async def waiting_for_locks(store: PostgresStore, sessions: int) -> None:
-    waits = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-
-    async def check() -> bool:
-        return bool((await store._db.fetch(waits))[0]["n"] == sessions)
-
-    await eventually(check)
-
-
-@pytest.mark.parametrize("before", [5, None])
-@pytest.mark.parametrize("queues", [("wide",), ("wide", "side")])
-async def test_a_tasks_limit_that_is_lowered_during_a_claim_waits_for_it(
-    store: PostgresStore,
-    other: PostgresStore,
-    hand: "asyncpg.Connection[asyncpg.Record]",
-    before: int | None,
-    queues: tuple[str, ...],
-) -> None:
-    runs = []
-    for queue in queues:
-        await store.apply_queue(QueueIntake(NS, queue, "u", 1, 100))
-        await apply_task(store, queue=queue, concurrency=before)
-        runs += [await trigger(store) for _ in range(5)]
-    async with hand.transaction():
-        # the claim has looked at the Task, and has not committed, whichever queue it began with
-        await hand.execute("select from run_heads where run_id = any($1) for update", [run.run_id for run in runs])
-        claim = asyncio.create_task(store.admit(10))
-        await blocked(hand, claim)
-        lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
-        done, _ = await asyncio.wait([lower], timeout=0.3)
-        assert not done
-    assert await claim > 0
-    await lower
-    assert await store.admit(10) == 0
-    (late,) = await store._db.fetch(
-        "select count(*) as n from attempts a join runs r using (run_id, attempt) join tasks t on t.name = r.task"
-        " where a.reserved_at > t.updated_at"
-    )
-    assert late["n"] == 0, "what was admitted was admitted before"
-
-
-async def test_a_claim_waits_for_no_task_that_is_changing(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
-    await apply_task(store, queue="wide", concurrency=5)
-    await trigger(store)
-    await trigger(store)
-    async with hand.transaction():
-        await hand.execute("select from tasks where name = 'index' for update")
-        lower = asyncio.create_task(apply_task(other, queue="wide", concurrency=1, generation=2))
-        await blocked(hand, lower)
-        assert await store.admit(10) == 2, "within the limit that stands"
-    await lower
-    await trigger(store)
-    assert await store.admit(10) == 0
-
-
-@pytest.mark.parametrize(("concurrency", "meanwhile", "after"), [(1, 0, 1), (5, 2, 0)])
-async def test_nothing_is_claimed_while_limits_change_and_all_goes_on_while_they_do_not(  # noqa: PLR0917
-    store: PostgresStore,
-    other: PostgresStore,
-    hand: "asyncpg.Connection[asyncpg.Record]",
-    concurrency: int,
-    meanwhile: int,
-    after: int,
-) -> None:
-    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
-    await apply_task(store, queue="wide", concurrency=5)
-    await trigger(store)
-    await trigger(store)
-    async with hand.transaction():
-        await hand.execute("lock table task_checks in access exclusive mode")  # it has written its limits by then
-        change = asyncio.create_task(apply_task(other, queue="wide", concurrency=concurrency, generation=2))
-        await blocked(hand, change)
-        assert await store.admit(10) == meanwhile
-    await change
-    assert await store.admit(10) == after
-
-
-async def test_a_semaphore_that_is_lowered_during_a_claim_waits_for_it(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await store.apply_queue(QueueIntake(NS, "wide", "u", 1, 100))
-    await apply_task(store, queue="wide", semaphores=[Semaphore("gpu", 5)])
-    runs = [await trigger(store) for _ in range(5)]
-    async with hand.transaction():
-        await hand.execute("select from run_heads where run_id = $1 for update", runs[0].run_id)
-        claim = asyncio.create_task(store.admit(10))
-        await blocked(hand, claim)
-        # another Task has the last word on what they share
-        shared = [Semaphore("gpu", 1), Semaphore("gpu", 1), Semaphore("cpu", 1)]
-        lower = asyncio.create_task(apply_task(other, "second", queue="wide", semaphores=shared))
-        done, _ = await asyncio.wait([lower], timeout=0.3)
-        assert not done
-    assert await claim == 5
-    await lower
-    assert {r["name"] for r in await store._db.fetch("select name from limits where kind = 'semaphore'")} == {
-        "gpu",
-        "cpu",
-    }
-    assert await store.admit(10) == 0
-
-
-async def test_a_pod_of_before_a_restart_takes_no_run_though_it_came_to_rest_after(
-    store: PostgresStore, other: PostgresStore, hand: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await apply_task(store)
-    pod = await warm_pod(store)
-    async with hand.transaction():  # the settle has seen that the pod may stay, and waits to write it
-        await hand.execute("select from run_heads for update")
-        settle = asyncio.create_task(pod.succeed())
-        await blocked(hand, settle)
-        await apply_task(other, restart="2026-01-01T00:00:00Z")
-        run = await trigger(other)
-        await other.admit(10)
-    assert await settle == "succeeded"
-    with suppress(GoneError):
-        assert not await following(store, pod.session)
-    await store.hand_over()
-    (given,) = await store._db.fetch("select pod_id from attempts where run_id = $1", run.run_id)
-    assert given["pod_id"] != pod.session.pod_id
-    await store.keep_warm()
-    (session,) = await launch_warm(store)
-    assert (await started(store, session)).run_id == str(run.run_id)
 
 
 async def test_a_retry_that_waits_for_the_pruning_of_its_origin_does_not_start_from_zero(
