@@ -12,6 +12,7 @@ STORE_CODE: Final = f"{ENGINE}/adapters/postgres/*.py"
 STORE: Final = "tests/integration/test_store.py"
 GUARDS: Final = "tests/integration/test_guards.py"
 RACES: Final = "tests/integration/test_races.py"
+POD_RACES: Final = "tests/integration/test_pod_races.py"
 SCHEMAS: Final = "tests/integration/test_input_schemas.py"
 CHAOS: Final = "chaos"
 """In place of a test: a chaos run of about a minute."""
@@ -163,7 +164,7 @@ MUTANTS: Final = (
                 "            for _ in range(_LOOKS):\n",
             ),
         ),
-        (f"{RACES}::test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor",),
+        (f"{POD_RACES}::test_what_a_deposed_leader_saw_ends_no_attempt_of_its_successor",),
     ),
     Mutant(
         "keys-locked-as-they-come",
